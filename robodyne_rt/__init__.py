@@ -1,0 +1,3 @@
+"""robodyne-rt: the real-time server of a robot restaurant."""
+
+__version__ = "0.1.0"

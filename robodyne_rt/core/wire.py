@@ -1,0 +1,130 @@
+"""The client wire: messages as JSON text, and WebSocket frames as bytes (SPEC section 3, RFC 6455 section 5).
+
+An update is encoded once into a frame with its header; that object is written to every subscriber.
+"""
+
+from typing import Any, NamedTuple
+
+import orjson
+
+from robodyne_rt.core import times
+from robodyne_rt.errors import RobodyneError
+from robodyne_rt.model.changes import Entity, Update
+
+OPCODE_TEXT, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG = 0x1, 0x8, 0x9, 0xA
+
+
+def frame(payload: bytes, opcode: int = OPCODE_TEXT) -> bytes:
+    """Return one final, unmasked frame (RFC 6455 section 5.2; a server never masks)."""
+    size = len(payload)
+    if size < 126:
+        return bytes((0x80 | opcode, size)) + payload
+    if size < 1 << 16:
+        return bytes((0x80 | opcode, 126)) + size.to_bytes(2, "big") + payload
+    return bytes((0x80 | opcode, 127)) + size.to_bytes(8, "big") + payload
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """Return a close frame; `reason` is one of the fixed words of section 3."""
+    return frame(code.to_bytes(2, "big") + reason.encode()[:123], OPCODE_CLOSE)
+
+
+PROTOCOL_PING = frame(b"", OPCODE_PING)
+
+
+def update(update: Update, *, entities: list[Entity], epoch: str, recovered: bool = False) -> bytes:
+    """Return the JSON of a snapshot, an update, or the one answer to `?since=`.
+
+    Args:
+        update: what changed, or the whole state.
+        entities: its entities as they look now, in the order to show them.
+        epoch: told in snapshots and recoveries.
+        recovered: whether this answers a client that named its position.
+    """
+    message: dict[str, Any] = {"type": "update", "topic": update.topic, "data": entities}
+    if update.snapshot:
+        message |= {"snapshot": True, "offset": update.offset, "epoch": epoch}
+    else:
+        if update.removed:
+            message["removed"] = update.removed
+        message |= {"prev": update.prev, "offset": update.offset}
+        if recovered:
+            message |= {"recovered": True, "epoch": epoch}
+    return orjson.dumps(message)
+
+
+def status(data: Entity, *, offset: int, epoch: str) -> bytes:
+    """Return the JSON of the topic `status`: one object, always a snapshot."""
+    message = {"type": "update", "topic": "status", "data": data, "snapshot": True, "offset": offset, "epoch": epoch}
+    return orjson.dumps(message)
+
+
+def volatile(topic: str, entities: list[Entity]) -> bytes:
+    """Return the JSON of live telemetry: whole entities, no offset."""
+    return orjson.dumps({"type": "update", "topic": topic, "data": entities, "volatile": True})
+
+
+def ping(topic: str, timestamp: float) -> bytes:
+    """Return the JSON of a ping; `timestamp` is server time in epoch seconds."""
+    return orjson.dumps({"type": "ping", "topic": topic, "data": {"timestamp": timestamp}})
+
+
+def pong(topic: str, data: Any) -> bytes:
+    """Return the JSON of the answer to a client's ping: the same `data`."""
+    return orjson.dumps({"type": "pong", "topic": topic, "data": data})
+
+
+def shutdown(topic: str, reason: str) -> bytes:
+    """Return the JSON of the notice before close 1001."""
+    return orjson.dumps({"type": "shutdown", "topic": topic, "data": {"reason": reason}})
+
+
+def error(topic: str, code: str, text: str, details: Entity | None = None) -> bytes:
+    """Return the JSON of an error to a living connection."""
+    return orjson.dumps({"type": "error", "topic": topic, "data": {"code": code, "message": text, **(details or {})}})
+
+
+class ClientMessage(NamedTuple):
+    """What a client says on `/ws/{topic}`."""
+
+    type: str
+    data: Any
+    request_id: str | None
+
+
+CLIENT_TYPES = ("pong", "ping", "pause", "resume", "token")
+
+
+class BadMessage(RobodyneError):
+    """A client message that cannot be taken; `code` goes into the error answer."""
+
+    def __init__(self, word: str, text: str, **details: Any) -> None:
+        super().__init__(text, **details)
+        self.word = word
+
+
+def parse_client(text: bytes) -> ClientMessage:
+    """Return a client's message.
+
+    Raises:
+        BadMessage: not JSON, not an object, no known type.
+    """
+    try:
+        message = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise BadMessage("INVALID_MESSAGE", "not JSON") from None
+    if not isinstance(message, dict):
+        raise BadMessage("INVALID_MESSAGE", "expected a JSON object")
+    request_id = message.get("requestId")
+    details = {"requestId": request_id} if isinstance(request_id, str) and len(request_id) <= 200 else {}
+    kind = message.get("type")
+    if not isinstance(kind, str):
+        raise BadMessage("INVALID_MESSAGE", 'expected {"type": ...}', **details)
+    if kind not in CLIENT_TYPES:
+        raise BadMessage("UNKNOWN_TYPE", f"unknown type {kind[:64]!r}; known: {', '.join(CLIENT_TYPES)}", **details)
+    return ClientMessage(kind, message.get("data"), details.get("requestId"))
+
+
+def now_text(epoch_s: float) -> str:
+    """Return a wall time as clients read it."""
+    return times.to_text(epoch_s)

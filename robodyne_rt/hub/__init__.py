@@ -1,0 +1,1 @@
+"""Topics and the connections that watch them (SPEC section 3)."""

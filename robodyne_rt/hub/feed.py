@@ -1,0 +1,478 @@
+"""One topic on its way to its watchers: encode once, write to each, catch up whoever is not at the newest position.
+
+A connection is `live` (gets every frame as it comes) or `lagging` (paced, paused, slow, or ahead of us because its
+snapshot was read later than our newest update). Whoever lags gets one catch-up from its own offset, from the backlog in
+memory or from the log, and is live again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from robodyne_rt.core import wire
+from robodyne_rt.core.backlog import Backlog
+from robodyne_rt.core.live import LiveRobots
+from robodyne_rt.errors import TooSlow
+from robodyne_rt.hub.connection import Connection
+from robodyne_rt.model.changes import Entity, Update
+from robodyne_rt.model.topics import STATUS, TOPICS
+from robodyne_rt.ports import ChangeReader, Clock
+
+logger = logging.getLogger(__name__)
+
+BACKLOG_ENTITIES = 2000
+SNAPSHOT_KEPT_S = 60.0
+STATUS_INTERVAL_S = 0.25
+SMALL_RECOVERY = 20
+"""A recovery of at most this many entities is never weighed against a snapshot."""
+
+
+class FeedStats:
+    """Plain numbers that `/metrics` reads."""
+
+    __slots__ = ("bytes_sent", "caught_up", "delivered", "snapshots", "updates", "volatile")
+
+    def __init__(self) -> None:
+        self.updates = 0
+        self.volatile = 0
+        self.delivered = 0
+        self.snapshots = 0
+        self.caught_up = 0
+        self.bytes_sent = 0
+
+
+class Feed:
+    """What all topics share: who watches, and writing to them.
+
+    Args:
+        limit_bytes: unsent bytes above which a connection is slow.
+        slow_timeout_s: how long it may stay so.
+    """
+
+    def __init__(self, name: str, *, epoch: str, clock: Clock, limit_bytes: int, slow_timeout_s: float) -> None:
+        self.name = name
+        self.epoch = epoch
+        self.stats = FeedStats()
+        self.offset = 0
+        self.live: dict[Connection, None] = {}
+        self.lagging: dict[Connection, None] = {}
+        self.slow_clients = 0
+        self._clock = clock
+        self._limit_bytes = limit_bytes
+        self._slow_timeout_s = slow_timeout_s
+        self._outgoing: list[bytes] = []
+        self._flush_planned = False
+
+    @property
+    def connections(self) -> int:
+        """How many watch."""
+        return len(self.live) + len(self.lagging)
+
+    @property
+    def told_offset(self) -> int:
+        """The offset of the newest message that live connections got."""
+        return self.offset
+
+    def watchers(self) -> list[Connection]:
+        """Return all that watch."""
+        return [*self.live, *self.lagging]
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def send_to_live(self, frame: bytes) -> None:
+        """Send a frame to all live connections at the end of this turn of the loop, together with what else comes in it."""
+        if self.live:
+            self._outgoing.append(frame)
+            self.plan_flush()
+
+    def plan_flush(self) -> None:
+        """Flush at the end of this turn of the loop."""
+        if not self._flush_planned:
+            self._flush_planned = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what is outgoing: one write per connection, no await. The hot path of the product."""
+        self._flush_planned = False
+        outgoing = self._outgoing
+        if not outgoing:
+            return
+        data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
+        outgoing.clear()
+        limit = self._limit_bytes
+        slow: list[Connection] | None = None
+        for connection in self.live:
+            transport = connection.transport
+            try:
+                transport.write(data)
+                if transport.get_write_buffer_size() > limit:
+                    slow = [connection] if slow is None else [*slow, connection]
+            except Exception:
+                # One broken transport must not cost the others their update; its own coroutine sees the end.
+                logger.exception("writing to %s failed", connection.peer, extra={"action": "write_failed"})
+                transport.abort()
+        self.stats.delivered += len(self.live)
+        self.stats.bytes_sent += len(self.live) * len(data)
+        for connection in slow or ():
+            self.lag(connection)
+
+    # -- live or lagging -------------------------------------------------------------------------------------------
+
+    def enter(self, connection: Connection, frame: bytes, offset: int) -> None:
+        """Take a connection in, with its first message, which brings it to `offset`."""
+        self.flush()
+        connection.write(frame)
+        connection.offset = offset
+        now = self._clock.now()
+        connection.next_update_at = now + connection.interval_s
+        self.lagging[connection] = None
+        self._settle(connection, now)
+
+    def leave(self, connection: Connection) -> None:
+        """Forget a connection; what is outgoing reaches it first."""
+        if connection in self.live:
+            self.flush()
+        self.live.pop(connection, None)
+        self.lagging.pop(connection, None)
+
+    def lag(self, connection: Connection) -> None:
+        """Take a connection out of the live ones; it will be caught up from where it is now."""
+        if connection in self.live:
+            self.flush()
+        if self.live.pop(connection, 0) is None:
+            connection.offset = self.told_offset
+            self.lagging[connection] = None
+
+    def settle(self, now: float) -> None:
+        """Catch up every lagging connection for which it is time."""
+        for connection in list(self.lagging):
+            self._settle(connection, now)
+
+    def _settle(self, connection: Connection, now: float) -> None:
+        if connection not in self.lagging or connection.catching_up:
+            return
+        if self._is_slow(connection, now) or connection.paused or now < connection.next_update_at:
+            return
+        if self.offset < connection.offset:
+            return  # its snapshot was read ahead of us: we will be there in a moment
+        if not self.catch_up(connection):
+            return
+        if connection.interval_s:
+            return
+        if not self._is_slow(connection, now) and self.lagging.pop(connection, 0) is None:
+            self.flush()
+            self.live[connection] = None
+
+    def _is_slow(self, connection: Connection, now: float) -> bool:
+        unsent = connection.unsent_bytes
+        if connection.slow_since is None:
+            if unsent <= self._limit_bytes:
+                return False
+            connection.slow_since = now
+            self.slow_clients += 1
+        if unsent == 0:
+            connection.slow_since = None
+            return False
+        if now - connection.slow_since >= self._slow_timeout_s:
+            connection.close(TooSlow())
+        return True
+
+    def resume(self, connection: Connection) -> None:
+        """Catch up a connection that was paused."""
+        self._settle(connection, self._clock.now())
+
+    def catch_up(self, connection: Connection) -> bool:
+        """Bring a connection to our position; False when that takes longer than this call."""
+        raise NotImplementedError
+
+    def mark_sent(self, connection: Connection, offset: int) -> None:
+        """Note that a connection was brought to `offset`."""
+        connection.offset = offset
+        connection.next_update_at = self._clock.now() + connection.interval_s
+        self.stats.caught_up += 1
+
+    async def greet(self, connection: Connection, since: str | None, epoch: str | None) -> None:
+        """Send the first message and take the connection in."""
+        payload, offset = await self.first_message(since, epoch)
+        if not connection.closing:
+            self.enter(connection, wire.frame(payload), offset)
+
+    async def first_message(self, since: str | None, epoch: str | None) -> tuple[bytes, int]:
+        """Return the JSON that answers `?since=&epoch=`, and the offset it leads to; nothing may be awaited between this
+        and entering."""
+        raise NotImplementedError
+
+
+class TopicFeed(Feed):
+    """A topic with a table.
+
+    Args:
+        offset: where the change log stands at start.
+        window_rows: newest rows that a snapshot shows; None for all.
+        live_robots: telemetry to lay over entities, for the topic of robots.
+        spawn: starts a coroutine in the hub's task group.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        reader: ChangeReader,
+        offset: int,
+        window_rows: int | None,
+        live_robots: LiveRobots | None,
+        spawn: Callable[..., None],
+        **options: Any,
+    ) -> None:
+        super().__init__(name, epoch=reader.epoch, **options)
+        self._reader = reader
+        self._window_rows = window_rows
+        self._live_robots = live_robots
+        self._spawn = spawn
+        self.offset = offset
+        self._sent_offset = offset
+        self._backlog = Backlog(name, offset=offset, limit=BACKLOG_ENTITIES)
+        self._volatile: dict[int, Entity] = {}
+        self._snapshot: Update | None = None
+        self._snapshot_at = 0.0
+        self._snapshot_read: asyncio.Future[Update] | None = None
+        # What was encoded for this position and telemetry already: (kind, from offset) -> JSON
+        self._encoded: dict[tuple[str, int], bytes] = {}
+        self._encoded_version = 0
+
+    @property
+    def told_offset(self) -> int:
+        return self._sent_offset
+
+    # -- the stream ------------------------------------------------------------------------------------------------
+
+    def publish(self, update: Update) -> None:
+        """Take the next update of the log."""
+        self._note_robots(update)
+        self._encoded.clear()
+        if update.snapshot:
+            self._start_over(update)
+            return
+        self._backlog.add(update)
+        self.offset = update.offset
+        if not update.entities and not update.removed:
+            return  # nothing to tell; the next update's `prev` covers these lines
+        for key in (*update.entities, *update.removed):
+            self._volatile.pop(key, None)
+        self.stats.updates += 1
+        if self.live:
+            told = Update(self.name, self._sent_offset, update.offset, update.entities, update.removed)
+            self.send_to_live(wire.frame(self._encode(told)))
+        self._sent_offset = update.offset
+
+    def _start_over(self, snapshot: Update) -> None:
+        """The log has a hole: everybody gets the whole state."""
+        self._backlog = Backlog(self.name, offset=snapshot.offset, limit=BACKLOG_ENTITIES)
+        self._snapshot, self._snapshot_at = snapshot, self._clock.now()
+        self._volatile.clear()
+        self.offset = self._sent_offset = snapshot.offset
+        self.send_to_live(wire.frame(self._encode(snapshot)))
+        for connection in self.lagging:
+            connection.offset = -1
+
+    def _note_robots(self, update: Update) -> None:
+        if self._live_robots is not None:
+            for entity in update.entities.values():
+                self._live_robots.stored(entity)
+            for key in update.removed:
+                self._live_robots.removed(key)
+
+    def push_volatile(self, entity: Entity) -> None:
+        """Push live telemetry; what comes in one turn of the loop leaves as one message, the newest of each entity."""
+        self.stats.volatile += 1
+        if self.live:
+            self._volatile[entity["id"]] = entity
+            self.plan_flush()
+
+    def flush(self) -> None:
+        if self._volatile:
+            self._outgoing.append(wire.frame(wire.volatile(self.name, list(self._volatile.values()))))
+            self._volatile = {}
+        super().flush()
+
+    def _encode(self, update: Update, *, recovered: bool = False) -> bytes:
+        entities = list(update.entities.values())
+        if self._live_robots is not None:
+            entities = [self._live_robots.overlay(entity) for entity in entities]
+        return wire.update(update, entities=entities, epoch=self.epoch, recovered=recovered)
+
+    def _shared(self, kind: str, offset: int, encode: Callable[[], bytes]) -> bytes:
+        """Return what `encode` gives, encoded once for everyone at the same place."""
+        version = self._live_robots.version if self._live_robots else 0
+        if version != self._encoded_version:
+            self._encoded.clear()
+            self._encoded_version = version
+        payload = self._encoded.get((kind, offset))
+        if payload is None:
+            payload = self._encoded[kind, offset] = encode()
+        return payload
+
+    # -- catching up -----------------------------------------------------------------------------------------------
+
+    def catch_up(self, connection: Connection) -> bool:
+        version = self._live_robots.version if self._live_robots else 0
+        if connection.offset == self.offset:
+            if self._live_robots is not None and connection.interval_s and connection.seen_version != version:
+                if entities := self._live_robots.current():
+                    connection.send(self._shared("volatile", 0, lambda: wire.volatile(self.name, entities)))
+                    self.mark_sent(connection, self.offset)
+                connection.seen_version = version
+            return True
+        update = self._backlog.since(connection.offset)
+        if update is None:
+            connection.catching_up = True
+            self._spawn(self._catch_up_from_log, connection)
+            return False
+        connection.seen_version = version
+        if update.entities or update.removed:
+            connection.send(self._shared("update", connection.offset, lambda: self._encode(update)))
+            self.mark_sent(connection, update.offset)
+        return True
+
+    async def _catch_up_from_log(self, connection: Connection) -> None:
+        """Bring a connection forward that is further behind than memory reaches."""
+        try:
+            payload, offset = await self.first_message(str(connection.offset), self.epoch)
+        finally:
+            connection.catching_up = False
+        if connection in self.lagging:
+            connection.send(payload)
+            self.mark_sent(connection, offset)
+
+    async def first_message(self, since: str | None, epoch: str | None) -> tuple[bytes, int]:
+        start = _offset(since) if epoch == self.epoch else None
+        if start is not None and (update := await self._recover(start)) is not None:
+            return self._shared("recovered", start, lambda: self._encode(update, recovered=True)), update.offset
+        snapshot = await self._current_snapshot()
+        self.stats.snapshots += 1
+        return self._shared("snapshot", 0, lambda: self._encode(snapshot)), snapshot.offset
+
+    async def _recover(self, start: int) -> Update | None:
+        """Return what changed after `start`, or None where a snapshot is due."""
+        if start > self.offset:
+            return None
+        update = self._backlog.since(start)
+        if update is None:
+            stored = await self._reader.since(self.name, start)
+            if stored is None or (update := self._brought_forward(stored)) is None:
+                return None
+        elif len(update.entities) + len(update.removed) > SMALL_RECOVERY:
+            snapshot = await self._current_snapshot()
+            if len(snapshot.entities) < len(update.entities) + len(update.removed):
+                return None
+            update = self._backlog.since(start)
+        return update
+
+    async def _current_snapshot(self) -> Update:
+        """Return the whole state at our position: read once, brought forward from memory for everyone who comes later."""
+        while True:
+            if self._snapshot is not None and self._clock.now() - self._snapshot_at < SNAPSHOT_KEPT_S:
+                current = self._brought_forward(self._snapshot)
+                if current is not None:
+                    self._snapshot = current
+                    return current
+            self._snapshot = None
+            if self._snapshot_read is None:
+                self._snapshot_read = asyncio.ensure_future(self._reader.snapshot(self.name))
+                self._snapshot_read.add_done_callback(self._snapshot_is_read)
+            await asyncio.shield(self._snapshot_read)
+
+    def _snapshot_is_read(self, read: "asyncio.Future[Update]") -> None:
+        self._snapshot_read = None
+        if not read.cancelled() and read.exception() is None:
+            self._snapshot, self._snapshot_at = read.result(), self._clock.now()
+
+    def _brought_forward(self, update: Update) -> Update | None:
+        """Lay the backlog after `update.offset` over it; None when it does not reach back that far."""
+        if update.offset >= self.offset:
+            return update
+        newer = self._backlog.since(update.offset)
+        if newer is None:
+            return None
+        entities = {**update.entities, **newer.entities}
+        for key in newer.removed:
+            entities.pop(key, None)
+        entities = dict(sorted(entities.items()))
+        removed = [key for key in dict.fromkeys((*update.removed, *newer.removed)) if key not in entities]
+        if update.snapshot:
+            removed = []
+            if self._window_rows is not None:
+                entities = dict(list(entities.items())[-self._window_rows :])
+        return Update(self.name, update.prev, newer.offset, entities, removed, update.snapshot)
+
+
+class StatusFeed(Feed):
+    """The topic `status`: one object, every update is the whole of it, offsets count within an epoch of this start.
+
+    Args:
+        current: builds the object; costs a read of the database, so it is asked at most every `STATUS_INTERVAL_S`, and
+            only while somebody watches.
+    """
+
+    def __init__(
+        self, *, epoch: str, current: Callable[[], Awaitable[Entity]], spawn: Callable[..., None], **options: Any
+    ) -> None:
+        super().__init__(STATUS, epoch=epoch, **options)
+        self._current = current
+        self._spawn = spawn
+        self._payload = b""
+        self._data: Entity | None = None
+        self._dirty = True
+        self._refreshed_at = float("-inf")
+        self._refreshing: asyncio.Lock = asyncio.Lock()
+
+    def touch(self) -> None:
+        """Note that something under the status changed."""
+        self._dirty = True
+
+    def tick(self, now: float) -> None:
+        """Recompute when something changed, not too often, and only for somebody."""
+        if self._dirty and self.connections and now - self._refreshed_at >= STATUS_INTERVAL_S and not self._refreshing.locked():
+            self._spawn(self._refresh)
+
+    async def _refresh(self) -> None:
+        async with self._refreshing:
+            if self._dirty:
+                self._dirty = False
+                self._refreshed_at = self._clock.now()
+                self._publish(await self._current())
+
+    def _publish(self, data: Entity) -> None:
+        if data == self._data:
+            return
+        self._data = data
+        self.offset += 1
+        self._payload = wire.status(data, offset=self.offset, epoch=self.epoch)
+        self.stats.updates += 1
+        self.send_to_live(wire.frame(self._payload))
+
+    def catch_up(self, connection: Connection) -> bool:
+        if connection.offset != self.offset:
+            connection.send(self._payload)
+            self.mark_sent(connection, self.offset)
+        return True
+
+    async def first_message(self, since: str | None, epoch: str | None) -> tuple[bytes, int]:
+        await self._refresh()
+        return self._payload, self.offset
+
+
+def _offset(text: str | None) -> int | None:
+    """Return the offset a client named, None where it is no offset."""
+    if text is None or not text.isascii() or not text.isdigit() or len(text) > 18:
+        return None
+    return int(text)
+
+
+def window_rows(name: str, windows: Mapping[str, int]) -> int | None:
+    """Return how many of the newest rows a topic's snapshot shows; None for topics bounded otherwise."""
+    window = TOPICS[name].window
+    if window is None or window.recent_sql:
+        return None
+    return windows[window.setting]

@@ -1,0 +1,326 @@
+"""The hub: who is connected, who may come in, and everything that happens by the clock (SPEC section 3).
+
+Used by the web shells (`connect`, `greet`, `gone`), fed by the writer (`publish`) and the ingest (`heard`, `telemetry`).
+"""
+
+import asyncio
+import heapq
+import itertools
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from robodyne_rt.core import wire
+from robodyne_rt.core.heartbeat import Heartbeat
+from robodyne_rt.core.live import LiveRobots
+from robodyne_rt.errors import HeartbeatLost, ShuttingDown, TopicFull, UnknownTopic
+from robodyne_rt.hub.connection import Connection, HeartbeatKind
+from robodyne_rt.hub.feed import Feed, StatusFeed, TopicFeed, window_rows
+from robodyne_rt.model.changes import Entity, Update
+from robodyne_rt.model.topics import STATUS, TOPICS
+from robodyne_rt.ports import ChangeReader, Clock, MessageStore
+from robodyne_rt.settings import Hub as HubSettings
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.05
+CLOSE_TIMEOUT_S = 5.0
+"""How long a peer may take to answer our close; then the socket is aborted."""
+
+
+class HubStats:
+    """Plain numbers that `/metrics` reads."""
+
+    def __init__(self) -> None:
+        self.bytes_sent = 0
+        self.closes: Counter[tuple[int, str]] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.loop_lag_s = 0.0
+
+
+class ConnectionManager:
+    """All topics and their connections.
+
+    Args:
+        reader: for snapshots and for catch-ups that memory does not reach.
+        store: takes telemetry and vanished robots for storing.
+        positions: where the change log of each topic stands.
+        robots: every robot that is stored, at start.
+        windows: numbers of the snapshot windows by setting name.
+        offline_after_s: silence after which a robot counts as vanished.
+        health: facts about server and storage for the topic `status`.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: HubSettings,
+        reader: ChangeReader,
+        store: MessageStore,
+        positions: Mapping[str, int],
+        robots: list[Entity],
+        windows: Mapping[str, int],
+        offline_after_s: float,
+        robots_limit: int,
+        clock: Clock,
+        health: Callable[[], Entity],
+    ) -> None:
+        self.stats = HubStats()
+        self.live_robots = LiveRobots(clock.now(), offline_after_s=offline_after_s, limit=robots_limit)
+        self.draining = False
+        self._settings = settings
+        self._reader = reader
+        self._store = store
+        self._clock = clock
+        self._health = health
+        self._tasks: TaskGroup | None = None
+        self._sequence = itertools.count()
+        self._open: set[Connection] = set()
+        self._by_topic: Counter[str] = Counter()
+        # (when, tie-breaker, connection): whose heartbeat has something to decide next
+        self._heartbeats: list[tuple[float, int, Connection]] = []
+        # connection -> when it is aborted
+        self._closing: dict[Connection, float] = {}
+        options: dict[str, Any] = {
+            "clock": clock,
+            "limit_bytes": settings.send_buffer_limit_bytes,
+            "slow_timeout_s": settings.slow_client_timeout_s,
+        }
+        for entity in robots:
+            self.live_robots.stored(entity)
+        self.status = StatusFeed(epoch=secrets.token_hex(6), current=self._overview, spawn=self._spawn, **options)
+        self.feeds: dict[str, Feed] = {STATUS: self.status}
+        self._topic_feeds: dict[str, TopicFeed] = {}
+        for name in TOPICS:
+            self._topic_feeds[name] = TopicFeed(
+                name,
+                reader=reader,
+                offset=positions[name],
+                window_rows=window_rows(name, windows),
+                live_robots=self.live_robots if name == "robots" else None,
+                spawn=self._spawn,
+                **options,
+            )
+        self.feeds |= self._topic_feeds
+
+    # -- connections -----------------------------------------------------------------------------------------------
+
+    @property
+    def connections(self) -> int:
+        """Open sockets, those that are being closed included."""
+        return len(self._open) + len(self._closing)
+
+    @property
+    def connections_by_topic(self) -> dict[str, int]:
+        """Return how many sockets watch each topic."""
+        return {name: self._by_topic[name] for name in self.feeds}
+
+    def connect(
+        self,
+        transport: asyncio.Transport,
+        topic: str,
+        *,
+        peer: str,
+        role: str | None = None,
+        interval_s: float = 0.0,
+        heartbeat_kind: HeartbeatKind = "message",
+    ) -> Connection:
+        """Return the connection of an accepted socket; it may be closed already (`closing`), with the reason told."""
+        now = self._clock.now()
+        settings = self._settings
+        feed = self.feeds.get(topic)
+        heartbeat = Heartbeat(
+            now,
+            interval_s=settings.ping_interval_s,
+            timeout_s=settings.pong_timeout_s,
+            max_missed=settings.max_missed_pongs,
+        )
+        connection = Connection(
+            self,
+            transport,
+            feed,
+            peer=peer,
+            role=role,
+            interval_s=interval_s,
+            heartbeat=heartbeat,
+            heartbeat_kind=heartbeat_kind,
+        )
+        self._open.add(connection)
+        self._by_topic[connection.topic] += 1
+        heapq.heappush(self._heartbeats, (heartbeat.due, next(self._sequence), connection))
+        if self.draining:
+            connection.close(ShuttingDown())
+        elif feed is None:
+            connection.close(UnknownTopic())
+        elif self._by_topic[feed.name] > self._room(feed.name, role):
+            connection.close(TopicFull())
+        self.status.touch()
+        return connection
+
+    def _room(self, topic: str, role: str | None) -> int:
+        limit = self._settings.topic_limits.get(topic, self._settings.max_connections_per_topic)
+        return limit if role == "display" else max(0, limit - self._settings.display_reserve)
+
+    async def greet(self, connection: Connection, since: str | None, epoch: str | None) -> None:
+        """Send the first message of a topic and let the connection take part."""
+        if connection.feed is not None and not connection.closing:
+            await connection.feed.greet(connection, since, epoch)
+
+    def close(self, connection: Connection, code: int, reason: str, *, notice: bytes = b"") -> None:
+        """Take a connection out of the hub, then tell it why; a peer that does not take its close is aborted."""
+        if connection.closing:
+            return
+        if connection.feed is not None:
+            connection.feed.leave(connection)
+        connection.write(notice + wire.close_frame(code, reason))
+        self._forget(connection)
+        self._closing[connection] = self._clock.now() + CLOSE_TIMEOUT_S
+        # A client's own close has no reason of ours, and any code it likes: one label must do for those.
+        self.stats.closes[(code, reason) if reason else (min(code, 3000), "client")] += 1
+        self.status.touch()
+        logger.debug("= %s %s closed %d %s", connection.peer, connection.topic, code, reason)
+
+    def gone(self, connection: Connection) -> None:
+        """Forget a connection whose socket has ended."""
+        if not connection.closing:
+            if connection.feed is not None:
+                connection.feed.leave(connection)
+            self._forget(connection)
+            self.stats.closes[1006, "gone"] += 1
+            self.status.touch()
+        self._closing.pop(connection, None)
+        # What it did not take by now it never will.
+        if connection.unsent_bytes:
+            connection.transport.abort()
+
+    def _forget(self, connection: Connection) -> None:
+        connection.closing = True
+        self._open.discard(connection)
+        self._by_topic[connection.topic] -= 1
+
+    def pause(self, connection: Connection) -> None:
+        """Send no updates until `resume`."""
+        connection.paused = True
+        if connection.feed is not None:
+            connection.feed.lag(connection)
+
+    def resume(self, connection: Connection) -> None:
+        """Send updates again, after one catch-up."""
+        connection.paused = False
+        if connection.feed is not None:
+            connection.feed.resume(connection)
+
+    async def poll(self, topic: str, since: str | None, epoch: str | None) -> tuple[bytes, int, str]:
+        """Return (JSON, offset, epoch): what a WebSocket's first message would be.
+
+        Raises:
+            UnknownTopic: no such topic.
+        """
+        feed = self.feeds.get(topic)
+        if feed is None:
+            raise UnknownTopic(f"no topic {topic!r}")
+        payload, offset = await feed.first_message(since, epoch)
+        return payload, offset, feed.epoch
+
+    # -- the stream ------------------------------------------------------------------------------------------------
+
+    def publish(self, updates: list[Update]) -> None:
+        """Take what the change log brought, in order."""
+        for update in updates:
+            self._topic_feeds[update.topic].publish(update)
+        self.status.touch()
+
+    def heard(self, robot_id: str) -> None:
+        """Note that a robot said something."""
+        self.live_robots.heard(robot_id, self._clock.now())
+
+    def telemetry(self, robot_id: str, fields: Entity, heard_at: str) -> None:
+        """Push live telemetry at once; it is stored when it is due."""
+        entity = self.live_robots.telemetry(robot_id, fields, heard_at, self._clock.now())
+        if entity is not None:
+            self._topic_feeds["robots"].push_volatile(entity)
+
+    async def _overview(self) -> Entity:
+        overview = await self._reader.overview()
+        health = self._health()
+        topics = {name: count for name, count in sorted(self.connections_by_topic.items()) if count}
+        server = {**health.pop("server", {}), "connections": topics}
+        return {**overview, "server": server, **health}
+
+    # -- by the clock ----------------------------------------------------------------------------------------------
+
+    def _spawn(self, function: Callable[..., Any], *arguments: Any) -> None:
+        if self._tasks is not None:
+            self._tasks.start_soon(function, *arguments)
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Tick until cancelled: heartbeats, catch-ups, closes that nobody takes, robots that fell silent."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            task_status.started()
+            while True:
+                before = self._clock.now()
+                await anyio.sleep(TICK_S)
+                now = self._clock.now()
+                self.stats.loop_lag_s = max(0.0, now - before - TICK_S)
+                self.tick(now)
+
+    def tick(self, now: float) -> None:
+        """Do what is due at `now`."""
+        for feed in self.feeds.values():
+            if feed.lagging:
+                feed.settle(now)
+        self.status.tick(now)
+        self._tick_heartbeats(now)
+        for connection in [connection for connection, at in self._closing.items() if now >= at]:
+            del self._closing[connection]
+            connection.transport.abort()
+        for robot_id, fields, heard_at in self.live_robots.due(now):
+            self._store.store_telemetry(robot_id, fields, heard_at)
+        for robot_id in self.live_robots.vanished(now):
+            logger.info("robot %s fell silent", robot_id, extra={"action": "robot_vanished"})
+            self._store.store_vanished(robot_id, self._clock.stamp())
+
+    def _tick_heartbeats(self, now: float) -> None:
+        pings: dict[str, bytes] = {}
+        while self._heartbeats and self._heartbeats[0][0] <= now:
+            _, _, connection = heapq.heappop(self._heartbeats)
+            if connection.closing:
+                continue
+            decision = connection.heartbeat.tick(now)
+            if decision == "expired":
+                connection.close(HeartbeatLost())
+                continue
+            if decision == "ping":
+                if connection.heartbeat_kind == "protocol":
+                    connection.write(wire.PROTOCOL_PING)
+                else:
+                    topic = connection.topic
+                    if topic not in pings:
+                        pings[topic] = wire.frame(wire.ping(topic, self._clock.wall()))
+                    connection.write(pings[topic])
+            heapq.heappush(self._heartbeats, (connection.heartbeat.due, next(self._sequence), connection))
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def drain(self, reason: str) -> None:
+        """Tell everyone that the server goes, flushed and closed with 1001; newcomers are told the same."""
+        self.draining = True
+        for feed in self.feeds.values():
+            feed.flush()
+        for connection in list(self._open):
+            notice = wire.frame(wire.shutdown(connection.topic, reason))
+            self.close(connection, ShuttingDown.close_code, ShuttingDown.close_reason, notice=notice)
+
+    async def drained(self, deadline_s: float) -> None:
+        """Wait until every peer took its close, at most `deadline_s`; abort the rest."""
+        with anyio.move_on_after(deadline_s):
+            while self.connections:
+                await anyio.sleep(0.01)
+        for connection in [*self._open, *self._closing]:
+            connection.transport.abort()

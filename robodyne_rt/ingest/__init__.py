@@ -1,0 +1,1 @@
+"""Shells that devices speak to: TCP and serial (SPEC section 5)."""

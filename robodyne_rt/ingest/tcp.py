@@ -1,0 +1,114 @@
+"""The TCP port for devices: who may connect, how many, and one protocol each."""
+
+import asyncio
+import logging
+import socket
+import time
+from typing import cast
+
+import anyio
+
+from robodyne_rt.core import device_messages
+from robodyne_rt.core.framing import Detector
+from robodyne_rt.ingest.device_protocol import DeviceProtocol
+from robodyne_rt.ingest.receiver import Peer, Receiver
+from robodyne_rt.model.access import Networks
+
+logger = logging.getLogger(__name__)
+
+DEAD_PEER_TIMEOUT_MS = 30_000
+"""Unacknowledged bytes for this long mean that the cable is out (TCP_USER_TIMEOUT)."""
+
+
+class DeviceServer:
+    """Listens for devices.
+
+    Args:
+        trusted_networks: whence devices may come without a key.
+        max_connections: over it, a device is told so and closed.
+    """
+
+    def __init__(self, *, receiver: Receiver, trusted_networks: Networks, max_message_bytes: int, max_connections: int) -> None:
+        self._receiver = receiver
+        self._trusted = trusted_networks
+        self._max_message_bytes = max_message_bytes
+        self._max_connections = max_connections
+        self._protocols: set[DeviceProtocol] = set()
+        self._server: asyncio.Server | None = None
+        self._logged_at = float("-inf")
+
+    async def start(self, *, host: str, port: int, sock: socket.socket | None = None) -> int:
+        """Bind and listen, on `sock` where systemd handed one over; return the port."""
+        loop = asyncio.get_running_loop()
+        if sock is not None:
+            self._server = await loop.create_server(self._protocol, sock=sock, backlog=512)
+        else:
+            self._server = await loop.create_server(self._protocol, host, port, backlog=512)
+        bound: int = self._server.sockets[0].getsockname()[1]
+        return bound
+
+    def _protocol(self) -> asyncio.Protocol:
+        return _Accepting(self)
+
+    def accept(self, transport: asyncio.Transport) -> DeviceProtocol | None:
+        """Return the protocol of a new connection, or None after it was told why not."""
+        address = str((transport.get_extra_info("peername") or ("local",))[0])
+        if address not in self._trusted:
+            return self._refuse(transport, address, "UNAUTHORIZED", "devices from this network need a key")
+        if len(self._protocols) >= self._max_connections:
+            return self._refuse(transport, address, "RATE_LIMITED", f"{self._max_connections} devices are connected already")
+        if (sock := transport.get_extra_info("socket")) is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_TIMEOUT_MS)
+        protocol = DeviceProtocol(
+            receiver=self._receiver,
+            peer=Peer(address),
+            make_framer=lambda: Detector(max_bytes=self._max_message_bytes),
+            closes_on_timeout=True,
+            on_lost=self._lost,
+        )
+        self._protocols.add(protocol)
+        self._receiver.stats.connections["tcp"] = len(self._protocols)
+        logger.debug("= device connected from %s", address)
+        return protocol
+
+    def _refuse(self, transport: asyncio.Transport, address: str, code: str, text: str) -> None:
+        self._receiver.stats.refused[code] += 1
+        now = time.monotonic()
+        if now - self._logged_at >= 1.0:  # one line a second: a scanner must not fill the log
+            self._logged_at = now
+            logger.warning("device at %s refused: %s", address, text, extra={"action": "device_refused"})
+        transport.write(device_messages.problem(code, text) + b"\n")
+        transport.close()
+
+    def _lost(self, protocol: DeviceProtocol, error: Exception | None) -> None:
+        self._protocols.discard(protocol)
+        self._receiver.stats.connections["tcp"] = len(self._protocols)
+        name = protocol.peer.device or ", ".join(list(protocol.peer.robots)[:5]) or protocol.peer.name
+        logger.debug("= device gone: %s%s", name, f" ({error})" if error else "")
+
+    async def stop(self, deadline_s: float) -> None:
+        """Take nothing more, answer what was taken, close; cut off who does not take its answers in time."""
+        if self._server is not None:
+            self._server.close()
+        for protocol in list(self._protocols):
+            protocol.end()
+        with anyio.move_on_after(deadline_s):
+            while self._protocols:
+                await anyio.sleep(0.01)
+        for protocol in list(self._protocols):
+            protocol.abort()
+
+
+class _Accepting(asyncio.Protocol):
+    """Stands in until the peer's address is known, then hands its transport to the device's own protocol."""
+
+    def __init__(self, server: DeviceServer) -> None:
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        stream = cast(asyncio.Transport, transport)  # uvloop's transports are asyncio's in behaviour only
+        if (protocol := self._server.accept(stream)) is not None:
+            stream.set_protocol(protocol)
+            protocol.connection_made(stream)

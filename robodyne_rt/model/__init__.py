@@ -1,0 +1,1 @@
+"""The nouns: entities, topics, changes. No I/O, no clock."""

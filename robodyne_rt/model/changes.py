@@ -1,0 +1,34 @@
+"""Positions in the change log, and what moved between two of them.
+
+Used by the store, which reads the log, and by the hub, which hands updates on. An offset counts the changes of one topic
+from 1 without gaps; an epoch names the history in which it counts (SPEC sections 3 and 6).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Entity = dict[str, Any]
+"""One entity as clients see it, JSON-ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a reader has come: `Position("k3v9x0", 42)`."""
+
+    epoch: str
+    offset: int
+
+
+@dataclass(slots=True)
+class Update:
+    """The entities of one topic that changed in (prev, offset], each in its latest state.
+
+    A snapshot has `snapshot=True`; its `prev` means nothing and its entities are all that the topic's window shows.
+    """
+
+    topic: str
+    prev: int
+    offset: int
+    entities: dict[int, Entity] = field(default_factory=dict)
+    removed: list[int] = field(default_factory=list)
+    snapshot: bool = False

@@ -1,0 +1,459 @@
+"""The tables of a restaurant (SPEC section 2), as SQLModel.
+
+Foreign programs write here too, so enums, ranges and references are constraints of the database. On SQLite the tables are
+STRICT: a column holds its type or the write fails. (JSON text is not checked there: SQLite 3.40 counts `json_valid` as
+unsafe in a schema; what is no JSON is shown as null.) Rows are read and written as plain SQL (store/); the models give the
+columns, the constraints and the documentation.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, Computed, DateTime, Double, ForeignKey, Index, Integer, Text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.types import TypeEngine
+from sqlmodel import Field, SQLModel
+
+# Types that SQLite's STRICT tables know, and their Postgres twins. Times are ISO 8601 text with Z on SQLite: what a
+# foreign `sqlite3` shows is what clients see.
+TEXT = Text()
+INTEGER: TypeEngine[Any] = BigInteger().with_variant(Integer(), "sqlite")
+REAL: TypeEngine[Any] = Double().with_variant(sqlite.REAL(), "sqlite")
+TIME: TypeEngine[Any] = DateTime(timezone=True).with_variant(Text(), "sqlite")
+JSON: TypeEngine[Any] = postgresql.JSONB().with_variant(Text(), "sqlite")
+BOOLEAN: TypeEngine[Any] = Integer()
+
+MAX_NAME = 200
+MAX_TEXT = 20000
+
+
+class RobotType(StrEnum):
+    ALBABOT = "ALBABOT"
+    COOKBOT = "COOKBOT"
+    PINKY = "PINKY"
+
+
+class RobotStatus(StrEnum):
+    IDLE = "IDLE"
+    SETTING = "SETTING"
+    COOKING = "COOKING"
+    PICKUP = "PICKUP"
+    SERVING = "SERVING"
+    CLEANING = "CLEANING"
+    CHARGING = "CHARGING"
+    EMERGENCY = "EMERGENCY"
+    MAINTENANCE = "MAINTENANCE"
+    SECURITY = "SECURITY"
+    BIRTHDAY = "BIRTHDAY"
+    ERROR = "ERROR"
+
+
+class Link(StrEnum):
+    ONLINE = "ONLINE"
+    OFFLINE = "OFFLINE"
+    CONNECTIONBROKEN = "CONNECTIONBROKEN"
+
+
+class TableStatus(StrEnum):
+    AVAILABLE = "AVAILABLE"
+    OCCUPIED = "OCCUPIED"
+    RESERVED = "RESERVED"
+    CALLING = "CALLING"
+    CLEANING = "CLEANING"
+
+
+class Severity(StrEnum):
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+    CRITICAL = "CRITICAL"
+
+
+class LogLevel(StrEnum):
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+    CRITICAL = "CRITICAL"
+
+
+class OrderStatus(StrEnum):
+    PLACED = "PLACED"
+    PREPARING = "PREPARING"
+    READY = "READY"
+    SERVING = "SERVING"
+    SERVED = "SERVED"
+    CANCELLED = "CANCELLED"
+
+
+class VideoSource(StrEnum):
+    PINKY = "PINKY"
+    COOKBOT = "COOKBOT"
+    GLOBAL_CAM = "GLOBAL_CAM"
+
+
+class VideoStatus(StrEnum):
+    ACTIVE = "ACTIVE"
+    INACTIVE = "INACTIVE"
+    ERROR = "ERROR"
+
+
+def one_of(column: str, enum: type[StrEnum]) -> CheckConstraint:
+    """Return the constraint that a column holds a member of `enum`."""
+    words = ", ".join(f"'{member.value}'" for member in enum)
+    return CheckConstraint(f"{column} IN ({words})", name=f"{column}_is_known")
+
+
+def within(column: str, low: float, high: float) -> CheckConstraint:
+    """Return the constraint that a column lies in [low, high]."""
+    return CheckConstraint(f"{column} BETWEEN {low} AND {high}", name=f"{column}_in_range")
+
+
+def at_most(column: str, length: int) -> CheckConstraint:
+    """Return the constraint that a text is at most `length` characters: one row must never fill a screen's memory."""
+    return CheckConstraint(f"length({column}) <= {length}", name=f"{column}_length")
+
+
+def is_time(column: str) -> Any:
+    """Return the constraint that a SQLite text is UTC ISO 8601, as on the wire (Postgres has a type for it)."""
+    pattern = "[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]*Z"
+    return CheckConstraint(f"{column} GLOB '{pattern}'", name=f"{column}_is_utc").ddl_if(dialect="sqlite")
+
+
+
+def table_args(*constraints: Any, **options: Any) -> Any:
+    """Return `__table_args__` of a STRICT table with these constraints."""
+    return (*constraints, {"sqlite_strict": True, **options})
+
+
+def column(type_: Any, *, default: Any = None, references: str | None = None, cascade: bool = False, **options: Any) -> Any:
+    """Return a SQLModel field of SQL type `type_`; `references` names `table.column`."""
+    arguments: list[Any] = []
+    if references:
+        arguments.append(ForeignKey(references, ondelete="CASCADE" if cascade else "SET NULL"))
+    return Field(default=default, sa_type=type_, sa_column_args=arguments, sa_column_kwargs=options)
+
+
+def identity() -> Any:
+    """Return the field of a primary key that the database gives."""
+    return Field(default=None, sa_type=INTEGER, primary_key=True)
+
+
+def given_identity() -> Any:
+    """Return the field of a primary key that the server gives before storing (time-ordered, below 2^53)."""
+    return Field(default=None, sa_type=INTEGER, primary_key=True)
+
+
+class Robot(SQLModel, table=True):
+    """A robot and its newest state. `reported_at` is the newest `ts` that the robot itself gave."""
+
+    __tablename__ = "robot"
+    __table_args__ = table_args(
+        one_of("status", RobotStatus),
+        one_of("link", Link),
+        within("battery_level", 0, 100),
+        at_most("robot_id", MAX_NAME),
+        at_most("name", MAX_NAME),
+        is_time("last_seen"),
+        is_time("reported_at"),
+    )
+    id: int | None = identity()
+    robot_id: str = column(TEXT, nullable=False, unique=True)
+    type: str = column(TEXT, nullable=False, server_default="ALBABOT")
+    name: str | None = column(TEXT)
+    status: str = column(TEXT, nullable=False, server_default="IDLE")
+    battery_level: float | None = column(REAL)
+    x: float | None = column(REAL)
+    y: float | None = column(REAL)
+    z: float | None = column(REAL)
+    roll: float | None = column(REAL)
+    pitch: float | None = column(REAL)
+    yaw: float | None = column(REAL)
+    joints: str | None = column(JSON)
+    link: str = column(TEXT, nullable=False, server_default="ONLINE")
+    mac_address: str | None = column(TEXT)
+    ip_address: str | None = column(TEXT)
+    last_seen: str | None = column(TIME)
+    reported_at: str | None = column(TIME)
+
+
+class Table(SQLModel, table=True):
+    """A table of the restaurant; `x y width height` are its place on the floor plan in metres."""
+
+    __tablename__ = "table_"
+    __table_args__ = table_args(
+        one_of("status", TableStatus),
+        within("customer_count", 0, 1000),
+        within("max_customer", 0, 1000),
+        is_time("updated_at"),
+    )
+    id: int | None = identity()
+    table_number: int = column(INTEGER, nullable=False, unique=True)
+    max_customer: int = column(INTEGER, nullable=False, server_default="4")
+    status: str = column(TEXT, nullable=False, server_default="AVAILABLE")
+    customer_count: int = column(INTEGER, nullable=False, server_default="0")
+    x: float | None = column(REAL)
+    y: float | None = column(REAL)
+    width: float | None = column(REAL)
+    height: float | None = column(REAL)
+    updated_at: str | None = column(TIME)
+
+
+class Event(SQLModel, table=True):
+    """Something that happened and that a person may have to acknowledge."""
+
+    __tablename__ = "event"
+    __table_args__ = table_args(
+        one_of("severity", Severity),
+        at_most("type", MAX_NAME),
+        at_most("description", MAX_TEXT),
+        is_time("timestamp"),
+        is_time("acknowledged_at"),
+        Index("event_unacknowledged", "id", sqlite_where=Computed("acknowledged_at IS NULL").sqltext),
+    )
+    id: int | None = given_identity()
+    type: str = column(TEXT, nullable=False)
+    severity: str = column(TEXT, nullable=False, server_default="INFO")
+    related_entity_type: str | None = column(TEXT)
+    related_entity_id: int | None = column(INTEGER)
+    description: str | None = column(TEXT)
+    data: str | None = column(JSON)
+    timestamp: str = column(TIME, nullable=False)
+    acknowledged_at: str | None = column(TIME)
+    acknowledged_by: str | None = column(TEXT)
+
+
+class Customer(SQLModel, table=True):
+    """A group of guests, from arrival to leaving."""
+
+    __tablename__ = "customer"
+    __table_args__ = table_args(
+        within("count", 0, 1000), is_time("arrived_at"), is_time("left_at"), Index("customer_by_left_at", "left_at")
+    )
+    id: int | None = identity()
+    count: int = column(INTEGER, nullable=False, server_default="1")
+    table_id: int | None = column(INTEGER, references="table_.id")
+    arrived_at: str = column(TIME, nullable=False)
+    left_at: str | None = column(TIME)
+
+
+class Order(SQLModel, table=True):
+    """An order of a table; its items are nested in the topic."""
+
+    __tablename__ = "order_"
+    __table_args__ = table_args(
+        one_of("status", OrderStatus),
+        at_most("note", MAX_TEXT),
+        is_time("timestamp"),
+        is_time("preparing_at"),
+        is_time("ready_at"),
+        is_time("served_at"),
+        Index("order_by_status", "status", "timestamp"),
+        Index("order_by_served_at", "served_at"),
+    )
+    id: int | None = given_identity()
+    table_id: int | None = column(INTEGER, references="table_.id")
+    customer_id: int | None = column(INTEGER, references="customer.id")
+    robot_id: int | None = column(INTEGER, references="robot.id")
+    status: str = column(TEXT, nullable=False, server_default="PLACED")
+    priority: int = column(INTEGER, nullable=False, server_default="0")
+    note: str | None = column(TEXT)
+    timestamp: str = column(TIME, nullable=False)
+    preparing_at: str | None = column(TIME)
+    ready_at: str | None = column(TIME)
+    served_at: str | None = column(TIME)
+
+
+class MenuItem(SQLModel, table=True):
+    """A dish; `price` in the smallest unit of the currency, `prepare_time` in seconds."""
+
+    __tablename__ = "menu_item"
+    __table_args__ = table_args(
+        within("available", 0, 1), within("price", 0, 10**12), within("prepare_time", 0, 86400), at_most("name", MAX_NAME)
+    )
+    id: int | None = identity()
+    name: str = column(TEXT, nullable=False, unique=True)
+    name_en: str | None = column(TEXT)
+    price: int = column(INTEGER, nullable=False, server_default="0")
+    prepare_time: int = column(INTEGER, nullable=False, server_default="600")
+    station: str | None = column(TEXT)
+    image_url: str | None = column(TEXT)
+    available: int = column(BOOLEAN, nullable=False, server_default="1")
+
+
+class OrderItem(SQLModel, table=True):
+    """One line of an order; `name` and `station` are copied from the menu, which may change later."""
+
+    __tablename__ = "order_item"
+    __table_args__ = table_args(
+        one_of("status", OrderStatus),
+        within("quantity", 1, 1000),
+        at_most("note", MAX_TEXT),
+        Index("order_item_by_order", "order_id"),
+    )
+    id: int | None = given_identity()
+    order_id: int = column(INTEGER, nullable=False, references="order_.id", cascade=True)
+    menu_item_id: int | None = column(INTEGER, references="menu_item.id")
+    name: str = column(TEXT, nullable=False)
+    quantity: int = column(INTEGER, nullable=False, server_default="1")
+    options: str | None = column(JSON)
+    note: str | None = column(TEXT)
+    station: str | None = column(TEXT)
+    status: str = column(TEXT, nullable=False, server_default="PLACED")
+
+
+class Ingredient(SQLModel, table=True):
+    """What dishes are made of."""
+
+    __tablename__ = "ingredient"
+    __table_args__ = table_args(at_most("name", MAX_NAME))
+    id: int | None = identity()
+    name: str = column(TEXT, nullable=False, unique=True)
+    name_en: str | None = column(TEXT)
+
+
+class MenuItemIngredient(SQLModel, table=True):
+    """How much of an ingredient one portion takes."""
+
+    __tablename__ = "menu_item_ingredient"
+    __table_args__ = table_args(CheckConstraint("quantity > 0", name="quantity_is_positive"))
+    menu_item_id: int = Field(
+        sa_type=INTEGER, primary_key=True, sa_column_args=[ForeignKey("menu_item.id", ondelete="CASCADE")]
+    )
+    ingredient_id: int = Field(
+        sa_type=INTEGER, primary_key=True, sa_column_args=[ForeignKey("ingredient.id", ondelete="CASCADE")]
+    )
+    quantity: float = column(REAL, nullable=False)
+
+
+class Inventory(SQLModel, table=True):
+    """Stock of one ingredient; `status` follows `count` and `threshold` by itself."""
+
+    __tablename__ = "inventory"
+    __table_args__ = table_args(
+        within("count", 0, 10**9), within("max_count", 0, 10**9), within("threshold", 0, 10**9), is_time("updated_at")
+    )
+    id: int | None = identity()
+    ingredient_id: int | None = column(INTEGER, references="ingredient.id", unique=True)
+    name: str = column(TEXT, nullable=False)
+    count: float = column(REAL, nullable=False, server_default="0")
+    max_count: float = column(REAL, nullable=False, server_default="100")
+    threshold: float = column(REAL, nullable=False, server_default="10")
+    status: str | None = Field(
+        default=None,
+        sa_type=TEXT,
+        sa_column_args=[
+            Computed(
+                "CASE WHEN count <= 0 THEN 'OUT_OF_STOCK' WHEN count <= threshold THEN 'LOW_STOCK' ELSE 'IN_STOCK' END",
+                persisted=True,
+            )
+        ],
+    )
+    updated_at: str | None = column(TIME)
+
+
+class SystemLog(SQLModel, table=True):
+    """A line that a device or this server wants a technician to see."""
+
+    __tablename__ = "system_log"
+    __table_args__ = table_args(
+        one_of("level", LogLevel),
+        at_most("source", MAX_NAME),
+        at_most("message", MAX_TEXT),
+        is_time("timestamp"),
+    )
+    id: int | None = given_identity()
+    level: str = column(TEXT, nullable=False, server_default="INFO")
+    source: str | None = column(TEXT)
+    message: str = column(TEXT, nullable=False)
+    data: str | None = column(JSON)
+    timestamp: str = column(TIME, nullable=False)
+
+
+class VideoStream(SQLModel, table=True):
+    """Where a camera's picture can be fetched."""
+
+    __tablename__ = "video_stream"
+    __table_args__ = table_args(
+        one_of("source_type", VideoSource), one_of("status", VideoStatus), within("recording", 0, 1), at_most("name", MAX_NAME)
+    )
+    id: int | None = identity()
+    name: str = column(TEXT, nullable=False)
+    source_type: str = column(TEXT, nullable=False)
+    url: str = column(TEXT, nullable=False)
+    status: str = column(TEXT, nullable=False, server_default="INACTIVE")
+    recording: int = column(BOOLEAN, nullable=False, server_default="0")
+
+
+class ChatMessage(SQLModel, table=True):
+    """What a guest asked a robot, and its answer."""
+
+    __tablename__ = "chat_message"
+    __table_args__ = table_args(at_most("question", MAX_TEXT), at_most("response", MAX_TEXT), is_time("timestamp"))
+    id: int | None = given_identity()
+    msg_id: str | None = column(TEXT)
+    robot_id: str | None = column(TEXT)
+    robot_task: str | None = column(TEXT)
+    question: str | None = column(TEXT)
+    response: str | None = column(TEXT)
+    timestamp: str = column(TIME, nullable=False)
+
+
+class CommandReport(SQLModel, table=True):
+    """What a robot said about a command (`CommandAck`, `CommandResult`), kept for the operations that will use it."""
+
+    __tablename__ = "command_report"
+    __table_args__ = table_args(is_time("timestamp"), at_most("command_id", MAX_NAME))
+    id: int | None = given_identity()
+    kind: str = column(TEXT, nullable=False)
+    command_id: str = column(TEXT, nullable=False)
+    device: str = column(TEXT, nullable=False)
+    status: str | None = column(TEXT)
+    progress: float | None = column(REAL)
+    result: str | None = column(JSON)
+    timestamp: str = column(TIME, nullable=False)
+
+
+# -- the change log and what keeps it honest (SPEC section 6) --------------------------------------------------------
+
+
+class Meta(SQLModel, table=True):
+    """Facts about this database: `epoch`, `schema_version`."""
+
+    __tablename__ = "meta"
+    __table_args__ = table_args(sqlite_with_rowid=False)
+    key: str = Field(sa_type=TEXT, primary_key=True)
+    value: str = column(TEXT, nullable=False)
+
+
+class TopicHead(SQLModel, table=True):
+    """The newest offset of each topic."""
+
+    __tablename__ = "topic_head"
+    __table_args__ = table_args(sqlite_with_rowid=False)
+    topic: str = Field(sa_type=TEXT, primary_key=True)
+    offset: int = column(INTEGER, nullable=False, server_default="0")
+
+
+class Change(SQLModel, table=True):
+    """One line of the change log; written by triggers only. `op` is a hint: `upsert`, `delete` or `replaced`."""
+
+    __tablename__ = "change"
+    __table_args__ = table_args(sqlite_with_rowid=False)
+    topic: str = Field(sa_type=TEXT, primary_key=True)
+    offset: int = Field(sa_type=INTEGER, primary_key=True)
+    key: int = column(INTEGER, nullable=False)
+    op: str = column(TEXT, nullable=False)
+    at: str = column(TIME, nullable=False)
+
+
+class DeviceMessage(SQLModel, table=True):
+    """Which ids of which device were taken, kept for 7 days, so that a message sent again changes nothing."""
+
+    __tablename__ = "device_message"
+    __table_args__ = table_args(sqlite_with_rowid=False)
+    device: str = Field(sa_type=TEXT, primary_key=True)
+    id: str = Field(sa_type=TEXT, primary_key=True)
+    body: str = column(TEXT, nullable=False)
+    details: str | None = column(JSON)
+    at: int = column(INTEGER, nullable=False)

@@ -1,0 +1,84 @@
+"""Protocols between neighbours: what one part may expect of another, told at the place both may import.
+
+Each says what happens to order, what may be lost, and what happens when it is full. `app.py` hands the implementations over.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from robodyne_rt.core import times
+from robodyne_rt.core.device_messages import DeviceMessage
+from robodyne_rt.model.changes import Entity, Update
+
+
+class Clock:
+    """Wall and monotonic time; handed over so that tests may bring their own."""
+
+    def __init__(self) -> None:
+        self._last_stamp = 0.0
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Return epoch seconds."""
+        return time.time()
+
+    def stamp(self) -> str:
+        """Return the wall time as text, later than every stamp before: two messages never bear the same."""
+        self._last_stamp = max(time.time(), self._last_stamp + 1e-6)
+        return times.to_text(self._last_stamp)
+
+
+class Outcome(Protocol):
+    """Called on the loop, once, when a write is durable (its result) or refused (an exception)."""
+
+    def __call__(self, result: Any, error: BaseException | None) -> None: ...
+
+
+class MessageStore(Protocol):
+    """Takes device messages for storing. Order is kept; nothing is lost once `outcome` said so.
+
+    Full is not an error here: `backlog` says how many wait, and shells stop reading from their device (`is_behind`).
+    """
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much is waiting that devices should not be read from."""
+        ...
+
+    def store_message(self, message: DeviceMessage, *, device: str, digest: str, heard_at: str, outcome: Outcome) -> None:
+        """Queue one message; never waits."""
+        ...
+
+    def store_telemetry(self, robot_id: str, fields: dict[str, Any], heard_at: str) -> None:
+        """Queue the newest telemetry of a robot; never waits, nobody is told."""
+        ...
+
+    def store_vanished(self, robot_id: str, heard_at: str) -> None:
+        """Queue that a robot fell silent; never waits, nobody is told."""
+        ...
+
+    def when_caught_up(self, resume: Callable[[], None]) -> None:
+        """Call `resume` once, on the loop, when `is_behind` is over."""
+        ...
+
+
+class ChangeReader(Protocol):
+    """Reads entities and the change log; every call is one short read transaction in a thread of its own."""
+
+    epoch: str
+
+    async def snapshot(self, topic: str) -> Update:
+        """Return the whole state of a topic's window; the position is taken before the state is read."""
+        ...
+
+    async def since(self, topic: str, offset: int) -> Update | None:
+        """Return what changed after `offset`, compacted; None when the log does not reach back or a snapshot is smaller."""
+        ...
+
+    async def overview(self) -> Entity:
+        """Return the counts that the topic `status` shows."""
+        ...

@@ -1,0 +1,1 @@
+"""A pretend restaurant that speaks the real bytes."""

@@ -1,0 +1,315 @@
+"""Reading the change log: what is new, "everything of topic T after offset N", and snapshots (SPEC sections 1, 3 and 6).
+
+`ChangeLog` reads with one connection in whatever thread owns it: the writer's after each commit, a reader's for clients.
+`Readers` gives the loop the same as coroutines, a short read transaction each, in threads of its own.
+"""
+
+import contextlib
+import math
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import orjson
+
+from robodyne_rt.core import times
+from robodyne_rt.model import entities as tables
+from robodyne_rt.model.changes import Entity, Update
+from robodyne_rt.model.topics import TOPICS, Nested, Topic
+from robodyne_rt.store.database import Database
+
+T = TypeVar("T")
+
+READ_DEADLINE_S = 2.0
+"""No read transaction lives longer: an open one keeps the WAL from being reset."""
+
+COUNTED_AT_MOST = 1000
+"""Counts in `status` stop here, so that their cost does not grow with what is stored."""
+
+Decoder = Callable[[Any], Any]
+
+
+class GapInLog(Exception):
+    """Lines of the log that should be there are not: somebody else deleted them, or the file was replaced."""
+
+
+def _real(value: Any) -> Any:
+    return value if value is None or math.isfinite(value) else None
+
+
+def _boolean(value: Any) -> Any:
+    return None if value is None else bool(value)
+
+
+_DECODERS: dict[int, Decoder] = {
+    id(tables.JSON): orjson.loads,
+    id(tables.REAL): _real,
+    id(tables.BOOLEAN): _boolean,
+}
+
+
+class _Rows:
+    """How one table becomes entities."""
+
+    def __init__(self, table: Any) -> None:
+        self.name: str = table.name
+        self.columns = tuple(column.name for column in table.columns)
+        self.select = ", ".join(f'"{name}"' for name in self.columns)
+        self.decoders: list[tuple[str, Decoder]] = []
+        for column in table.columns:
+            if decoder := _DECODERS.get(id(column.type)):
+                self.decoders.append((column.name, decoder))
+
+    def entity(self, row: tuple[Any, ...], unreadable: Callable[[str, int, str], None]) -> Entity:
+        """Return the row as clients see it; a value that cannot be read becomes None and is reported."""
+        entity: Entity = dict(zip(self.columns, row, strict=True))
+        for name, decode in self.decoders:
+            value = entity[name]
+            if value is not None:
+                try:
+                    entity[name] = decode(value)
+                except (ValueError, TypeError):
+                    entity[name] = None
+                    unreadable(self.name, entity["id"], name)
+        return entity
+
+
+class ChangeLog:
+    """Reads with one connection, which belongs to the calling thread.
+
+    Args:
+        windows: numbers of the snapshot windows by setting name (rows, or minutes).
+    """
+
+    def __init__(self, connection: sqlite3.Connection, *, windows: Mapping[str, int]) -> None:
+        self._connection = connection
+        self._execute = connection.execute
+        self._windows = windows
+        self._rows = {topic.name: _Rows(topic.model.__table__) for topic in TOPICS.values()}  # type: ignore[attr-defined]
+        self._nested = {
+            topic.name: [(nested, _Rows(nested.model.__table__)) for nested in topic.nested]  # type: ignore[attr-defined]
+            for topic in TOPICS.values()
+        }
+        self.unreadable: list[tuple[str, int, str]] = []
+        self.newest_at = ""
+
+    def heads(self) -> dict[str, int]:
+        """Return the newest offset of each topic."""
+        return dict(self._execute('SELECT topic, "offset" FROM topic_head').fetchall())
+
+    def floor(self, topic: str, head: int) -> int:
+        """Return the offset after which the log is whole."""
+        (first,) = self._execute('SELECT min("offset") FROM change WHERE topic = ?', (topic,)).fetchone()
+        return head if first is None else int(first) - 1
+
+    def after(self, topic: str, offset: int, limit: int) -> Update:
+        """Return what the next lines after `offset`, at most `limit` of them, changed.
+
+        Raises:
+            GapInLog: a line is missing.
+        """
+        lines = self._execute(
+            'SELECT "offset", key, op, at FROM change WHERE topic = ? AND "offset" > ? ORDER BY "offset" LIMIT ?',
+            (topic, offset, limit),
+        ).fetchall()
+        if lines:
+            self.newest_at = lines[-1][3]
+        if lines and lines[-1][0] != offset + len(lines):
+            raise GapInLog(f"{topic}: lines between {offset} and {lines[-1][0]} are gone")
+        update = Update(topic, prev=offset, offset=offset + len(lines))
+        # A row that only might have been replaced, and is still there, did not change.
+        certain = {key for _, key, op, _ in lines if op != "replaced"}
+        keys = list(dict.fromkeys(key for _, key, _, _ in lines if key is not None))
+        entities = self.entities(topic, keys)
+        update.removed = [key for key in keys if key not in entities]
+        update.entities = {key: entities[key] for key in keys if key in entities and key in certain}
+        return update
+
+    def since(self, topic: str, offset: int) -> Update | None:
+        """Return what changed after `offset` up to the head, compacted to the latest state of each entity.
+
+        Returns:
+            None when the log does not reach back to `offset`, `offset` is ahead of it, or a snapshot is smaller.
+        Source: SPEC section 3, "Recovery".
+        """
+        head = self.heads()[topic]
+        if not self.floor(topic, head) <= offset <= head:
+            return None
+        lines = self._execute('SELECT count(*) FROM change WHERE topic = ? AND "offset" > ?', (topic, offset)).fetchone()[0]
+        if lines != head - offset:
+            return None  # somebody deleted lines in between: never a silent gap
+        limit = self.snapshot_size(topic)
+        keys = [
+            key
+            for (key,) in self._execute(
+                'SELECT DISTINCT key FROM change WHERE topic = ? AND "offset" > ? AND key IS NOT NULL LIMIT ?',
+                (topic, offset, limit + 1),
+            )
+        ]
+        if len(keys) > limit:
+            return None
+        entities = self.entities(topic, keys)
+        return Update(topic, prev=offset, offset=head, entities=entities, removed=[key for key in keys if key not in entities])
+
+    def snapshot(self, topic: str) -> Update:
+        """Return all that the topic's window shows, oldest id first."""
+        where, parameters = self._window(TOPICS[topic])
+        head = self.heads()[topic]
+        return Update(topic, prev=0, offset=head, entities=self._fetch(topic, where, parameters), snapshot=True)
+
+    def snapshot_size(self, topic: str) -> int:
+        """Return how many entities a snapshot would hold."""
+        where, parameters = self._window(TOPICS[topic])
+        (count,) = self._execute(f"SELECT count(*) FROM (SELECT 1 FROM {TOPICS[topic].table} {where})", parameters).fetchone()
+        return int(count)
+
+    def entities(self, topic: str, keys: list[int]) -> dict[int, Entity]:
+        """Return those of the entities that exist."""
+        if len(keys) == 1:
+            return self._fetch(topic, "WHERE id = ?", (keys[0],))
+        if not keys:
+            return {}
+        return self._fetch(topic, "WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id", (orjson.dumps(keys).decode(),))
+
+    def _fetch(self, topic: str, where: str, parameters: tuple[Any, ...]) -> dict[int, Entity]:
+        rows = self._rows[topic]
+        found = {
+            row[0]: rows.entity(row, self._report)
+            for row in self._execute(f"SELECT {rows.select} FROM {rows.name} {where}", parameters).fetchall()
+        }
+        if found:
+            for nested, nested_rows in self._nested[topic]:
+                self._attach(found, nested, nested_rows)
+        if where.startswith("ORDER BY id DESC"):
+            found = dict(reversed(found.items()))
+        return found
+
+    def _attach(self, parents: dict[int, Entity], nested: Nested, rows: _Rows) -> None:
+        for parent in parents.values():
+            parent[nested.field] = []
+        query = f"SELECT {rows.select} FROM {rows.name} WHERE {nested.parent_column} IN (SELECT value FROM json_each(?)) ORDER BY id"
+        for row in self._execute(query, (orjson.dumps(list(parents)).decode(),)).fetchall():
+            child = rows.entity(row, self._report)
+            parents[child.pop(nested.parent_column)][nested.field].append(child)
+
+    def _window(self, topic: Topic) -> tuple[str, tuple[Any, ...]]:
+        window = topic.window
+        if window is None:
+            return "ORDER BY id", ()
+        number = self._windows[window.setting] if window.setting else window.fixed
+        if not window.recent_sql:
+            return "ORDER BY id DESC LIMIT ?", (number,)
+        oldest = times.to_text(time.time() - 60 * number)
+        return f"WHERE {window.open_sql} OR {window.recent_sql} ORDER BY id", (oldest,) * window.recent_sql.count("?")
+
+    def _report(self, table: str, id: int, column: str) -> None:
+        if len(self.unreadable) < 100:
+            self.unreadable.append((table, id, column))
+
+    def overview(self) -> Entity:
+        """Return the counts of the topic `status`; numbers that could grow without end stop at `COUNTED_AT_MOST`."""
+        execute = self._execute
+
+        def by(query: str) -> Entity:
+            return dict(execute(query).fetchall())
+
+        def counted(query: str) -> int:
+            return int(execute(f"SELECT count(*) FROM ({query} LIMIT {COUNTED_AT_MOST})").fetchone()[0])
+
+        is_open = "status IN ('PLACED', 'PREPARING', 'READY', 'SERVING')"
+        return {
+            "robots": {
+                "by_status": by("SELECT status, count(*) FROM robot GROUP BY status"),
+                "by_link": by("SELECT link, count(*) FROM robot GROUP BY link"),
+            },
+            "tables": {"by_status": by("SELECT status, count(*) FROM table_ GROUP BY status")},
+            "orders": {
+                "open": counted(f"SELECT 1 FROM order_ WHERE {is_open}"),
+                "oldest_placed_at": execute(f"SELECT min(timestamp) FROM order_ WHERE {is_open}").fetchone()[0],
+            },
+            "events": {"unacknowledged": counted("SELECT 1 FROM event WHERE acknowledged_at IS NULL")},
+            "stock": {
+                "low": [
+                    {"id": id, "name": name, "count": count, "status": status}
+                    for id, name, count, status in execute(
+                        "SELECT id, name, count, status FROM inventory WHERE status <> 'IN_STOCK' ORDER BY id LIMIT 100"
+                    )
+                ]
+            },
+        }
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator["ChangeLog"]:
+        """One read transaction: all reads inside see one state."""
+        self._execute("BEGIN")
+        try:
+            yield self
+        finally:
+            if self._connection.in_transaction:
+                self._execute("ROLLBACK")
+
+
+class Readers:
+    """The loop's way to the change log; implements `ports.ChangeReader`.
+
+    Args:
+        threads: reads at the same time; further ones wait their turn.
+    """
+
+    def __init__(self, database: Database, *, epoch: str, windows: Mapping[str, int], threads: int = 2) -> None:
+        self.epoch = epoch
+        self._database = database
+        self._windows = windows
+        self._limiter = anyio.CapacityLimiter(threads)
+        self._idle: list[_Reader] = []
+        self._all: list[_Reader] = []
+        self._lock = threading.Lock()
+
+    async def snapshot(self, topic: str) -> Update:
+        return await self._read(lambda log: log.snapshot(topic))
+
+    async def since(self, topic: str, offset: int) -> Update | None:
+        return await self._read(lambda log: log.since(topic, offset))
+
+    async def overview(self) -> Entity:
+        return await self._read(lambda log: log.overview())
+
+    async def _read(self, query: Callable[[ChangeLog], T]) -> T:
+        return await anyio.to_thread.run_sync(self._in_thread, query, limiter=self._limiter)
+
+    def _in_thread(self, query: Callable[[ChangeLog], T]) -> T:
+        with self._lock:
+            reader = self._idle.pop() if self._idle else None
+        if reader is None:
+            reader = _Reader(self._database.open_reader(), self._windows)
+            self._all.append(reader)
+        try:
+            return reader.read(query)
+        finally:
+            with self._lock:
+                self._idle.append(reader)
+
+    def close(self) -> None:
+        """Close the connections; no read may be under way."""
+        for reader in self._all:
+            reader.connection.close()
+
+
+class _Reader:
+    """One read-only connection; a query that runs over the deadline is interrupted."""
+
+    def __init__(self, connection: sqlite3.Connection, windows: Mapping[str, int]) -> None:
+        self.connection = connection
+        self._log = ChangeLog(connection, windows=windows)
+        self._until = math.inf
+        connection.set_progress_handler(lambda: time.monotonic() > self._until, 10_000)
+
+    def read(self, query: Callable[[ChangeLog], T]) -> T:
+        """Run `query` in one read transaction."""
+        self._until = time.monotonic() + READ_DEADLINE_S
+        with self._log.reading():
+            return query(self._log)

@@ -1,0 +1,147 @@
+"""Triggers that write the change log, generated from the registry of topics (SPEC section 6, "Change log").
+
+Whoever writes, however it is written, the row and its line in `change` live or die together. On SQLite writers come one
+at a time, so the trigger takes the topic's next offset itself. Names start with `zz_` so that they run last.
+
+What is not obvious:
+- `REPLACE` removes the row that holds a UNIQUE value without firing delete triggers; a BEFORE trigger notes that row as
+  `replaced` (an upsert that ends as an update fires it too; the reader sees that the row still exists and says nothing).
+- Values are compared by `IS NOT` under BINARY collation and by type, so that 5 and 5.0, or `a` and `A`, are different.
+- `foreign_keys` is off in foreign connections, so children are deleted by trigger as well as by reference.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+
+from sqlalchemy import Table as SqlTable
+from sqlalchemy import UniqueConstraint
+
+from robodyne_rt.model.topics import QUIET_COLUMNS, TOPICS, Nested, Topic
+
+PREFIX = "zz_"
+_NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
+
+
+def statements() -> dict[str, str]:
+    """Return the trigger of each name as SQL."""
+    found: dict[str, str] = {}
+    for topic in TOPICS.values():
+        found.update(_of_topic(topic))
+        for nested in topic.nested:
+            found.update(_of_nested(topic, nested))
+    return found
+
+
+def install(connection: sqlite3.Connection) -> None:
+    """Make the database's triggers those of `statements`, inside the caller's transaction; what already fits is left alone."""
+    wanted = statements()
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name GLOB ?", (PREFIX + "*",))
+    present = dict(rows.fetchall())
+    for name in present:
+        if present[name] != wanted.get(name):
+            connection.execute(f'DROP TRIGGER "{name}"')
+    for name, sql in wanted.items():
+        if present.get(name) != sql:
+            connection.execute(sql)
+
+
+def missing(connection: sqlite3.Connection) -> list[str]:
+    """Return the names of triggers that are gone or changed: somebody writes past the log."""
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name GLOB ?", (PREFIX + "*",))
+    present = dict(rows.fetchall())
+    return [name for name, sql in statements().items() if present.get(name) != sql]
+
+
+def _of_topic(topic: Topic) -> Iterator[tuple[str, str]]:
+    table = topic.table
+    yield _trigger(table, "insert", f"AFTER INSERT ON {table}", _log(topic, "NEW.id", "upsert"))
+    yield _trigger(
+        table,
+        "update",
+        f"AFTER UPDATE ON {table} WHEN {_really_changed(_loud_columns(topic))}",
+        _log(topic, "NEW.id", "upsert"),
+    )
+    yield _trigger(table, "rekey", f"AFTER UPDATE OF id ON {table} WHEN OLD.id IS NOT NEW.id", _log(topic, "OLD.id", "delete"))
+    children = [f"DELETE FROM {_table(nested)} WHERE {nested.parent_column} = OLD.id;" for nested in topic.nested]
+    yield _trigger(table, "delete", f"AFTER DELETE ON {table}", *children, _log(topic, "OLD.id", "delete"))
+    for column in _unique_columns(topic):
+        victim = f"(SELECT id FROM {table} WHERE {column} = NEW.{column} AND id IS NOT NEW.id)"
+        for verb, when in (("insert", "BEFORE INSERT"), ("update", f"BEFORE UPDATE OF {column}")):
+            same = "" if verb == "insert" else f" AND OLD.{column} IS NOT NEW.{column}"
+            yield _trigger(
+                table,
+                f"replace_{column}_{verb}",
+                f"{when} ON {table} WHEN EXISTS {victim}{same}",
+                _log(topic, victim, "replaced"),
+            )
+
+
+def _of_nested(topic: Topic, nested: Nested) -> Iterator[tuple[str, str]]:
+    table, parent = _table(nested), nested.parent_column
+    columns = [column.name for column in _sql_table(nested).columns]
+    # An item whose parent is going or gone announces nothing: the parent's own delete does.
+    new_parent = f"EXISTS (SELECT 1 FROM {topic.table} WHERE id = NEW.{parent})"
+    old_parent = f"EXISTS (SELECT 1 FROM {topic.table} WHERE id = OLD.{parent})"
+    yield _trigger(table, "insert", f"AFTER INSERT ON {table} WHEN {new_parent}", _log(topic, f"NEW.{parent}", "upsert"))
+    yield _trigger(
+        table,
+        "update",
+        f"AFTER UPDATE ON {table} WHEN {new_parent} AND ({_really_changed(columns)})",
+        _log(topic, f"NEW.{parent}", "upsert"),
+    )
+    yield _trigger(
+        table,
+        "move",
+        f"AFTER UPDATE OF {parent} ON {table} WHEN OLD.{parent} IS NOT NEW.{parent} AND {old_parent}",
+        _log(topic, f"OLD.{parent}", "upsert"),
+    )
+    yield _trigger(table, "delete", f"AFTER DELETE ON {table} WHEN {old_parent}", _log(topic, f"OLD.{parent}", "upsert"))
+    # REPLACE of an item by its id, away from another order, deletes without a delete trigger.
+    yield _trigger(
+        table,
+        "replace_id",
+        f"BEFORE INSERT ON {table} WHEN EXISTS (SELECT 1 FROM {table} WHERE id = NEW.id AND {parent} IS NOT NEW.{parent})",
+        _log(topic, f"(SELECT {parent} FROM {table} WHERE id = NEW.id)", "upsert"),
+    )
+
+
+def _trigger(table: str, what: str, head: str, *body: str) -> tuple[str, str]:
+    name = f"{PREFIX}{table}_{what}"
+    return name, f'CREATE TRIGGER "{name}" {head} BEGIN {" ".join(body)} END'
+
+
+def _log(topic: Topic, key: str, op: str) -> str:
+    return (
+        # The line first: `key` may ask a table for a row that is about to go.
+        f'INSERT INTO change(topic, "offset", key, op, at) '
+        f"SELECT '{topic.name}', \"offset\" + 1, {key}, '{op}', {_NOW} FROM topic_head WHERE topic = '{topic.name}'; "
+        f'UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = \'{topic.name}\';'
+    )
+
+
+def _really_changed(columns: list[str]) -> str:
+    return " OR ".join(
+        f'OLD."{name}" IS NOT NEW."{name}" COLLATE BINARY OR typeof(OLD."{name}") <> typeof(NEW."{name}")' for name in columns
+    )
+
+
+def _loud_columns(topic: Topic) -> list[str]:
+    return [name for name in topic.columns if name not in QUIET_COLUMNS]
+
+
+def _unique_columns(topic: Topic) -> list[str]:
+    table: SqlTable = topic.model.__table__  # type: ignore[attr-defined]
+    names = [column.name for column in table.columns if column.unique]
+    for constraint in table.constraints:
+        if isinstance(constraint, UniqueConstraint) and len(constraint.columns) == 1:
+            names.extend(column.name for column in constraint.columns)
+    return sorted(set(names))
+
+
+def _sql_table(nested: Nested) -> SqlTable:
+    table: SqlTable = nested.model.__table__  # type: ignore[attr-defined]
+    return table
+
+
+def _table(nested: Nested) -> str:
+    return str(_sql_table(nested).name)

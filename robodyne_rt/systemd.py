@@ -1,0 +1,47 @@
+"""What systemd says and hears: readiness, watchdog, sockets it opened for us (sd_notify(3), sd_listen_fds(3))."""
+
+import os
+import socket
+from collections.abc import MutableMapping
+
+_FIRST_FD = 3
+
+
+def notify(state: str) -> bool:
+    """Send a state such as `READY=1`; return False where nobody asked for it."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return False
+    address = "\0" + path[1:] if path.startswith("@") else path
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.connect(address)
+            sock.sendall(state.encode())
+        except OSError:
+            return False
+    return True
+
+
+def watchdog_interval_s() -> float | None:
+    """Return how often the watchdog wants to hear from us at least, None where there is none for this process."""
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    if not microseconds.isdigit() or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    return int(microseconds) / 1e6
+
+
+def listen_sockets(environment: MutableMapping[str, str] = os.environ) -> dict[str, socket.socket]:
+    """Return the listening sockets of a robodyne-rt.socket unit by name (`http`, `devices`); empty without one."""
+    if environment.get("LISTEN_PID") != str(os.getpid()):
+        return {}
+    count = int(environment.get("LISTEN_FDS", "0"))
+    names = environment.get("LISTEN_FDNAMES", "").split(":")
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        environment.pop(name, None)
+    found = {}
+    for index in range(count):
+        sock = socket.socket(fileno=_FIRST_FD + index)
+        sock.setblocking(False)
+        sock.set_inheritable(False)
+        found[names[index] if index < len(names) else str(index)] = sock
+    return found

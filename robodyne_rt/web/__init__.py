@@ -1,0 +1,1 @@
+"""HTTP and WebSocket shells (SPEC sections 3, 7 and 12)."""

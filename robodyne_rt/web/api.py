@@ -1,0 +1,147 @@
+"""The HTTP API: the polling twin of a topic, device messages, health and metrics (SPEC sections 3, 5, 7 and 12)."""
+
+import asyncio
+import zlib
+
+import anyio
+import orjson
+from aiohttp import web
+
+from robodyne_rt import __version__
+from robodyne_rt.errors import (
+    BadRequest,
+    Forbidden,
+    RequestTimeout,
+    ResourceNotFound,
+    StorageUnavailable,
+    TokenMissing,
+    TooLarge,
+    UnsupportedMediaType,
+)
+from robodyne_rt.ingest.receiver import Peer
+from robodyne_rt.model.topics import TOPIC_NAMES
+from robodyne_rt.web.context import CONTEXT, peer_address
+from robodyne_rt.web.middleware import HEADERS
+
+BODY_DEADLINE_S = 10.0
+
+_ANSWER_STATUS = {
+    "INVALID_PAYLOAD": 422,
+    "UNKNOWN_TYPE": 422,
+    "UNAUTHORIZED": 403,
+    "CONFLICT": 409,
+    "TOO_LARGE": 413,
+    "RATE_LIMITED": 429,
+    "STORAGE_UNAVAILABLE": 503,
+    "TIMEOUT": 408,
+    "SERVER_ERROR": 500,
+}
+
+
+async def get_topic(request: web.Request) -> web.Response:
+    """Answer as the WebSocket's first message would, for clients that poll; `ETag` names what was answered."""
+    context = request.app[CONTEXT]
+    topic = request.match_info["topic"]
+    if topic not in TOPIC_NAMES:
+        raise ResourceNotFound("no such path")
+    if not context.access.may_read(topic, peer_address(request)):
+        raise TokenMissing(f"topic {topic} needs a token")
+    payload, offset, epoch = await context.hub.poll(topic, request.query.get("since"), request.query.get("epoch"))
+    etag = f'"{epoch}-{offset}-{zlib.crc32(payload):08x}"'
+    headers = {**HEADERS, "ETag": etag, "Cache-Control": "no-cache"}
+    if etag in request.headers.get("If-None-Match", ""):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=payload, content_type="application/json", headers=headers)
+
+
+async def post_device_message(request: web.Request) -> web.Response:
+    """Take one device message; the answer is what the device's TCP connection would read."""
+    context = request.app[CONTEXT]
+    address = peer_address(request)
+    if address not in context.device_networks:
+        raise Forbidden("devices from this network need a key")
+    body = await read_body(request, limit_bytes=context.max_device_message_bytes)
+    try:
+        if not isinstance(orjson.loads(body), dict):
+            raise BadRequest("expected a JSON object")
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"not JSON: {error}") from error
+    if context.receiver.store.is_behind:
+        raise StorageUnavailable("storing is behind; keep the message", retry_after_s=1)
+    answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def answer(text: bytes, success: bool) -> None:
+        if not answered.done():
+            answered.set_result(text)
+
+    if not context.receiver.take(body, Peer(address), answer):
+        return _json({"status": "success", "message": "pushed, not stored yet"}, status=202)
+    text = await answered
+    status = _ANSWER_STATUS.get(orjson.loads(text).get("error_code"), 200)
+    return web.Response(status=status, body=text, content_type="application/json", headers=HEADERS)
+
+
+async def read_body(request: web.Request, *, limit_bytes: int) -> bytes:
+    """Return a JSON request's body.
+
+    Raises:
+        UnsupportedMediaType: not JSON, or compressed.
+        TooLarge: over `limit_bytes`.
+        RequestTimeout: not complete within 10 s.
+    """
+    if request.content_type != "application/json":
+        raise UnsupportedMediaType(f"expected application/json, not {request.content_type[:100]}")
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise UnsupportedMediaType("compressed bodies are not taken")
+    if (request.content_length or 0) > limit_bytes:
+        raise TooLarge(f"body over {limit_bytes} bytes")
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        with anyio.fail_after(BODY_DEADLINE_S):
+            async for chunk in request.content.iter_any():
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > limit_bytes:
+                    raise TooLarge(f"body over {limit_bytes} bytes")
+    except TimeoutError:
+        # The rest of the body would be taken for the next request.
+        if request.protocol is not None:
+            request.protocol.force_close()
+        raise RequestTimeout(f"the body was not complete within {BODY_DEADLINE_S:.0f} s") from None
+    return b"".join(chunks)
+
+
+async def livez(request: web.Request) -> web.Response:
+    """Say that the loop turns."""
+    return web.Response(text="ok\n", headers=HEADERS)
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """Say whether the server can do its work; `?verbose` says what is wrong."""
+    context = request.app[CONTEXT]
+    checks = context.checks()
+    status = 200 if all(well for _, well, _ in checks) else 503
+    if "verbose" not in request.query:
+        return web.Response(status=status, text="ok\n" if status == 200 else "not ready\n", headers=HEADERS)
+    if not context.access.may_look(peer_address(request)):
+        raise Forbidden("the verbose report is for the technician's network ([auth] anonymous_networks)")
+    body = {
+        "ready": status == 200,
+        "version": __version__,
+        "checks": [{"name": name, "ok": well, "detail": detail} for name, well, detail in checks],
+    }
+    return _json(body, status=status)
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Return the metrics for Prometheus."""
+    context = request.app[CONTEXT]
+    if not context.access.may_look(peer_address(request)):
+        raise Forbidden("metrics are for the technician's network ([auth] anonymous_networks)")
+    text = context.metrics()
+    return web.Response(body=text, headers={**HEADERS, "Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+def _json(body: object, *, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json", headers=HEADERS)

@@ -1,0 +1,50 @@
+"""What handlers reach: the parts, handed over once by `app.py` under one typed key."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from robodyne_rt.hub.manager import ConnectionManager
+from robodyne_rt.ingest.receiver import Receiver
+from robodyne_rt.model.access import AccessPolicy, Networks
+from robodyne_rt.ports import Clock
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    """Parts and plain values for the handlers.
+
+    `checks` returns the health report: (name, whether it is well, what to do if not).
+    """
+
+    hub: ConnectionManager
+    receiver: Receiver
+    access: AccessPolicy
+    device_networks: Networks
+    trusted_proxies: Networks
+    clock: Clock
+    metrics: Callable[[], bytes]
+    checks: Callable[[], list[tuple[str, bool, str]]]
+    max_client_message_bytes: int
+    max_device_message_bytes: int
+    allowed_hosts: frozenset[str]
+    allowed_origins: frozenset[str]
+    public: dict[str, Any] = field(default_factory=dict)
+
+
+CONTEXT = web.AppKey("context", Context)
+
+
+def peer_address(request: web.Request) -> str:
+    """Return the client's address; a proxy's word is taken only from `trusted_proxies`."""
+    context = request.app[CONTEXT]
+    address = request.remote or ""
+    if address in context.trusted_proxies:
+        for hop in reversed(request.headers.get("X-Forwarded-For", "").split(",")):
+            if hop := hop.strip():
+                address = hop
+                if hop not in context.trusted_proxies:
+                    break
+    return address

@@ -1,0 +1,139 @@
+"""What every request passes: Host and Origin checks, and errors as problem+json (RFC 9457, SPEC section 7)."""
+
+import ipaddress
+import logging
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from robodyne_rt.errors import (
+    BadRequest,
+    Forbidden,
+    Internal,
+    MethodNotAllowed,
+    Misdirected,
+    ResourceNotFound,
+    RobodyneError,
+    TooLarge,
+)
+from robodyne_rt.web.context import CONTEXT, Context
+
+logger = logging.getLogger(__name__)
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+_BY_STATUS: dict[int, type[RobodyneError]] = {
+    400: BadRequest,
+    403: Forbidden,
+    404: ResourceNotFound,
+    405: MethodNotAllowed,
+    413: TooLarge,
+}
+
+
+@web.middleware
+async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Check whom the request is for and whence it comes; turn every error into its answer."""
+    try:
+        check_host(request, request.app[CONTEXT])
+        check_origin(request, request.app[CONTEXT])
+        return await handler(request)
+    except RobodyneError as error:
+        return problem(error)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        known = _BY_STATUS.get(error.status)
+        if known is None:
+            return problem(BadRequest(error.reason), status=error.status, headers=_kept(error))
+        return problem(known(_TEXTS.get(error.status, error.reason)), headers=_kept(error))
+    except ConnectionResetError:
+        raise  # the peer is gone; there is nobody to answer
+    except Exception:
+        logger.exception("request failed: %s %s", request.method, request.path, extra={"action": "request_failed"})
+        return problem(Internal("an unforeseen error; the server's log has the cause"))
+
+
+_TEXTS = {404: "no such path", 405: "this path does not take this method; see Allow", 413: "the body is too large"}
+
+
+def _kept(error: web.HTTPException) -> dict[str, str]:
+    return {name: error.headers[name] for name in ("Allow", "Upgrade", "Sec-WebSocket-Version") if name in error.headers}
+
+
+def problem(error: RobodyneError, *, status: int | None = None, headers: dict[str, str] | None = None) -> web.Response:
+    """Return an error as problem+json with its stable `code`."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": error.code.replace("_", " ").capitalize(),
+        "status": status or error.status,
+        "detail": error.text,
+        "code": error.code,
+        **{key: value for key, value in error.details.items() if key not in ("type", "title", "status", "detail", "code")},
+    }
+    extra = dict(headers or {})
+    if (retry_after := error.details.get("retry_after") or error.details.get("retry_after_s")) is not None:
+        extra["Retry-After"] = str(max(1, round(retry_after)))
+    if error.status == 401:
+        extra["WWW-Authenticate"] = 'Bearer realm="robodyne-rt"'
+    return web.Response(
+        status=status or error.status,
+        body=orjson.dumps(body),
+        content_type="application/problem+json",
+        headers={**HEADERS, **extra},
+    )
+
+
+def check_host(request: web.Request, context: Context) -> None:
+    """Refuse names that are not ours: a guest's browser may be led here under another name (DNS rebinding).
+
+    Raises:
+        Misdirected: the Host header is neither an IP address nor one of `allowed_hosts`.
+    """
+    host = _host_name(request.headers.get("Host", ""))
+    if host in context.allowed_hosts or _is_address(host):
+        return
+    raise Misdirected(f"this server does not answer for {host[:100]!r}; add it to [server] allowed_hosts")
+
+
+def check_origin(request: web.Request, context: Context) -> None:
+    """Refuse pages of other sites: browsers do not stop them from opening WebSockets or posting.
+
+    Raises:
+        Forbidden: an Origin that is neither our own nor one of `allowed_origins`.
+    """
+    origin = request.headers.get("Origin")
+    if origin is None:
+        return
+    if request.method in SAFE_METHODS and "Upgrade" not in request.headers:
+        return
+    if origin in context.allowed_origins:
+        return
+    parts = urlsplit(origin)
+    if parts.scheme in ("http", "https") and parts.netloc.lower() == request.headers.get("Host", "").lower():
+        return
+    raise Forbidden(f"pages of {origin[:100]!r} may not use this server; add it to [server] allowed_origins")
+
+
+def _host_name(header: str) -> str:
+    """Return the Host header without its port, in lower case."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0].lower()
+    return header.partition(":")[0].rstrip(".").lower()
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
