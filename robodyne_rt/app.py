@@ -21,15 +21,15 @@ from aiohttp import web
 
 from robodyne_rt import __version__, systemd
 from robodyne_rt.core import times
-from robodyne_rt.errors import ConfigError, StorageBroken
+from robodyne_rt.errors import StorageBroken
 from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.ingest.receiver import Receiver
 from robodyne_rt.ingest.serial import SerialLink
 from robodyne_rt.ingest.tcp import DeviceServer
 from robodyne_rt.model.access import AccessPolicy, Networks
-from robodyne_rt.model.changes import Entity
+from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.ports import Clock
-from robodyne_rt.settings import Settings
+from robodyne_rt.settings import ConfigError, Settings
 from robodyne_rt.store.apply import MENTIONED_AT_MOST
 from robodyne_rt.store.changes import ChangeLog, Readers
 from robodyne_rt.store.database import Database
@@ -121,7 +121,7 @@ class App:
                         await self._shut_down(runner)
                     tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            raise _first(group) from group
+            raise first_error(group) from group
         finally:
             self._readers.close()
 
@@ -145,12 +145,15 @@ class App:
                 fallback_interval_s=settings.hub.fallback_interval_s,
                 notify=settings.database.notify,
                 clock=self._clock,
-                on_updates=lambda updates: self._hub.publish(updates),
+                on_updates=self._publish,
             )
             self._robots = list(ChangeLog(connection, windows=self._windows).snapshot("robots").entities.values())
         except sqlite3.Error as error:
             raise StorageBroken(f"{database.path}: {error}") from error
         self._readers = Readers(database, epoch=epoch, windows=self._windows)
+
+    def _publish(self, updates: list[Update]) -> None:
+        self._hub.publish(updates)
 
     def _web_runner(self) -> web.AppRunner:
         settings = self._settings
@@ -189,14 +192,14 @@ class App:
         try:
             tls = _tls(settings.server.tls_cert, settings.server.tls_key)
             site: web.BaseSite
-            if (sock := given.get("http")) is not None:
-                site = web.SockSite(runner, sock, ssl_context=tls)
+            if given:  # systemd/robodyne-rt.socket: first the port for browsers, then the one for devices
+                site = web.SockSite(runner, given[0], ssl_context=tls)
             else:
                 site = web.TCPSite(runner, settings.server.host, settings.server.port, backlog=4096, ssl_context=tls)
             await site.start()
             http: int = runner.addresses[0][1]
             devices = await self._devices.start(
-                host=settings.devices.host, port=settings.devices.port, sock=given.get("devices")
+                host=settings.devices.host, port=settings.devices.port, sock=given[1] if len(given) > 1 else None
             )
         except OSError as error:
             raise ConfigError(f"cannot listen: {error}; another server may be running, or the address is not ours") from error
@@ -210,12 +213,16 @@ class App:
         """Tell systemd that loop and writer work, only while they do."""
         interval_s = systemd.watchdog_interval_s()
         while interval_s is not None:
-            probed = anyio.Event()
-            self._writer.submit(lambda applier: None, lambda result, error: probed.set())
             with anyio.move_on_after(interval_s):
-                await probed.wait()
+                await self._probe_writer()
                 systemd.notify("WATCHDOG=1")
             await anyio.sleep(min(WATCHDOG_CHECK_S, interval_s / 3))
+
+    async def _probe_writer(self) -> None:
+        """Wait until the writer has committed an empty transaction."""
+        probed = anyio.Event()
+        self._writer.submit(lambda applier: None, lambda result, error: probed.set())
+        await probed.wait()
 
     async def _shut_down(self, runner: web.AppRunner) -> None:
         """Stop in reverse within `shutdown_grace_s`."""
@@ -285,7 +292,7 @@ def _tls(cert: str, key: str) -> ssl.SSLContext | None:
     return context
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the error that ended a task group: the console wants one sentence, the log has the rest."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):

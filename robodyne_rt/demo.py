@@ -1,2 +1,121 @@
-def add_command(commands):
-    pass
+"""`robodyne-rt demo`: the server on SQLite with a simulated restaurant, in one command."""
+
+import argparse
+import contextlib
+import logging
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from robodyne_rt.app import Ports
+from robodyne_rt.model.topics import TOPIC_NAMES
+from robodyne_rt.serve import serve
+from robodyne_rt.settings import Auth, Database, Devices, Hub, Log, SerialPort, Server, Settings
+
+logger = logging.getLogger(__name__)
+
+PRIVATE_NETWORKS = [
+    "127.0.0.0/8",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "169.254.0.0/16",
+    "::1/128",
+    "fc00::/7",
+    "fe80::/10",
+]
+
+
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `demo` to the command line."""
+    parser = commands.add_parser(
+        "demo",
+        help="run the server with a simulated restaurant",
+        description="Run the server on a fresh SQLite file with a simulated restaurant, and print the links. Ctrl-C ends both.",
+    )
+    parser.add_argument("--port", type=int, default=8000, help="for browsers (default: %(default)s)")
+    parser.add_argument("--devices-port", type=int, default=8001, help="for devices (default: %(default)s)")
+    parser.add_argument(
+        "--lan", action="store_true", help="let everybody on the LAN read all topics (default: this machine only)"
+    )
+    parser.add_argument("--speed", type=float, default=1.0, help="how much faster than life (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same evening (default: %(default)s)")
+    parser.add_argument("--robots", type=int, default=6, help="serving robots (default: %(default)s)")
+    parser.add_argument("--tables", type=int, default=20, help="tables (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, help="keep the database here (default: a temporary folder, removed at the end)")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    with contextlib.ExitStack() as stack:
+        if options.folder is not None:
+            folder = options.folder.absolute()
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="robodyne-demo-")))
+        simulation = _Simulation(options, folder)
+        stack.callback(simulation.stop)
+        serve(_settings(options, folder), config=None, on_ready=simulation.start)
+    return 0
+
+
+def _settings(options: argparse.Namespace, folder: Path) -> Settings:
+    host = "0.0.0.0" if options.lan else "127.0.0.1"
+    return Settings(
+        server=Server(host=host, port=options.port, name="demo"),
+        devices=Devices(host="127.0.0.1", port=options.devices_port, auth="none"),
+        serial=[SerialPort(port=str(folder / "serial" / name)) for name in ("robot", "buttons")],
+        database=Database(url=f"sqlite:///{folder / 'robodyne.db'}"),
+        hub=Hub(),
+        auth=Auth(mode="local", anonymous_topics=list(TOPIC_NAMES), anonymous_networks=PRIVATE_NETWORKS)
+        if options.lan
+        else Auth(mode="off"),
+        log=Log(level="INFO"),
+    )
+
+
+class _Simulation:
+    """The simulator as a process of its own, so that it is as foreign to the server as real devices are."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self._options = options
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, ports: Ports) -> None:
+        """Start it, and tell where to look."""
+        options = self._options
+        command = [sys.executable, "-m", "robodyne_rt", "sim", "--port", str(ports.devices), "--speed", str(options.speed)]
+        command += ["--seed", str(options.seed), "--robots", str(options.robots), "--tables", str(options.tables)]
+        command += ["--serial-dir", str(self._folder / "serial"), "--furnish", str(self._folder / "robodyne.db")]
+        self._process = subprocess.Popen(command)
+        hosts = ["localhost", *(_own_addresses() if options.lan else [])]
+        print("\nThe restaurant is open. Look at it in a browser:", flush=True)
+        for host in hosts:
+            print(f"    http://{host}:{ports.http}/")
+        print(f"Follow a topic in a terminal:\n    robodyne-rt tail robots --url http://localhost:{ports.http}")
+        print("Be a robot yourself:")
+        line = '{"msg_type":"Albabot","robot_id":"me","status":"SERVING","battery_level":81,"id":"1"}'
+        print(f"    echo '{line}' | nc -q1 127.0.0.1 {ports.devices}")
+        print(f"Change the database behind the server's back:\n    sqlite3 {self._folder / 'robodyne.db'} ", end="")
+        print("\"update robot set battery_level = 7 where robot_id = 'alba-1'\"")
+        print("Ctrl-C ends it.\n", flush=True)
+
+    def stop(self) -> None:
+        """End it."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+
+
+def _own_addresses() -> Iterator[str]:
+    """Return this machine's address on the LAN: where a packet to elsewhere would leave (none is sent)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+        sock.connect(("192.0.2.1", 9))
+        yield sock.getsockname()[0]

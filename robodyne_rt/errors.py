@@ -195,10 +195,6 @@ class Internal(RobodyneError):
 # -- for the person at the console, never on a wire ----------------------------------------------------------------
 
 
-class ConfigError(Exception):
-    """The configuration cannot be used; the text names file, line and key."""
-
-
 class SchemaTooNew(Exception):
     """The database was written by a newer version of this program."""
 

@@ -17,9 +17,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from robodyne_rt.errors import ConfigError
-
 ENVIRONMENT_PREFIX = "ROBODYNE_RT__"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the text is for the person at the console and names file, line and key."""
 
 
 def _network(text: str) -> str:
@@ -268,9 +270,9 @@ def _line_of(text: str, location: tuple[str, ...]) -> int:
                 found = number
             continue
         key = re.match(r"""\s*["']?([\w.-]+)["']?\s*=""", line)
-        if key and (section, key[1]) == (location[0] if len(location) > 1 else "", location[-1]):
-            if wanted_entry is None or entry == wanted_entry:
-                return number
+        here = key and (section, key[1]) == (location[0] if len(location) > 1 else "", location[-1])
+        if here and (wanted_entry is None or entry == wanted_entry):
+            return number
         if key and len(location) > 1 and section == "" and key[1] in (location[0], ".".join(location)):
             return number
     return found

@@ -30,18 +30,17 @@ def watchdog_interval_s() -> float | None:
     return int(microseconds) / 1e6
 
 
-def listen_sockets(environment: MutableMapping[str, str] = os.environ) -> dict[str, socket.socket]:
-    """Return the listening sockets of a robodyne-rt.socket unit by name (`http`, `devices`); empty without one."""
+def listen_sockets(environment: MutableMapping[str, str] = os.environ) -> list[socket.socket]:
+    """Return the listening sockets of a .socket unit in the order it names them; empty without one."""
     if environment.get("LISTEN_PID") != str(os.getpid()):
-        return {}
+        return []
     count = int(environment.get("LISTEN_FDS", "0"))
-    names = environment.get("LISTEN_FDNAMES", "").split(":")
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         environment.pop(name, None)
-    found = {}
+    found = []
     for index in range(count):
         sock = socket.socket(fileno=_FIRST_FD + index)
         sock.setblocking(False)
         sock.set_inheritable(False)
-        found[names[index] if index < len(names) else str(index)] = sock
+        found.append(sock)
     return found

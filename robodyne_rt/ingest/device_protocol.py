@@ -84,9 +84,7 @@ class DeviceProtocol(asyncio.Protocol):
         self._take(self._framer.silence())
         # Half-closed (`nc -q1`): what was sent is still answered, then we close.
         self._ending = True
-        if not self._slots:
-            return False
-        return True
+        return bool(self._slots)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._ending = True

@@ -4,6 +4,7 @@ Give ports by their stable name (`/dev/serial/by-id/...`): after an unplug the k
 """
 
 import asyncio
+import errno
 import logging
 
 import serial
@@ -61,16 +62,17 @@ class SerialLink:
         try:
             transport, self._protocol = await connect
         except (serial.SerialException, OSError, ValueError) as error:
-            raise OSError(str(error)) from error
+            no_port = getattr(error, "errno", None) == errno.ENOENT
+            raise OSError("no such port (yet)" if no_port else str(error)) from error
         logger.info("serial port %s is open", self._settings.port, extra={"action": "port_open"})
         self._receiver.stats.connections[self._settings.port] = 1
         try:
-            error = await lost
+            cause = await lost
         finally:
             self._receiver.stats.connections[self._settings.port] = 0
             self._protocol = None
             transport.abort()
-        raise OSError(f"lost: {error}" if error else "lost")
+        raise OSError(f"lost: {cause}" if cause else "lost")
 
     @property
     def unanswered(self) -> int:

@@ -54,9 +54,11 @@ class DeviceServer:
         """Return the protocol of a new connection, or None after it was told why not."""
         address = str((transport.get_extra_info("peername") or ("local",))[0])
         if address not in self._trusted:
-            return self._refuse(transport, address, "UNAUTHORIZED", "devices from this network need a key")
+            self._refuse(transport, address, "UNAUTHORIZED", "devices from this network need a key")
+            return None
         if len(self._protocols) >= self._max_connections:
-            return self._refuse(transport, address, "RATE_LIMITED", f"{self._max_connections} devices are connected already")
+            self._refuse(transport, address, "RATE_LIMITED", f"{self._max_connections} devices are connected already")
+            return None
         if (sock := transport.get_extra_info("socket")) is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if hasattr(socket, "TCP_USER_TIMEOUT"):

@@ -120,7 +120,6 @@ def is_time(column: str) -> Any:
     return CheckConstraint(f"{column} GLOB '{pattern}'", name=f"{column}_is_utc").ddl_if(dialect="sqlite")
 
 
-
 def table_args(*constraints: Any, **options: Any) -> Any:
     """Return `__table_args__` of a STRICT table with these constraints."""
     return (*constraints, {"sqlite_strict": True, **options})

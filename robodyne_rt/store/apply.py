@@ -12,6 +12,7 @@ import orjson
 
 from robodyne_rt.core import times
 from robodyne_rt.core.device_messages import (
+    POSE,
     Bye,
     Chatbot,
     CommandReport,
@@ -42,24 +43,8 @@ REMEMBERED_S = 7 * 86400
 PRESENCE_RELIABLE = 0.5
 
 _STAMPED_BY = {"PREPARING": "preparing_at", "READY": "ready_at", "SERVED": "served_at"}
-_ROBOT_COLUMNS = [
-    "id",
-    "status",
-    "battery_level",
-    "name",
-    "mac_address",
-    "ip_address",
-    "x",
-    "y",
-    "z",
-    "roll",
-    "pitch",
-    "yaw",
-    "joints",
-    "link",
-    "last_seen",
-    "reported_at",
-]
+_ROBOT_STATE = ("status", "battery_level", "name", "mac_address", "ip_address", *POSE, "joints", "link")
+_ROBOT_COLUMNS = ("id", *_ROBOT_STATE, "last_seen", "reported_at")
 _SELECT_ROBOT = f"SELECT {', '.join(_ROBOT_COLUMNS)} FROM robot WHERE robot_id = ?"
 
 
@@ -126,7 +111,7 @@ class Applier:
             row = self._execute("SELECT id FROM robot WHERE robot_id = ?", (robot_id,)).fetchone()
             self.event(event_id, "ERROR", "WARNING", "robot", row[0], f"robot {robot_id} fell silent", None, heard_at)
 
-    def event(
+    def event(  # noqa: PLR0917  (one argument per column)
         self,
         id: int,
         type: str,
@@ -176,15 +161,15 @@ class Applier:
     def _robot(self, robot_id: str, type: str, fields: Entity, heard_at: str, ts: float | None) -> int:
         """Bring one robot up to date; make it at first mention. Return its row's id."""
         values = self._execute(_SELECT_ROBOT, (robot_id,)).fetchone()
-        reported = self._newest_ts(robot_id, values and values[-1], heard_at, ts)
+        reported, is_outdated = self._newest_ts(robot_id, values and values[-1], heard_at, ts)
         if values is None:
             self._make_room("robot")
-            columns = {"robot_id": robot_id, "type": type, "name": robot_id} | fields
+            columns: Entity = {"robot_id": robot_id, "type": type, "name": robot_id} | fields
             columns |= {"link": "ONLINE", "last_seen": heard_at, "reported_at": reported}
             return self._insert("robot", columns)
         row = dict(zip(_ROBOT_COLUMNS, values, strict=True))
         id: int = row["id"]
-        if reported is False:  # older than what is stored
+        if is_outdated:
             fields = {}
         changed = {name: value for name, value in fields.items() if row[name] != value}
         if row["link"] != "ONLINE":
@@ -196,17 +181,17 @@ class Applier:
             self._update("robot", id, changed)
         return id
 
-    def _newest_ts(self, robot_id: str, stored: str | None, heard_at: str, ts: float | None) -> str | None | bool:
-        """Return the `ts` to store as text, None where there is none to use, False where the message is outdated."""
+    def _newest_ts(self, robot_id: str, stored: str | None, heard_at: str, ts: float | None) -> tuple[str | None, bool]:
+        """Return the `ts` to store as text (None where there is none to use), and whether the message is outdated."""
         if ts is None or clock_is_off(ts, times.to_epoch_s(heard_at)):
-            return None
+            return None, False
         newest = self._reported.get(robot_id)
         if newest is None and stored:
             newest = times.to_epoch_s(stored)
         if newest is not None and ts < newest:
-            return False
+            return None, True
         self._reported[robot_id] = ts
-        return times.to_text(ts)
+        return times.to_text(ts), False
 
     def _table(self, message: TableReport, device: str, heard_at: str, ids: Sequence[int]) -> None:
         fields: Entity = {}
@@ -360,7 +345,7 @@ class Applier:
         columns = message.model_dump(include={"msg_id", "question", "robot_id", "robot_task", "response"})
         self._insert("chat_message", {"id": ids[0], "timestamp": heard_at} | columns)
         data = {"question": message.question, "response": message.response}
-        self.event(ids[0], "CHATBOT", "INFO", robot and "robot", robot, message.question, data, heard_at)
+        self.event(ids[0], "CHATBOT", "INFO", "robot" if robot else None, robot, message.question, data, heard_at)
         return {"event_id": ids[0]}
 
     def _log(self, message: Log, device: str, heard_at: str, ids: Sequence[int]) -> None:

@@ -191,7 +191,8 @@ class ChangeLog:
     def _attach(self, parents: dict[int, Entity], nested: Nested, rows: _Rows) -> None:
         for parent in parents.values():
             parent[nested.field] = []
-        query = f"SELECT {rows.select} FROM {rows.name} WHERE {nested.parent_column} IN (SELECT value FROM json_each(?)) ORDER BY id"
+        where = f"WHERE {nested.parent_column} IN (SELECT value FROM json_each(?)) ORDER BY id"
+        query = f"SELECT {rows.select} FROM {rows.name} {where}"
         for row in self._execute(query, (orjson.dumps(list(parents)).decode(),)).fetchall():
             child = rows.entity(row, self._report)
             parents[child.pop(nested.parent_column)][nested.field].append(child)

@@ -17,8 +17,9 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlmodel import SQLModel
 
-from robodyne_rt.errors import ConfigError, SchemaTooNew, StorageBroken
+from robodyne_rt.errors import SchemaTooNew, StorageBroken
 from robodyne_rt.model.topics import TOPICS
+from robodyne_rt.settings import ConfigError
 from robodyne_rt.store import triggers
 from robodyne_rt.store.migrations import MIGRATIONS, Migration
 

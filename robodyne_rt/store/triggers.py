@@ -37,8 +37,8 @@ def install(connection: sqlite3.Connection) -> None:
     wanted = statements()
     rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name GLOB ?", (PREFIX + "*",))
     present = dict(rows.fetchall())
-    for name in present:
-        if present[name] != wanted.get(name):
+    for name, sql in present.items():
+        if sql != wanted.get(name):
             connection.execute(f'DROP TRIGGER "{name}"')
     for name, sql in wanted.items():
         if present.get(name) != sql:

@@ -383,22 +383,17 @@ class Writer:
         found, self._log.unreadable = self._log.unreadable, []
         new = [item for item in dict.fromkeys(found) if item not in self._seen_unreadable]
         self._seen_unreadable.update(new)
-        works = []
-        for table, id, column in new:
-            text = f"{table}.{column} of row {id} cannot be read; shown as null"
-            works.append(Work(lambda applier, text=text: self._insert_event(applier, text), None))
-        if works and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._submit_all, works)
+        if new and self._loop is not None:
+            texts = [f"{table}.{column} of row {id} cannot be read; shown as null" for table, id, column in new]
+            self._loop.call_soon_threadsafe(self._submit_error_events, texts)
 
-    def _submit_all(self, works: list[Work]) -> None:
-        for work in works:
-            self.submit(*work)
+    def _submit_error_events(self, texts: list[str]) -> None:
+        for text in texts:
+            self.submit(self._error_event(text))
 
-    def _insert_event(self, applier: Applier, text: str) -> None:
-        now = self._clock.wall()
-        # A foreign row's value: the id generator belongs to the loop, so the database counts on from its newest id.
-        (id,) = self._connection.execute("SELECT coalesce(max(id), 0) + 1 FROM event").fetchone()
-        applier.event(id, "ERROR", "ERROR", None, None, text, None, times.to_text(now))
+    def _error_event(self, text: str) -> Callable[[Applier], None]:
+        id, at = self._ids.next(int(self._clock.wall() * 1000)), self._clock.stamp()
+        return lambda applier: applier.event(id, "ERROR", "ERROR", None, None, text, None, at)
 
     # -- upkeep --------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,66 @@
+"""Follow one topic from Python: reconnects, resumes from its position, and never shows a gap (SPEC sections 3 and 10)."""
+
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import anyio
+import orjson
+
+from robodyne_rt.errors import RobodyneError
+
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 30.0
+STEADY_S = 10.0
+FINAL_CLOSES = {1003: "unknown topic", 1008: "refused"}
+
+
+class Refused(RobodyneError):
+    """The server does not want this client; coming back would not help."""
+
+
+async def follow(url: str, topic: str, *, interval_s: float = 0.0) -> AsyncIterator[dict[str, Any]]:
+    """Yield a topic's messages, snapshots and updates, for ever; connections come and go unseen.
+
+    A message of type `lost` (made here, `data.reason`) says that the connection broke.
+
+    Args:
+        url: of the server, `http://host:8000`.
+        interval_s: least time between two updates; 0 for each at once.
+    Raises:
+        Refused: unknown topic, or no right to read it.
+    """
+    offset, epoch, wait_s = None, None, FIRST_WAIT_S
+    async with aiohttp.ClientSession() as session:
+        while True:
+            query = {"interval": str(interval_s)} if interval_s else {}
+            if offset is not None:
+                query |= {"since": str(offset), "epoch": str(epoch)}
+            reason = "closed"
+            since = anyio.current_time()
+            try:
+                address = f"{url.rstrip('/')}/ws/{topic}"
+                async with session.ws_connect(address, params=query, max_msg_size=0, autoclose=True) as socket:
+                    async for raw in socket:
+                        message = orjson.loads(raw.data)
+                        if message["type"] == "ping":
+                            await socket.send_str(orjson.dumps({"type": "pong", "data": message["data"]}).decode())
+                            continue
+                        if message["type"] == "update" and "offset" in message:
+                            if not message.get("snapshot") and offset is not None and message["prev"] > offset:
+                                reason = "gap"
+                                break
+                            offset, epoch = message["offset"], message.get("epoch", epoch)
+                        yield message
+                    code = socket.close_code
+                if code in FINAL_CLOSES:
+                    raise Refused(f"{address}: {FINAL_CLOSES[code]} (close code {code})")
+                reason = f"close code {code}" if reason == "closed" else reason
+            except aiohttp.ClientError as error:
+                reason = str(error)
+            yield {"type": "lost", "topic": topic, "data": {"reason": reason}}
+            if anyio.current_time() - since >= STEADY_S:
+                wait_s = FIRST_WAIT_S
+            await anyio.sleep(wait_s * random.uniform(0.5, 1.0))
+            wait_s = min(LONGEST_WAIT_S, wait_s * 2)

@@ -1,0 +1,97 @@
+"""Run the server as a process: logging, signals, and what the console is told.
+
+SIGTERM and SIGINT drain, a second one ends at once, SIGHUP reloads what can be reloaded.
+"""
+
+import logging
+import math
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+
+from robodyne_rt import app, logs
+from robodyne_rt.app import Ports
+from robodyne_rt.settings import ConfigError, Settings, load
+
+logger = logging.getLogger(__name__)
+
+INTERRUPTED = 130
+
+IMPATIENCE_S = 1.0
+"""A second signal this long after the first is meant; sooner it is the same one, sent to the whole process group."""
+
+
+def serve(settings: Settings, *, config: Path | None, on_ready: Callable[[Ports], None] | None = None) -> None:
+    """Run the server to its end.
+
+    Args:
+        config: file to read again at SIGHUP; None for defaults and environment.
+        on_ready: called when the ports are bound.
+    Raises:
+        StorageBroken, SchemaTooNew: the database cannot be used.
+        ConfigError: a port cannot be bound, or a certificate not be read.
+    """
+    logs.set_up(level=settings.log.level, style=settings.log.format)
+    app.log_start(settings)
+    server = app.App(settings)
+
+    async def signals() -> None:
+        stopping_since = math.inf
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+            async for number in received:
+                if number == signal.SIGHUP:
+                    _reload(config, settings)
+                elif stopping_since == math.inf:
+                    stopping_since = time.monotonic()
+                    server.stop("restart" if number == signal.SIGTERM else "stopped")
+                elif time.monotonic() - stopping_since > IMPATIENCE_S:
+                    os._exit(INTERRUPTED)  # what was acknowledged is on disk
+
+    def ready(ports: Ports) -> None:
+        _announce(settings, ports)
+        if on_ready is not None:
+            on_ready(ports)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(signals)
+            await server.run(on_ready=ready)
+            tasks.cancel_scope.cancel()
+
+    try:
+        app.run_in_loop(main)
+    except BaseExceptionGroup as group:
+        raise app.first_error(group) from group
+
+
+def _announce(settings: Settings, ports: Ports) -> None:
+    host = settings.server.host if settings.server.host not in ("0.0.0.0", "::") else "localhost"
+    scheme = "https" if settings.server.tls_cert else "http"
+    logger.info(
+        "ready: %s://%s:%d, devices on port %d",
+        scheme,
+        host,
+        ports.http,
+        ports.devices,
+        extra={"action": "server_ready", "port": ports.http, "devices_port": ports.devices},
+    )
+
+
+def _reload(config: Path | None, running: Settings) -> None:
+    """Take over what can be changed while running, and say what cannot."""
+    try:
+        wanted = load(config)
+    except ConfigError as error:
+        logger.error("not reloaded, the old settings stay: %s", error, extra={"action": "reload_failed"})
+        return
+    logging.getLogger().setLevel(wanted.log.level)
+    rest = [name for name in Settings.model_fields if name != "log" and getattr(wanted, name) != getattr(running, name)]
+    logger.info(
+        "reloaded [log]%s",
+        f"; changes of [{'], ['.join(rest)}] need a restart" if rest else "",
+        extra={"action": "reloaded"},
+    )

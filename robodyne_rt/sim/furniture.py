@@ -1,0 +1,106 @@
+"""What a restaurant has before it opens: tables with their places, a menu, a store room, cameras.
+
+`furnish` writes it as any other program would: straight into the server's database, so that the change log carries it out.
+"""
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A table on the floor plan; metres, `x y` is its middle."""
+
+    number: int
+    x: float
+    y: float
+    width: float = 1.2
+    height: float = 0.9
+    seats: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Dish:
+    """A dish of the menu; `price` in won."""
+
+    name: str
+    name_en: str
+    price: int
+    prepare_s: int
+    station: str
+    ingredients: tuple[str, ...]
+
+
+MENU = (
+    Dish("비빔밥", "Bibimbap", 11000, 420, "rice", ("쌀", "채소", "달걀")),
+    Dish("불고기", "Bulgogi", 16000, 600, "grill", ("소고기", "채소")),
+    Dish("김치찌개", "Kimchi stew", 10000, 480, "stew", ("김치", "두부", "돼지고기")),
+    Dish("된장찌개", "Soybean stew", 10000, 480, "stew", ("두부", "채소")),
+    Dish("잡채", "Japchae", 12000, 420, "wok", ("당면", "채소", "소고기")),
+    Dish("떡볶이", "Tteokbokki", 8000, 360, "wok", ("떡", "채소")),
+    Dish("치킨", "Fried chicken", 19000, 720, "fry", ("닭고기",)),
+    Dish("냉면", "Cold noodles", 11000, 360, "noodles", ("면", "달걀")),
+)
+
+INGREDIENTS = {
+    "쌀": "rice",
+    "채소": "vegetables",
+    "달걀": "eggs",
+    "소고기": "beef",
+    "김치": "kimchi",
+    "두부": "tofu",
+    "돼지고기": "pork",
+    "당면": "glass noodles",
+    "떡": "rice cake",
+    "닭고기": "chicken",
+    "면": "noodles",
+}
+
+
+def table_places(count: int) -> list[Place]:
+    """Return the places of `count` tables in rows of five."""
+    return [Place(index + 1, 6.2 + 2.9 * (index % 5), 1.9 + 2.7 * (index // 5)) for index in range(count)]
+
+
+def furnish(database: Path, *, tables: int) -> None:
+    """Fill the server's database where it has no menu yet.
+
+    Raises:
+        sqlite3.Error: the file is no database of this server; start the server on it first.
+    """
+    connection = sqlite3.connect(database, timeout=10)
+    try:
+        with connection:
+            if connection.execute("SELECT 1 FROM menu_item").fetchone():
+                return
+            connection.executemany(
+                "INSERT INTO table_(table_number, max_customer, x, y, width, height) VALUES (?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT(table_number) DO UPDATE SET x = excluded.x, y = excluded.y,"
+                " width = excluded.width, height = excluded.height",
+                [(place.number, place.seats, place.x, place.y, place.width, place.height) for place in table_places(tables)],
+            )
+            connection.executemany("INSERT INTO ingredient(name, name_en) VALUES (?, ?)", INGREDIENTS.items())
+            connection.execute(
+                "INSERT INTO inventory(ingredient_id, name, count, max_count, threshold)"
+                " SELECT id, name, 80, 100, 15 FROM ingredient"
+            )
+            for dish in MENU:
+                (id,) = connection.execute(
+                    "INSERT INTO menu_item(name, name_en, price, prepare_time, station) VALUES (?, ?, ?, ?, ?) RETURNING id",
+                    (dish.name, dish.name_en, dish.price, dish.prepare_s, dish.station),
+                ).fetchone()
+                connection.executemany(
+                    "INSERT INTO menu_item_ingredient(menu_item_id, ingredient_id, quantity)"
+                    " SELECT ?, id, 1 FROM ingredient WHERE name = ?",
+                    [(id, name) for name in dish.ingredients],
+                )
+            connection.executemany(
+                "INSERT INTO video_stream(name, source_type, url, status) VALUES (?, ?, ?, ?)",
+                [
+                    ("hall", "GLOBAL_CAM", "http://camera.local/hall.mjpg", "ACTIVE"),
+                    ("cook-1", "COOKBOT", "http://camera.local/cook-1.mjpg", "INACTIVE"),
+                ],
+            )
+    finally:
+        connection.close()
