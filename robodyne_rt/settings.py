@@ -261,18 +261,21 @@ def _did_you_mean(location: tuple[str, ...]) -> str:
 def _line_of(text: str, location: tuple[str, ...]) -> int:
     """Return the line of a key in TOML text, counted from 1; the section's line where the key is not written out."""
     section, found, entry = "", 1, -1
-    wanted_entry = next((int(part) for part in location if part.isdigit()), None)
+    names = [part for part in location if not part.isdigit()]
+    # ("serial", "1", "port"): the second [[serial]]; ("auth", "anonymous_topics", "0"): an item of a list.
+    wanted_entry = int(location[1]) if len(location) > 1 and location[1].isdigit() else None
+    wanted_key = (names[0], names[1]) if len(names) > 1 else ("", names[0])
     for number, line in enumerate(text.splitlines(), start=1):
         if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
             section = header[1]
-            entry = entry + 1 if section == location[0] else entry
-            if section == location[0] and (wanted_entry is None or entry == wanted_entry):
-                found = number
+            if section == names[0]:
+                entry += 1
+                if wanted_entry in (None, entry):
+                    found = number
             continue
         key = re.match(r"""\s*["']?([\w.-]+)["']?\s*=""", line)
-        here = key and (section, key[1]) == (location[0] if len(location) > 1 else "", location[-1])
-        if here and (wanted_entry is None or entry == wanted_entry):
+        if key and (section, key[1]) == wanted_key and wanted_entry in (None, entry):
             return number
-        if key and len(location) > 1 and section == "" and key[1] in (location[0], ".".join(location)):
+        if key and not section and key[1] in (names[0], ".".join(names)):
             return number
     return found

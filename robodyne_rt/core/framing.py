@@ -177,6 +177,7 @@ class LengthFramer:
         self._max_bytes = max_bytes
         self._skip_limit = 16 * max_bytes
         self._skip = 0
+        self._failed = False
         self._buffer = bytearray()
 
     @property
@@ -185,6 +186,8 @@ class LengthFramer:
 
     def feed(self, data: bytes) -> list[Item]:
         items: list[Item] = []
+        if self._failed:
+            return items
         self._buffer += data
         while True:
             if self._skip:
@@ -195,6 +198,7 @@ class LengthFramer:
                 return items
             size = int.from_bytes(self._buffer[:4], "big")
             if size > self._skip_limit:
+                self._failed = True
                 self._buffer.clear()
                 items.append(Problem("TOO_LARGE", f"length {size} is over {self._max_bytes} bytes", fatal=True))
                 return items

@@ -1,0 +1,86 @@
+"""config.toml and the environment become settings, and mistakes are named with their place."""
+
+from pathlib import Path
+
+import pytest
+
+from robodyne_rt.settings import ConfigError, SerialPort, Settings, load
+
+ROOT = Path(__file__).parent.parent
+
+
+def config(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_shipped_file_writes_out_exactly_the_defaults() -> None:
+    assert load(ROOT / "config.toml", {}) == Settings()
+
+
+def test_the_shipped_file_names_every_key() -> None:
+    text = (ROOT / "config.toml").read_text()
+    for name, field in Settings.model_fields.items():
+        section = SerialPort if name == "serial" else field.annotation
+        assert f"[{name}]" in text, name
+        for key in section.model_fields:  # type: ignore[union-attr]
+            assert f"\n{key} = " in text or f"\n# {key} = " in text, f"[{name}] {key}"
+
+
+def test_the_environment_overrides_and_lists_are_json(tmp_path: Path) -> None:
+    path = config(tmp_path, "[server]\nport = 9000\n")
+    environment = {
+        "ROBODYNE_RT__SERVER__PORT": "9001",
+        "ROBODYNE_RT__AUTH__ANONYMOUS_TOPICS": '["robots"]',
+        "ROBODYNE_RT__SERIAL": '[{"port": "/dev/ttyUSB0", "framing": "lines"}]',
+        "ROBODYNE_RT__DATABASE__NOTIFY": "false",
+        "UNRELATED": "1",
+    }
+    settings = load(path, environment)
+    assert settings.server.port == 9001
+    assert settings.auth.anonymous_topics == ["robots"]
+    assert settings.serial == [SerialPort(port="/dev/ttyUSB0", framing="lines")]
+    assert settings.database.notify is False
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("[server]\nport = 8000\n\n[hub]\nping_intervall_s = 3\n", ':5: unknown key "hub.ping_intervall_s" (did you mean "ping_'),
+        ("[serverr]\nport = 1\n", ':1: unknown key "serverr" (did you mean "server"?)'),
+        ("[server]\nport = 70000\n", ":2: server.port = 70000"),
+        ("[devices]\n\ntrusted_networks = ['nonsense']\n", ":3: devices.trusted_networks.0 = 'nonsense'"),
+        ("[[serial]]\nport = 'a'\n[[serial]]\nport = 'b'\nspeed = 1\n", ':5: unknown key "serial.1.speed"'),
+        ("[server\n", "not TOML"),
+        ('[auth]\nmode = "off"\n', 'host = "127.0.0.1"'),
+        ('[database]\nurl = "mysql://x"\n', "sqlite:///FILE"),
+        ('[server]\ntls_cert = "a.pem"\n', "belong together"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, wanted: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(config(tmp_path, text), {})
+    assert wanted in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("ROBODYNE_RT__SERVER__PROT", "1", 'environment ROBODYNE_RT__SERVER__PROT: unknown key "server.prot"'),
+        ("ROBODYNE_RT__SERVER__PORT", "many", "environment ROBODYNE_RT__SERVER__PORT: server.port = 'many'"),
+        ("ROBODYNE_RT__AUTH__ANONYMOUS_TOPICS", "[robots", "not JSON"),
+        ("ROBODYNE_RT__A__B__C", "1", "expected ROBODYNE_RT__SECTION__KEY"),
+        ("ROBODYNE_RT__SERIAL__PORT", "x", "give the whole as JSON"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_named_with_its_variable(name: str, value: str, wanted: str) -> None:
+    base = {"ROBODYNE_RT__SERIAL": "[]"} if name == "ROBODYNE_RT__SERIAL__PORT" else {}
+    with pytest.raises(ConfigError) as error:
+        load(None, base | {name: value})
+    assert wanted in str(error.value)
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path / "none.toml", {})
