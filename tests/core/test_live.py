@@ -1,0 +1,63 @@
+"""Live robots: telemetry never makes a robot jump back, silence is noticed once."""
+
+from robodyne_rt.core.live import LiveRobots
+
+
+def robot(**fields: object) -> dict[str, object]:
+    return {"id": 1, "robot_id": "a", "link": "ONLINE", "x": 0.0, "battery_level": 50.0, "last_seen": "t1"} | fields
+
+
+def live(**options: float) -> LiveRobots:
+    return LiveRobots(0.0, offline_after_s=10, limit=3)
+
+
+def test_newer_telemetry_lies_over_the_stored_state_and_older_does_not() -> None:
+    robots = live()
+    robots.stored(robot())
+    pushed = robots.telemetry("a", {"x": 5.0}, "t3", now=1.0)
+    assert pushed is not None and (pushed["x"], pushed["battery_level"], pushed["last_seen"]) == (5.0, 50.0, "t3")
+    assert robots.overlay(robot(x=2.0, last_seen="t2"))["x"] == 5.0
+    assert robots.overlay(robot(x=7.0, last_seen="t4"))["x"] == 7.0
+    robots.stored(robot(x=5.0, last_seen="t3"))
+    assert robots.current() == []
+
+
+def test_telemetry_is_due_once_a_second_and_only_the_newest() -> None:
+    robots = live()
+    robots.stored(robot())
+    robots.telemetry("a", {"x": 1.0}, "t2", now=1.0)
+    assert robots.due(1.0) == [("a", {"x": 1.0}, "t2")]
+    robots.telemetry("a", {"x": 2.0}, "t3", now=1.1)
+    robots.telemetry("a", {"x": 3.0}, "t4", now=1.2)
+    assert robots.due(1.9) == []
+    assert robots.due(2.0) == [("a", {"x": 3.0}, "t4")]
+    assert robots.due(9.0) == []
+
+
+def test_a_silent_robot_vanishes_once_and_comes_back() -> None:
+    robots = live()
+    robots.stored(robot())
+    assert robots.vanished(9.9) == []
+    assert robots.vanished(10.0) == ["a"]
+    assert robots.vanished(20.0) == []
+    robots.stored(robot(link="CONNECTIONBROKEN"))
+    robots.telemetry("a", {"x": 1.0}, "t2", now=21.0)
+    assert robots.due(21.0) != []
+    robots.stored(robot(last_seen="t2"))
+    assert robots.vanished(22.0) == []
+    assert robots.vanished(31.0) == ["a"]
+
+
+def test_a_robot_that_said_goodbye_does_not_vanish() -> None:
+    robots = live()
+    robots.stored(robot(link="OFFLINE"))
+    assert robots.vanished(100.0) == []
+
+
+def test_telemetry_of_an_unknown_robot_is_stored_but_not_pushed_and_bounded() -> None:
+    robots = live()
+    assert robots.telemetry("new", {"x": 1.0}, "t1", now=0.0) is None
+    assert [name for name, _, _ in robots.due(0.0)] == ["new"]
+    for name in "bcdef":
+        robots.telemetry(name, {"x": 1.0}, "t1", now=0.0)
+    assert len(robots.due(0.0)) == 2

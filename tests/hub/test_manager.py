@@ -1,0 +1,158 @@
+"""Who may come in, how connections end, and what happens by the clock."""
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.hub.harness import Rig
+
+
+async def test_the_one_over_the_cap_is_told_topic_full(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(max_connections_per_topic=3, topic_limits={"tables": 1})
+    screens = [await rig.connect("robots") for _ in range(4)]
+    assert [screen.connection.closing for screen in screens] == [False, False, False, True]
+    assert screens[3].transport.close_reason() == (1008, "topic_full")
+    await rig.connect("tables")
+    assert (await rig.connect("tables")).connection.closing
+    rig.hub.gone(screens[0].connection)
+    assert not (await rig.connect("robots")).connection.closing
+
+
+async def test_displays_have_places_of_their_own(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(max_connections_per_topic=3, display_reserve=1)
+    others = [await rig.connect("robots", role="staff") for _ in range(3)]
+    assert [screen.connection.closing for screen in others] == [False, False, True]
+    assert not (await rig.connect("robots", role="display")).connection.closing
+    assert (await rig.connect("robots", role="display")).connection.closing
+
+
+async def test_an_unknown_topic_is_told_so(rig: Rig) -> None:
+    assert (await rig.connect("nonsense")).transport.close_reason() == (1003, "unknown_topic")
+
+
+async def test_a_client_that_answers_pings_lives_and_one_that_does_not_is_closed(rig: Rig) -> None:
+    alive, dead = await rig.connect("robots"), await rig.connect("robots")
+    alive.take(), dead.take()
+    for _ in range(1010):
+        rig.tick(0.1)
+        for message in alive.take():
+            assert message["type"] == "ping" and message["topic"] == "robots"
+            alive.say(type="pong", data=message["data"])
+    assert not alive.connection.closing
+    frames = dead.transport.frames()
+    assert [json.loads(payload)["type"] for opcode, payload in frames if opcode == 1] == ["ping"] * 3
+    assert frames[-1] == (8, (4003).to_bytes(2, "big") + b"heartbeat_lost")
+
+
+async def test_protocol_pongs_count_only_for_who_asked_for_it(rig: Rig) -> None:
+    asked = await rig.connect("robots", heartbeat_kind="protocol")
+    other = await rig.connect("robots")
+    asked.take(), other.take()
+    for _ in range(1010):
+        rig.tick(0.1)
+        for screen in (asked, other):
+            if not screen.connection.closing:
+                screen.connection.received_pong(rig.clock.now()) if screen.transport.written else None
+                if any(opcode == 9 for opcode, _ in screen.transport.frames()):
+                    screen.connection.received_pong(rig.clock.now())
+    assert not asked.connection.closing
+    assert other.connection.closing
+
+
+async def test_a_clients_own_ping_is_answered_at_once_and_limited(rig: Rig) -> None:
+    screen = await rig.connect("robots")
+    screen.take()
+    screen.say(type="ping", data={"n": 1})
+    assert screen.take() == [{"type": "pong", "topic": "robots", "data": {"n": 1}}]
+    for number in range(3):
+        screen.say(type="ping", data={"n": number})
+    kinds = [message["type"] if message["type"] == "pong" else message["data"]["code"] for message in screen.take()]
+    assert kinds == ["pong", "RATE_LIMITED", "RATE_LIMITED"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (b"{", "INVALID_MESSAGE"),
+        (b"[]", "INVALID_MESSAGE"),
+        (b'{"type":7}', "INVALID_MESSAGE"),
+        (b'{"type":"nonsense","requestId":"r1"}', "UNKNOWN_TYPE"),
+        (b'{"type":"token","data":{"token":"x"}}', "FORBIDDEN"),
+    ],
+)
+async def test_a_bad_message_is_answered_and_twenty_end_it(rig: Rig, text: bytes, code: str) -> None:
+    screen = await rig.connect("robots")
+    screen.take()
+    for _ in range(19):
+        screen.connection.received(text, rig.clock.now())
+        (message,) = screen.take()
+        assert message["type"] == "error" and message["data"]["code"] == code
+        rig.clock.at += 0.1
+    screen.connection.received(text, rig.clock.now())
+    assert screen.transport.close_reason() == (1008, "abuse")
+
+
+async def test_bad_messages_of_long_ago_are_forgiven(rig: Rig) -> None:
+    screen = await rig.connect("robots")
+    for _ in range(40):
+        screen.connection.received(b"{", rig.clock.now())
+        rig.clock.at += 4
+    assert not screen.connection.closing
+
+
+async def test_a_flood_ends_the_connection(rig: Rig) -> None:
+    screen = await rig.connect("robots")
+    screen.take()
+    for _ in range(300):
+        screen.connection.received_ping(b"x", rig.clock.now())
+    assert (8, (1008).to_bytes(2, "big") + b"abuse") in screen.transport.frames()
+
+
+async def test_draining_tells_everyone_and_newcomers_too(rig: Rig) -> None:
+    screens = [await rig.connect(topic) for topic in ("robots", "events", "status")]
+    for screen in screens:
+        screen.transport.messages()
+    rig.hub.drain("restart")
+    for screen in screens:
+        (_, notice), (opcode, close) = screen.transport.frames()
+        assert json.loads(notice)["type"] == "shutdown" and json.loads(notice)["data"] == {"reason": "restart"}
+        assert (opcode, close) == (8, (1001).to_bytes(2, "big") + b"shutting_down")
+    assert (await rig.connect("robots")).transport.close_reason() == (1001, "shutting_down")
+
+
+async def test_a_peer_that_does_not_take_its_close_is_aborted(rig: Rig) -> None:
+    screen = await rig.connect("nonsense")
+    rig.tick(4.9)
+    assert not screen.transport.aborted
+    rig.tick(0.2)
+    assert screen.transport.aborted and rig.hub.connections == 0
+
+
+async def test_a_silent_robot_is_given_to_the_store_once(rig: Rig) -> None:
+    rig.sql("INSERT INTO robot(robot_id) VALUES ('a')")
+    await rig.feed()
+    for _ in range(40):
+        rig.tick(0.5)
+    assert rig.store.vanished == ["a"]
+
+
+async def test_status_is_one_object_and_says_what_changed(rig: Rig) -> None:
+    task = asyncio.ensure_future(rig.hub.run())
+    await asyncio.sleep(0)
+    screen = await rig.connect("status")
+    (first,) = screen.transport.messages()
+    assert first["snapshot"] and first["offset"] == 1 and first["data"]["robots"]["by_status"] == {}
+    rig.sql("INSERT INTO robot(robot_id) VALUES ('a')")
+    await rig.feed()
+    rig.clock.at += 1
+    second = []
+    while not second:
+        await asyncio.sleep(0.01)
+        rig.clock.at += 0.1
+        second = [message for message in screen.transport.messages() if message["type"] == "update"]
+    assert second[0]["data"]["robots"]["by_status"] == {"IDLE": 1} and second[0]["offset"] == 2
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
