@@ -71,7 +71,8 @@ class SerialLink:
         finally:
             self._receiver.stats.connections[self._settings.port] = 0
             self._protocol = None
-            transport.abort()
+            if not lost.done():  # cancelled; a transport that lost its port must not be touched again
+                transport.abort()
         raise OSError(f"lost: {cause}" if cause else "lost")
 
     @property

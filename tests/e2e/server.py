@@ -116,10 +116,14 @@ class Server:
 
     @contextlib.asynccontextmanager
     async def watch(self, path: str, **options: Any) -> AsyncIterator[ClientConnection]:
+        """A WebSocket client on `/ws/...`, closed at the end."""
+        async with await self.connect(path, **options) as client:
+            yield client
+
+    async def connect(self, path: str, **options: Any) -> ClientConnection:
         """A WebSocket client on `/ws/...`."""
         options = {"max_size": None, "compression": None, "ping_interval": None} | options
-        async with websockets.connect(f"ws://127.0.0.1:{self.port}{path}", **options) as client:
-            yield client
+        return await websockets.connect(f"ws://127.0.0.1:{self.port}{path}", **options)
 
     @contextlib.contextmanager
     def dial(self) -> Iterator[socket.socket]:

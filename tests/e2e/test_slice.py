@@ -7,7 +7,9 @@ async def test_a_robots_line_reaches_a_screen(server: Server) -> None:
     async with server.watch("/ws/robots") as screen:
         replica = Replica()
         replica.apply(await receive(screen))
-        answers = server.tell({"msg_type": "Albabot", "robot_id": "alba-1", "status": "SERVING", "battery_level": 81, "id": "1"})
+        answers = server.tell(
+            {"msg_type": "Albabot", "robot_id": "alba-1", "status": "SERVING", "battery_level": 81, "id": "1"}
+        )
         assert answers == [{"status": "success", "message": "stored", "id": "1"}]
         replica.apply(await receive(screen))
         (robot,) = replica.entities.values()
