@@ -17,8 +17,8 @@ STORE_INTERVAL_S = 1.0
 
 @dataclass(slots=True)
 class _Robot:
+    heard: float
     entity: Entity | None = None
-    heard: float | None = None
     silent: bool = False
     telemetry: dict[str, Any] = field(default_factory=dict)
     telemetry_at: str = ""
@@ -30,28 +30,23 @@ class LiveRobots:
     """What is known of each robot that was ever mentioned; at most `limit` of them.
 
     Args:
-        now: start of the server: silence is counted from here at the earliest.
-        offline_after_s: silence after which a robot counts as vanished.
+        offline_after_s: silence after which a robot counts as vanished; counted from when it was first known here.
     """
 
-    def __init__(self, now: float, *, offline_after_s: float, limit: int) -> None:
-        self._started = now
+    def __init__(self, *, offline_after_s: float, limit: int) -> None:
         self._offline_after_s = offline_after_s
         self._limit = limit
         self._robots: dict[str, _Robot] = {}
         self._due: dict[str, None] = {}
         self.version = 0
 
-    def stored(self, entity: Entity) -> None:
+    def stored(self, entity: Entity, now: float) -> None:
         """Take the stored state of a robot."""
         robot = self._robots.get(entity["robot_id"])
         if robot is None:
-            robot = self._robots[entity["robot_id"]] = _Robot(heard=self._started)
+            robot = self._robots[entity["robot_id"]] = _Robot(heard=now)
         robot.entity = entity
-        if entity["link"] == "ONLINE":
-            robot.silent = False
-        else:
-            robot.silent = True
+        robot.silent = entity["link"] != "ONLINE"
         if robot.telemetry and (entity["last_seen"] or "") >= robot.telemetry_at:
             robot.telemetry = {}
 
@@ -74,6 +69,8 @@ class LiveRobots:
         robot = self._robots.get(robot_id)
         if robot is not None:
             robot.heard = now
+        elif len(self._robots) < self._limit:
+            self._robots[robot_id] = _Robot(heard=now)
 
     def telemetry(self, robot_id: str, fields: dict[str, Any], heard_at: str, now: float) -> Entity | None:
         """Take telemetry; return the whole robot to push, or None for a robot that is not stored yet."""
@@ -81,7 +78,7 @@ class LiveRobots:
         if robot is None:
             if len(self._robots) >= self._limit:
                 return None
-            robot = self._robots[robot_id] = _Robot()
+            robot = self._robots[robot_id] = _Robot(heard=now)
         robot.heard = now
         robot.telemetry = {**robot.telemetry, **fields}
         robot.telemetry_at = heard_at
@@ -111,7 +108,7 @@ class LiveRobots:
         """Return robots that have just been silent for too long; each is named once."""
         names = []
         for name, robot in self._robots.items():
-            if robot.entity is None or robot.silent or robot.heard is None:
+            if robot.entity is None or robot.silent:
                 continue
             if now - robot.heard >= self._offline_after_s:
                 robot.silent = True

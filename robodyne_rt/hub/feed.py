@@ -279,7 +279,7 @@ class TopicFeed(Feed):
     def _note_robots(self, update: Update) -> None:
         if self._live_robots is not None:
             for entity in update.entities.values():
-                self._live_robots.stored(entity)
+                self._live_robots.stored(entity, self._clock.now())
             for key in update.removed:
                 self._live_robots.removed(key)
 

@@ -71,7 +71,7 @@ class ConnectionManager:
         health: Callable[[], Entity],
     ) -> None:
         self.stats = HubStats()
-        self.live_robots = LiveRobots(clock.now(), offline_after_s=offline_after_s, limit=robots_limit)
+        self.live_robots = LiveRobots(offline_after_s=offline_after_s, limit=robots_limit)
         self.draining = False
         self._settings = settings
         self._reader = reader
@@ -92,7 +92,7 @@ class ConnectionManager:
             "slow_timeout_s": settings.slow_client_timeout_s,
         }
         for entity in robots:
-            self.live_robots.stored(entity)
+            self.live_robots.stored(entity, clock.now())
         self.status = StatusFeed(epoch=secrets.token_hex(6), current=self._overview, spawn=self._spawn, **options)
         self.feeds: dict[str, Feed] = {STATUS: self.status}
         self._topic_feeds: dict[str, TopicFeed] = {}

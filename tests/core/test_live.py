@@ -7,24 +7,24 @@ def robot(**fields: object) -> dict[str, object]:
     return {"id": 1, "robot_id": "a", "link": "ONLINE", "x": 0.0, "battery_level": 50.0, "last_seen": "t1"} | fields
 
 
-def live(**options: float) -> LiveRobots:
-    return LiveRobots(0.0, offline_after_s=10, limit=3)
+def live() -> LiveRobots:
+    return LiveRobots(offline_after_s=10, limit=3)
 
 
 def test_newer_telemetry_lies_over_the_stored_state_and_older_does_not() -> None:
     robots = live()
-    robots.stored(robot())
+    robots.stored(robot(), now=0.0)
     pushed = robots.telemetry("a", {"x": 5.0}, "t3", now=1.0)
     assert pushed is not None and (pushed["x"], pushed["battery_level"], pushed["last_seen"]) == (5.0, 50.0, "t3")
     assert robots.overlay(robot(x=2.0, last_seen="t2"))["x"] == 5.0
     assert robots.overlay(robot(x=7.0, last_seen="t4"))["x"] == 7.0
-    robots.stored(robot(x=5.0, last_seen="t3"))
+    robots.stored(robot(x=5.0, last_seen="t3"), now=0.0)
     assert robots.current() == []
 
 
 def test_telemetry_is_due_once_a_second_and_only_the_newest() -> None:
     robots = live()
-    robots.stored(robot())
+    robots.stored(robot(), now=0.0)
     robots.telemetry("a", {"x": 1.0}, "t2", now=1.0)
     assert robots.due(1.0) == [("a", {"x": 1.0}, "t2")]
     robots.telemetry("a", {"x": 2.0}, "t3", now=1.1)
@@ -36,21 +36,21 @@ def test_telemetry_is_due_once_a_second_and_only_the_newest() -> None:
 
 def test_a_silent_robot_vanishes_once_and_comes_back() -> None:
     robots = live()
-    robots.stored(robot())
+    robots.stored(robot(), now=0.0)
     assert robots.vanished(9.9) == []
     assert robots.vanished(10.0) == ["a"]
     assert robots.vanished(20.0) == []
-    robots.stored(robot(link="CONNECTIONBROKEN"))
+    robots.stored(robot(link="CONNECTIONBROKEN"), now=0.0)
     robots.telemetry("a", {"x": 1.0}, "t2", now=21.0)
     assert robots.due(21.0) != []
-    robots.stored(robot(last_seen="t2"))
+    robots.stored(robot(last_seen="t2"), now=0.0)
     assert robots.vanished(22.0) == []
     assert robots.vanished(31.0) == ["a"]
 
 
 def test_a_robot_that_said_goodbye_does_not_vanish() -> None:
     robots = live()
-    robots.stored(robot(link="OFFLINE"))
+    robots.stored(robot(link="OFFLINE"), now=0.0)
     assert robots.vanished(100.0) == []
 
 
@@ -61,3 +61,13 @@ def test_telemetry_of_an_unknown_robot_is_stored_but_not_pushed_and_bounded() ->
     for name in "bcdef":
         robots.telemetry(name, {"x": 1.0}, "t1", now=0.0)
     assert len(robots.due(0.0)) == 2
+
+
+def test_silence_is_counted_from_when_a_robot_was_first_known_however_long_the_server_runs() -> None:
+    robots = live()
+    robots.heard("a", 500.0)
+    robots.stored(robot(), now=500.1)
+    robots.stored(robot(id=2, robot_id="foreign"), now=501.0)
+    assert robots.vanished(509.9) == []
+    assert robots.vanished(510.0) == ["a"]
+    assert robots.vanished(511.0) == ["foreign"]

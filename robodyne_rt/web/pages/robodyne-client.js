@@ -1,14 +1,14 @@
 /**
- * robodyne-rt in a browser: the state of a topic, kept from snapshots and updates, through lost links and restarts.
+ * The state of a topic in a browser, through lost links and restarts.
  *
  *     import { follow } from "/static/robodyne-client.js";
- *     const robots = follow("robots", { onChange: (entities, info) => draw(entities), onState: (state) => show(state) });
+ *     const robots = follow("robots", { onChange: (entities) => draw(entities), onState: show });
  *
- * The rules are those of SPEC section 3.
+ * Rules: SPEC section 3.
  */
 
-const PING_MS = 1100; // the server allows one ping per second
-const SILENCE_MS = 2700; // so that a dead link is noticed within 3 s
+const PING_MS = 1100; // one per second is allowed
+const SILENCE_MS = 2700; // a dead link shows within 3 s
 const OPEN_MS = 5000;
 const STABLE_MS = 10000;
 const POLL_MS = 2000;
@@ -16,12 +16,13 @@ const TRIES_BEFORE_POLLING = 3;
 const MAX_DELAY_S = 30;
 const REFUSED = { 401: "token_missing", 403: "forbidden", 404: "unknown_topic" }; // HTTP
 
-/** The server's clock, whatever this device believes. Share one between the topics of a page. */
+/** The server's clock; share one between topics. */
 export class ServerClock {
   #base = null; // server epoch ms when performance.now() is 0
   #toldAt = -Infinity;
+  #askedAt = -Infinity;
 
-  /** Server time in epoch ms; this device's own until something better is known. */
+  /** Server time in epoch ms; at first this device's own. */
   now() {
     return this.#base === null ? Date.now() : performance.now() + this.#base;
   }
@@ -38,31 +39,31 @@ export class ServerClock {
     this.#base = timestamp * 1000 + latency - this.#toldAt;
   }
 
-  /** Take the `Date` of an HTTP answer, unless a ping was better within the last minute. */
+  /** Take the `Date` of an HTTP answer, unless the time is known well. */
   async guess(url) {
     const asked = performance.now();
-    if (asked - this.#toldAt < 60000) return;
+    if (asked - Math.max(this.#toldAt, this.#askedAt) < 60000) return;
+    this.#askedAt = asked;
     const response = await fetch(url, { cache: "no-store" }).catch(() => null);
     const date = Date.parse(response?.headers.get("Date"));
-    // Cut to whole seconds, so half a second later on average.
-    if (date && this.#toldAt < asked) this.#base = date + 500 - (asked + performance.now()) / 2;
+    if (date && this.#toldAt < asked) this.#base = date + 500 /* whole seconds, cut */ - (asked + performance.now()) / 2;
   }
 }
 
 /**
  * @typedef {object} Info what a change was made of
- * @property {boolean} snapshot the whole state was replaced
- * @property {boolean} recovered what was missed while the link was lost
+ * @property {boolean} snapshot all was replaced
+ * @property {boolean} recovered what was missed
  * @property {boolean} volatile live, not stored yet
- * @property {Array} changed ids that are new or different
- * @property {Array} removed ids that were deleted
+ * @property {Array} changed ids
+ * @property {Array} removed ids
  *
  * @typedef {"connecting"|"connected"|"polling"|"reconnecting"|"stopped"|"closed"} State
  */
 
 /** One topic; its fields are for reading. */
 export class TopicClient {
-  /** @type {Map<number|string, object>} by id; the one object of `status` is under "status" */
+  /** @type {Map<number|string, object>} by id; that of `status` is under "status" */
   entities = new Map();
   offset = null;
   epoch = null;
@@ -83,26 +84,26 @@ export class TopicClient {
 
   /**
    * @param {string} topic
-   * @param {string} [options.url] the server; default: where the page came from
-   * @param {(entities: Map, info: Info) => void} [options.onChange] may delete from `entities` what it needs no more
+   * @param {string} [options.url] default: the page's server
+   * @param {(entities: Map, info: Info) => void} [options.onChange]
    * @param {(state: State, detail: object) => void} [options.onState]
    * @param {number} [options.interval] least seconds between two updates
    * @param {ServerClock} [options.clock]
-   * @param {() => number} [options.random] for the jitter
+   * @param {() => number} [options.random] jitter
    */
   constructor(topic, options = {}) {
     this.topic = topic;
     this.clock = options.clock ?? new ServerClock();
     this.#options = { url: globalThis.location?.origin, random: Math.random, ...options };
     globalThis.document?.addEventListener("visibilitychange", this.#seen);
-    globalThis.addEventListener?.("online", this.#online);
-    this.#online();
+    globalThis.addEventListener?.("online", this.retry);
+    this.retry();
   }
 
   /** End it for good. */
   close() {
     globalThis.document?.removeEventListener("visibilitychange", this.#seen);
-    globalThis.removeEventListener?.("online", this.#online);
+    globalThis.removeEventListener?.("online", this.retry);
     this.#end("closed");
   }
 
@@ -138,7 +139,7 @@ export class TopicClient {
     const socket = (this.#socket = new WebSocket(url));
     this.#unopened += 1;
     this.#timers.open = setTimeout(() => this.#lost(1006, "no_answer"), OPEN_MS);
-    // A dropped socket is not heard any more.
+    // A dropped socket is not heard.
     const on = (name, take) => socket.addEventListener(name, (event) => socket === this.#socket && take(event));
     on("open", () => {
       this.#unopened = 0;
@@ -158,7 +159,7 @@ export class TopicClient {
     on("close", (event) => this.#lost(event.code, event.reason));
   }
 
-  /** Leave the socket without waiting for its close: on a dead link that may take minutes. */
+  /** No waiting: a dead link may take minutes to close. */
   #drop() {
     for (const name of ["retry", "silence", "open", "stable", "ping"]) clearTimeout(this.#timers[name]);
     const socket = this.#socket;
@@ -173,7 +174,7 @@ export class TopicClient {
     }
     if (!this.#poll) this.#become("reconnecting", { code, reason });
     if (this.#hidden) return;
-    const delay_s = Math.min(2 ** this.#failures++, MAX_DELAY_S) * (0.5 + this.#options.random());
+    const delay_s = Math.min(2 ** this.#failures++, MAX_DELAY_S) * (0.5 + this.#options.random() / 2);
     this.#timers.retry = setTimeout(() => this.#connect(), delay_s * 1000);
     if (this.#unopened >= TRIES_BEFORE_POLLING && !this.#poll) this.#startPolling();
   }
@@ -193,13 +194,13 @@ export class TopicClient {
     this.#say("ping", { n: ++this.#pings, sent: this.#pingedAt });
   }
 
-  /** Give up the link unless something arrives within `wait` ms. */
+  /** Give up unless something arrives within `wait` ms. */
   #watch(wait = SILENCE_MS) {
     clearTimeout(this.#timers.silence);
     if (this.#hidden) return;
     const due = performance.now() + wait;
     this.#timers.silence = setTimeout(() => {
-      // When this page was stalled itself, messages may be waiting behind this timer.
+      // A stalled page has messages waiting.
       if (performance.now() - due > 500) this.#watch(1000);
       else this.#lost(1006, "silent");
     }, wait);
@@ -268,11 +269,12 @@ export class TopicClient {
       this.#say("resume");
       if (performance.now() - this.#pingedAt > 1000) this.#ping();
       this.#watch();
-    } else this.#online();
+    } else this.retry();
   };
 
-  #online = () => {
-    if (this.#hidden || this.#open || this.state === "stopped") return;
+  /** Try again now, unless there is a link. */
+  retry = () => {
+    if (this.#hidden || this.#socket || ["stopped", "closed"].includes(this.state)) return;
     this.#failures = 0;
     this.#connect();
   };

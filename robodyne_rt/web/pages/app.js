@@ -1,0 +1,241 @@
+/**
+ * The page on the kitchen wall: follows seven topics and shows them.
+ *
+ * Changes only mark what has to be drawn; drawing happens once per animation frame. Ages are redrawn each second.
+ * For tests: `window.robodyne.topics` and `document.documentElement.dataset.connection`.
+ */
+
+import { attribute, element, keyed, text } from "./dom.js";
+import { Floor } from "./floor.js";
+import { Language } from "./i18n.js";
+import { isOpen, Lists, urgency } from "./lists.js";
+import { follow, ServerClock } from "./robodyne-client.js";
+
+const TOPICS = ["robots", "tables", "orders", "events", "systemlogs", "inventory", "status"];
+const LOST_MS = 2000; // nothing heard for this long, on a link that is down
+const FIRST_TRY_MS = 2500;
+const SKEW_MS = 2000;
+const KEPT = 300; // events and logs in memory; a wall never reloads
+
+const byId = (id) => document.getElementById(id);
+const language = new Language();
+const clock = new ServerClock();
+const topics = new Map();
+const state = {};
+const openedAt = performance.now();
+
+// -- following --------------------------------------------------------------------------------------------------------
+
+/** What has to be drawn again when a topic changes; orders and events name tables and robots. */
+const DRAWS = {
+  robots: ["floor", "robots"],
+  tables: ["floor", "orders", "events"],
+  orders: ["orders"],
+  events: ["events"],
+  systemlogs: ["logs"],
+  inventory: ["stock"],
+  status: ["status"],
+};
+
+/** Forget what no list shows any more. */
+function trim(topic, entities) {
+  if (entities.size <= KEPT) return;
+  if (topic === "events" || topic === "systemlogs") {
+    for (const id of [...entities.keys()].sort((a, b) => a - b).slice(0, entities.size - KEPT)) entities.delete(id);
+  }
+  if (topic === "orders") for (const order of entities.values()) if (!isOpen(order)) entities.delete(order.id);
+}
+
+for (const topic of TOPICS) {
+  const client = follow(topic, {
+    clock,
+    onChange: (entities) => {
+      trim(topic, entities);
+      draw(...DRAWS[topic]);
+    },
+    onState: (now) => {
+      draw("connection");
+      // The server is back: the others need not wait for their own turn.
+      if (now === "connected") for (const other of topics.values()) other.retry();
+    },
+  });
+  topics.set(topic, client);
+  state[topic] = client.entities;
+}
+
+window.robodyne = { topics, clock };
+
+// -- drawing ----------------------------------------------------------------------------------------------------------
+
+const floor = new Floor({ box: byId("plan"), details: byId("details"), language, clock, changed: () => draw("floor") });
+const lists = new Lists({ language, clock, topics: state });
+
+const PAINT = {
+  floor: () => floor.draw(state.tables, state.robots),
+  robots: () => lists.robots(),
+  orders: () => lists.orders(),
+  events: () => lists.events(),
+  logs: () => lists.logs(),
+  stock: () => lists.stock(),
+  status: paintStatus,
+  connection: paintConnection,
+  words: paintWords,
+};
+
+const waiting = new Set();
+
+function draw(...parts) {
+  if (!waiting.size) requestAnimationFrame(paint);
+  for (const part of parts) waiting.add(part);
+}
+
+function paint() {
+  const parts = [...waiting];
+  waiting.clear();
+  for (const part of parts) PAINT[part]();
+}
+
+const drawAll = () => draw(...Object.keys(PAINT));
+
+function paintWords() {
+  for (const node of document.querySelectorAll("[data-i18n]")) text(node, language.say(node.dataset.i18n));
+  for (const node of document.querySelectorAll("[data-i18n-label]")) {
+    attribute(node, "aria-label", language.say(node.dataset.i18nLabel));
+  }
+  text(byId("language"), language.say("language"));
+  attribute(byId("language"), "lang", language.code === "ko" ? "en" : "ko");
+  text(byId("floor-scale"), language.say("grid"));
+}
+
+// -- at a glance ------------------------------------------------------------------------------------------------------
+
+const paintCounters = keyed(byId("counters"), {
+  key: (counter) => counter.name,
+  create: () => element("div", "counter", element("span", "label"), element("b", "big"), element("span", "more")),
+  update: (node, { name, value, more, level }) => {
+    const [label, number, rest] = node.children;
+    attribute(node, "data-counter", name);
+    attribute(node, "data-level", level ?? "calm");
+    text(label, language.say(name));
+    text(number, value);
+    text(rest, more);
+  },
+});
+
+const sum = (counts) => Object.values(counts ?? {}).reduce((total, count) => total + count, 0);
+const listed = (kind, counts) =>
+  Object.entries(counts ?? {})
+    .sort((a, b) => b[1] - a[1])
+    .map(([code, count]) => `${language.word(kind, code)} ${count}`);
+
+function paintStatus() {
+  const status = state.status.get("status");
+  if (!status) return paintCounters(["robots", "orders", "calling", "unacknowledged", "stock"].map((name) => ({ name, value: "–", more: "" })));
+  const { robots = {}, tables = {}, orders = {}, events = {}, stock = {}, server = {}, storage = {} } = status;
+  const name = server.name || "robodyne";
+  text(byId("name"), name);
+  if (document.title !== name) document.title = name;
+  const stored = storage.state ?? "ok";
+  attribute(byId("storage"), "hidden", stored === "ok" ? "" : null);
+  text(byId("storage"), `▲ ${language.say("storageState", { state: stored })}`);
+
+  const links = robots.by_link ?? {};
+  const away = listed("link", { ...links, ONLINE: 0 }).filter((words) => !words.endsWith(" 0"));
+  const faults = (robots.by_status?.ERROR ?? 0) + (robots.by_status?.EMERGENCY ?? 0);
+  const oldest = clock.now() - Date.parse(orders.oldest_placed_at);
+  const calling = tables.by_status?.CALLING ?? 0;
+  const low = stock.low ?? [];
+  paintCounters([
+    {
+      name: "robots",
+      value: `${links.ONLINE ?? 0}/${sum(links)}`,
+      more: [...away, ...listed("robot", robots.by_status)].join(" · "),
+      level: faults ? "bad" : away.length ? "warn" : "calm",
+    },
+    {
+      name: "orders",
+      value: orders.open ?? 0,
+      more: Number.isNaN(oldest) ? "" : language.say("oldest", { age: language.age(oldest) }),
+      level: Number.isNaN(oldest) ? "calm" : { fresh: "calm", slow: "warn", late: "bad" }[urgency(oldest)],
+    },
+    { name: "calling", value: calling, more: language.say("ofTables", { n: sum(tables.by_status) }), level: calling ? "warn" : "calm" },
+    { name: "unacknowledged", value: events.unacknowledged ?? 0, more: "", level: events.unacknowledged ? "warn" : "calm" },
+    {
+      name: "stock",
+      value: low.length,
+      more: low.length ? low.map((item) => item.name).join(", ") : language.say("allGood"),
+      level: low.some((item) => item.status === "OUT_OF_STOCK") ? "bad" : low.length ? "warn" : "calm",
+    },
+  ]);
+}
+
+// -- the link ---------------------------------------------------------------------------------------------------------
+
+const isUp = (client) => client.state === "connected" || client.state === "polling";
+
+/** Return `{word, since, client}`: the state of the worst topic. */
+function connection() {
+  const clients = [...topics.values()];
+  const stopped = clients.find((client) => client.state === "stopped");
+  if (stopped) return { word: "stopped", client: stopped };
+  const down = clients.filter((client) => !isUp(client));
+  if (!down.length) return { word: "connected", polling: clients.some((client) => client.state === "polling") };
+  const heard = down.map((client) => client.heardAt).filter((at) => at !== null);
+  const client = down.find((one) => one.detail.reason) ?? down[0];
+  const since = heard.length ? Math.min(...heard) : null;
+  const lost = performance.now() - (since ?? openedAt) > (since === null ? FIRST_TRY_MS : LOST_MS);
+  return { word: lost ? "lost" : "reconnecting", since, client };
+}
+
+function paintConnection() {
+  const { word, since = null, client, polling } = connection();
+  const root = document.documentElement;
+  if (root.dataset.connection !== word) root.dataset.connection = word;
+  const reason = client && language.say(client.detail.reason || "");
+  const sign = { connected: "●", reconnecting: "◌", lost: "✕", stopped: "■" }[word];
+  const never = word === "reconnecting" && since === null;
+  const said = language.say(polling ? "connectedPolling" : never ? "connecting" : word);
+  text(byId("link"), `${sign} ${said}${word === "stopped" ? `: ${reason}` : ""}`);
+  attribute(byId("link"), "data-state", word);
+
+  // Wall time of the loss, by the server's clock; the running age stands outside of what a screen reader is told.
+  const now = performance.now();
+  let sentence = "";
+  if (word === "stopped") sentence = language.say("stoppedBecause", { reason: `${reason} (${client.topic})` });
+  if (word === "lost") {
+    const time = since !== null && language.clock.format(clock.now() - (now - since));
+    sentence = time ? language.say("lostSince", { time }) : language.say("neverConnected");
+    if (client.detail.reason === "topic_full") sentence += ` ${reason}.`;
+  }
+  attribute(byId("banner"), "hidden", sentence ? null : "");
+  text(byId("banner-text"), sentence && `✕ ${sentence}`);
+  const lastData = (at) => (at === null ? language.say("noData") : language.say("lastData", { age: language.age(now - at) }));
+  text(byId("banner-age"), word === "lost" ? lastData(since) : "");
+  for (const tile of document.querySelectorAll(".tile")) {
+    const down = tile.dataset.topics.split(" ").map((topic) => topics.get(topic)).filter((one) => !isUp(one));
+    const stale = down.length > 0 && (word === "lost" || word === "stopped");
+    attribute(tile, "data-stale", stale ? "" : null);
+    const age = tile.querySelector(".age");
+    if (age) text(age, stale ? `✕ ${lastData(down[0].heardAt)}` : "");
+  }
+}
+
+function paintClock() {
+  text(byId("time"), language.clock.format(clock.now()));
+  const ahead = clock.deviceAhead;
+  const off = ahead !== null && Math.abs(ahead) > SKEW_MS;
+  attribute(byId("skew"), "hidden", off ? null : "");
+  if (off) text(byId("skew"), `▲ ${language.say(ahead > 0 ? "skewAhead" : "skewBehind", { age: language.age(Math.abs(ahead)) })}`);
+}
+
+byId("language").addEventListener("click", () => {
+  language.toggle();
+  drawAll();
+});
+setInterval(() => {
+  paintConnection();
+  paintClock();
+}, 250);
+setInterval(drawAll, 1000);
+document.addEventListener("visibilitychange", drawAll);
+drawAll();

@@ -1,0 +1,68 @@
+/**
+ * Small helpers to write the page cheaply: what did not change is not touched.
+ *
+ * Texts of devices go through `textContent` and `setAttribute` only; nothing here parses HTML.
+ */
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** Return a new HTML element with a class and children (elements or texts). */
+export function element(tag, className = "", ...children) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  node.append(...children);
+  return node;
+}
+
+/** Return a new SVG element with attributes and children. */
+export function svg(tag, attributes = {}, ...children) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+/** Set a text if it differs. */
+export function text(node, value) {
+  const wanted = String(value ?? "");
+  if (node.lastText !== wanted) {
+    node.textContent = wanted;
+    node.lastText = wanted;
+  }
+}
+
+/** Set an attribute if it differs; null removes it. */
+export function attribute(node, name, value) {
+  const wanted = value === null || value === undefined ? null : String(value);
+  const known = (node.lastAttributes ??= {});
+  if (known[name] === wanted) return;
+  known[name] = wanted;
+  if (wanted === null) node.removeAttribute(name);
+  else node.setAttribute(name, wanted);
+}
+
+/**
+ * Keep one child element per item: `create(item)` makes it, `update(child, item)` writes it; the order is that of `items`.
+ *
+ * @returns {(items: Array) => void}
+ */
+export function keyed(parent, { key, create, update }) {
+  let children = new Map();
+  return (items) => {
+    const next = new Map();
+    for (const item of items) {
+      const id = key(item);
+      const child = children.get(id) ?? create(item);
+      children.delete(id);
+      next.set(id, child);
+      update(child, item);
+    }
+    for (const child of children.values()) child.remove();
+    let place = parent.firstChild;
+    for (const child of next.values()) {
+      if (child === place) place = place.nextSibling;
+      else parent.insertBefore(child, place);
+    }
+    children = next;
+  };
+}
