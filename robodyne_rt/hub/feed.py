@@ -10,6 +10,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import anyio
+
 from robodyne_rt.core import wire
 from robodyne_rt.core.backlog import Backlog
 from robodyne_rt.core.live import LiveRobots
@@ -236,7 +238,7 @@ class TopicFeed(Feed):
         self._volatile: dict[int, Entity] = {}
         self._snapshot: Update | None = None
         self._snapshot_at = 0.0
-        self._snapshot_read: asyncio.Future[Update] | None = None
+        self._snapshot_lock = anyio.Lock()
         # What was encoded for this position and telemetry already: (kind, from offset) -> JSON
         self._encoded: dict[tuple[str, int], bytes] = {}
         self._encoded_version = 0
@@ -377,16 +379,11 @@ class TopicFeed(Feed):
                 if current is not None:
                     self._snapshot = current
                     return current
-            self._snapshot = None
-            if self._snapshot_read is None:
-                self._snapshot_read = asyncio.ensure_future(self._reader.snapshot(self.name))
-                self._snapshot_read.add_done_callback(self._snapshot_is_read)
-            await asyncio.shield(self._snapshot_read)
-
-    def _snapshot_is_read(self, read: "asyncio.Future[Update]") -> None:
-        self._snapshot_read = None
-        if not read.cancelled() and read.exception() is None:
-            self._snapshot, self._snapshot_at = read.result(), self._clock.now()
+            stale = self._snapshot
+            async with self._snapshot_lock:
+                if self._snapshot is stale:  # nobody else has read a newer one meanwhile
+                    self._snapshot = await self._reader.snapshot(self.name)
+                    self._snapshot_at = self._clock.now()
 
     def _brought_forward(self, update: Update) -> Update | None:
         """Lay the backlog after `update.offset` over it; None when it does not reach back that far."""
@@ -425,7 +422,7 @@ class StatusFeed(Feed):
         self._data: Entity | None = None
         self._dirty = True
         self._refreshed_at = float("-inf")
-        self._refreshing: asyncio.Lock = asyncio.Lock()
+        self._refreshing = anyio.Lock()
 
     def touch(self) -> None:
         """Note that something under the status changed."""

@@ -298,3 +298,17 @@ async def test_a_hole_in_the_log_gives_everybody_a_snapshot(rig: Rig) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_clients_that_come_at_any_moment_of_a_snapshots_reading_share_it(rig: Rig) -> None:
+    robots(rig, "a")
+    await rig.feed()
+
+    async def come(turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await rig.connect("robots")
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(come(turns % 12) for turns in range(60)))
+    assert rig.reader.snapshots == 1

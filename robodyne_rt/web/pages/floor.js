@@ -14,6 +14,7 @@ const FAR_M = 25; // a pose farther than this from the tables is a fault, not a 
 const LOW_BATTERY = 20;
 const RADIUS = 15;
 const NAME_LENGTH = 16;
+const CROWDED = 50; // pixels per metre
 const CELL = { width: 150, height: 78 };
 
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
@@ -190,20 +191,24 @@ export class Floor {
     const width = waiting ? 64 : Math.max(34, (entity.width || 1) * this.#view.scale);
     const height = waiting ? 40 : Math.max(30, (entity.height || 1) * this.#view.scale);
     const status = word("table", entity.status);
-    const guests = entity.customer_count ? ` · ${entity.customer_count}/${entity.max_customer}` : "";
+    const guests = entity.customer_count ? `${entity.customer_count}/${entity.max_customer}` : "";
+    const apart = !waiting && this.#view.scale < CROWDED; // the words of two neighbours would touch
     attribute(node, "transform", `translate(${x.toFixed(1)} ${y.toFixed(1)})`);
     attribute(node, "data-table", entity.table_number);
     attribute(node, "data-status", entity.status);
     attribute(node, "class", this.#class("table", entity));
-    attribute(node, "aria-label", `${say("table")} ${entity.table_number}: ${status}${guests}`);
-    const [rect, number, label] = node.children;
+    attribute(node, "aria-label", `${say("table")} ${entity.table_number}: ${status} ${guests}`);
+    const [rect, number, label, below] = node.children;
     attribute(rect, "x", -width / 2);
     attribute(rect, "y", -height / 2);
     attribute(rect, "width", width);
     attribute(rect, "height", height);
     text(number, entity.table_number);
     attribute(label, "y", height / 2 + 17);
-    text(label, (entity.status === "CALLING" ? "! " : "") + status + guests);
+    const words = (entity.status === "CALLING" ? "! " : "") + status;
+    text(label, guests && !apart ? `${words} · ${guests}` : words);
+    attribute(below, "y", height / 2 + 35);
+    text(below, apart ? guests : "");
   }
 
   #updateRobot(node, { entity, x, y, waiting, outside }) {
@@ -288,7 +293,7 @@ export class Floor {
       ["position", at],
       ["heading", isNumber(entity.yaw) ? `${Math.round((entity.yaw * 180) / Math.PI)}°` : "–"],
       ["lastSeen", age >= 0 || age < 0 ? say("ago", { age: this.#language.age(age) }) : say("neverSeen")],
-      ["address", entity.ip_address ?? "–"],
+      ...(entity.ip_address ? [["address", entity.ip_address]] : []),
     ]);
   }
 }
@@ -300,6 +305,7 @@ function newTable() {
     svg("rect", { rx: 7 }),
     svg("text", { class: "number", y: 7 }),
     svg("text", { class: "word" }),
+    svg("text", { class: "guests" }),
   );
 }
 

@@ -59,7 +59,7 @@ const WORDS = {
   noPosition: ["위치 없음", "no position"],
   outside: ["지도 밖", "off the plan"],
   battery: ["배터리", "Battery"],
-  lowBattery: ["배터리 부족", "low battery"],
+  lowBattery: ["부족", "low"],
   status: ["상태", "Status"],
   link: ["연결", "Link"],
   type: ["종류", "Type"],
