@@ -47,7 +47,10 @@ def test_the_environment_overrides_and_lists_are_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("[server]\nport = 8000\n\n[hub]\nping_intervall_s = 3\n", ':5: unknown key "hub.ping_intervall_s" (did you mean "ping_'),
+        (
+            "[server]\nport = 8000\n\n[hub]\nping_intervall_s = 3\n",
+            ':5: unknown key "hub.ping_intervall_s" (did you mean "ping_',
+        ),
         ("[serverr]\nport = 1\n", ':1: unknown key "serverr" (did you mean "server"?)'),
         ("[server]\nport = 70000\n", ":2: server.port = 70000"),
         ("[devices]\n\ntrusted_networks = ['nonsense']\n", ":3: devices.trusted_networks.0 = 'nonsense'"),

@@ -104,6 +104,11 @@ class LiveRobots:
                 del self._due[name]
         return ready
 
+    def excuse(self, seconds: float) -> None:
+        """Do not count time in which we ourselves did not listen: the process stood still, and with it all robots seemed to."""
+        for robot in self._robots.values():
+            robot.heard += seconds
+
     def vanished(self, now: float) -> list[str]:
         """Return robots that have just been silent for too long; each is named once."""
         names = []

@@ -29,6 +29,9 @@ from robodyne_rt.settings import Hub as HubSettings
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.05
+STOOD_STILL_S = 1.0
+"""A tick this late means that the process itself stood still (a suspended machine); robots were not silent then."""
+
 CLOSE_TIMEOUT_S = 5.0
 """How long a peer may take to answer our close; then the socket is aborted."""
 
@@ -268,6 +271,8 @@ class ConnectionManager:
                 await anyio.sleep(TICK_S)
                 now = self._clock.now()
                 self.stats.loop_lag_s = max(0.0, now - before - TICK_S)
+                if self.stats.loop_lag_s > STOOD_STILL_S:
+                    self.live_robots.excuse(self.stats.loop_lag_s)
                 self.tick(now)
 
     def tick(self, now: float) -> None:

@@ -109,7 +109,8 @@ class Applier:
         gone = self._execute("UPDATE robot SET link = 'CONNECTIONBROKEN' WHERE robot_id = ? AND link = 'ONLINE'", (robot_id,))
         if gone.rowcount:
             row = self._execute("SELECT id FROM robot WHERE robot_id = ?", (robot_id,)).fetchone()
-            self.event(event_id, "ERROR", "WARNING", "robot", row[0], f"robot {robot_id} fell silent", None, heard_at)
+            data = {"robot_id": robot_id, "link": "CONNECTIONBROKEN"}
+            self.event(event_id, "LINK", "WARNING", "robot", row[0], f"robot {robot_id} fell silent", data, heard_at)
 
     def event(  # noqa: PLR0917  (one argument per column)
         self,

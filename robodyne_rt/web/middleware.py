@@ -57,7 +57,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             return problem(BadRequest(error.reason), status=error.status, headers=_kept(error))
         return problem(known(_TEXTS.get(error.status, error.reason)), headers=_kept(error))
     except ConnectionResetError:
-        raise  # the peer is gone; there is nobody to answer
+        return web.Response(status=400)  # the peer is gone; nobody will read this, and nobody should log it
     except Exception:
         logger.exception("request failed: %s %s", request.method, request.path, extra={"action": "request_failed"})
         return problem(Internal("an unforeseen error; the server's log has the cause"))

@@ -137,9 +137,9 @@ json_values = st.recursive(
     lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=8), children, max_size=4),
     max_leaves=12,
 )
-field_names = st.sampled_from(
-    "id ts robot_id status type table_number items order_id name count message data table_id exist question command_id".split()
-)
+FIELDS = """id ts robot_id status type table_number items order_id name count message data table_id exist question
+command_id"""
+field_names = st.sampled_from(FIELDS.split())
 
 
 @given(st.sampled_from([*device_messages.MESSAGES]), st.dictionaries(field_names, json_values, max_size=6))

@@ -71,3 +71,11 @@ def test_silence_is_counted_from_when_a_robot_was_first_known_however_long_the_s
     assert robots.vanished(509.9) == []
     assert robots.vanished(510.0) == ["a"]
     assert robots.vanished(511.0) == ["foreign"]
+
+
+def test_time_in_which_we_stood_still_ourselves_is_not_counted() -> None:
+    robots = live()
+    robots.stored(robot(), now=0.0)
+    robots.excuse(20.0)
+    assert robots.vanished(29.0) == []
+    assert robots.vanished(30.0) == ["a"]

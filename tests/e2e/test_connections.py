@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -106,8 +107,7 @@ async def test_who_was_away_during_500_changes_gets_ten_robots_in_one_message(se
 )
 async def test_a_position_that_is_no_good_gets_a_snapshot(server: Server, query: str) -> None:
     drive(server, 10)
-    status, _, body = server.get("/api/robots")
-    epoch = json.loads(body)["epoch"]
+    epoch = json.loads(server.get("/api/robots")[2])["epoch"]
     async with server.watch(f"/ws/robots?{query.format(epoch=epoch)}") as client:
         message = await receive(client)
         assert message["snapshot"] and message["epoch"] == epoch and len(message["data"]) >= 10
@@ -161,7 +161,7 @@ async def test_an_interval_gives_at_most_one_message_per_second_with_the_newest_
             await asyncio.sleep(0.02)
         await asyncio.sleep(1.2)
         listening.cancel()
-    gaps = [later - earlier for (earlier, _), (later, _) in zip(arrivals, arrivals[1:], strict=False)]
+    gaps = [later - earlier for (earlier, _), (later, _) in itertools.pairwise(arrivals)]
     assert len(arrivals) >= 3 and min(gaps) > 0.9
     ((newest,),) = server.sql("SELECT battery_level FROM robot WHERE robot_id = 'r0'")
     assert arrivals[-1][1]["data"][0]["battery_level"] == newest  # type: ignore[index]
