@@ -117,9 +117,12 @@ class App:
                     systemd.notify(f"READY=1\nSTATUS=serving on port {ports.http}, devices on {ports.devices}")
                     await self._stop.wait()
                 finally:
-                    with anyio.CancelScope(shield=True):
-                        await self._shut_down(runner)
-                    tasks.cancel_scope.cancel()
+                    try:
+                        with anyio.CancelScope(shield=True):
+                            await self._shut_down(runner)
+                    finally:
+                        self._writer.stop()  # its thread is waited for, whatever went wrong before
+                        tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise first_error(group) from group
         finally:
@@ -237,7 +240,6 @@ class App:
         self._hub.drain(self._stop_reason)
         await self._hub.drained(max(0.5, deadline - self._clock.now() - 0.5))
         await runner.cleanup()
-        self._writer.stop()
 
     # -- health ----------------------------------------------------------------------------------------------------
 

@@ -214,7 +214,8 @@ class DeviceProtocol(asyncio.Protocol):
             return
         self._ending = True
         if self._transport is not None:
-            if self._transport.is_reading():
+            if self._is_reading:
+                self._is_reading = False
                 self._transport.pause_reading()
             if not self._slots:
                 self._transport.close()

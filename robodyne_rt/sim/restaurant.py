@@ -97,12 +97,20 @@ class Restaurant:
     def __init__(self, *, seed: int, robots: int, arms: int, tables: int) -> None:
         self._random = random.Random(seed)
         self.places: list[Place] = table_places(tables)
-        docks = [(DOCKS_X, 1.0 + 10.0 * (index + 0.5) / max(1, robots)) for index in range(robots)]
+        docks = [(DOCKS_X, 12.0 * (index + 0.5) / max(1, robots)) for index in range(robots)]
+        # They stand about in the hall when the doors open, and go home first.
         self.robots = [
-            Robot(f"alba-{index + 1}", x, y, (x, y), battery=self._random.uniform(55, 100))
-            for index, (x, y) in enumerate(docks)
+            Robot(
+                f"alba-{index + 1}",
+                self._random.uniform(5, 18),
+                self._random.uniform(0.5, 11.5),
+                dock,
+                battery=self._random.uniform(55, 100),
+                errand="return",
+            )
+            for index, dock in enumerate(docks)
         ]
-        self.arms = [Arm(f"cook-{index + 1}", 2.0, 4.0 + 2.5 * index) for index in range(arms)]
+        self.arms = [Arm(f"cook-{index + 1}", 2.7, 3.0 + 3.0 * index) for index in range(arms)]
         self._parties: dict[int, Party] = {}
         self._next_arrival_s = 1.0
         self._next_fault_s = self._random.uniform(60, 120)
@@ -208,7 +216,7 @@ class Restaurant:
             arm.said_s -= dt
             if arm.party is None and self._to_cook:
                 arm.party = self._to_cook.pop(0)
-                arm.left_s = max(MENU[dish].prepare_s for dish in arm.party.dishes) * self._random.uniform(0.08, 0.16)
+                arm.left_s = max(MENU[dish].prepare_s for dish in arm.party.dishes) * self._random.uniform(0.04, 0.08)
                 arm.said_s = 0
                 yield self._move(arm.party, "PREPARING")
                 yield from self._use_stock(arm.party)

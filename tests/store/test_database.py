@@ -1,0 +1,97 @@
+"""Opening, settings read back, schema versions and their backups."""
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from robodyne_rt.errors import SchemaTooNew, StorageBroken
+from robodyne_rt.settings import ConfigError
+from robodyne_rt.store import triggers
+from robodyne_rt.store.database import Database
+
+
+def test_the_writers_settings_hold(writer: sqlite3.Connection) -> None:
+    for name, value in {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "wal_autocheckpoint": 0}.items():
+        assert writer.execute(f"PRAGMA {name}").fetchone() == (value,)
+
+
+def test_readers_cannot_write(database: Database, writer: sqlite3.Connection) -> None:
+    reader = database.open_reader()
+    with pytest.raises(sqlite3.OperationalError):
+        reader.execute("INSERT INTO robot(robot_id) VALUES ('a')")
+    reader.close()
+
+
+def test_the_epoch_stays_over_restarts(database: Database) -> None:
+    epochs = set()
+    for _ in range(3):
+        connection = database.open_writer()
+        epochs.add(database.prepare(connection))
+        connection.close()
+    assert len(epochs) == 1
+
+
+def test_what_is_no_database_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("this is no database, and long enough to be taken for one " * 100)
+    for path in (tmp_path / "text.db", tmp_path):
+        with pytest.raises(StorageBroken, match=str(path)):
+            Database(f"sqlite:///{path}").open_writer()
+
+
+@pytest.mark.parametrize("url", ["postgresql://x", "sqlite:///", "sqlite://x"])
+def test_another_url_is_refused_by_name(url: str) -> None:
+    with pytest.raises(ConfigError, match="sqlite:///FILE"):
+        Database(url)
+
+
+def test_an_older_schema_is_backed_up_and_brought_forward(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'robodyne.db'}"
+    old = Database(url, migrations=())
+    connection = old.open_writer()
+    epoch = old.prepare(connection)
+    connection.execute("INSERT INTO robot(robot_id) VALUES ('a')")
+    connection.close()
+
+    new = Database(url, migrations=(("ALTER TABLE robot ADD COLUMN colour TEXT", "UPDATE robot SET colour = 'blue'"),))
+    connection = new.open_writer()
+    assert new.prepare(connection) == epoch
+    assert connection.execute("SELECT robot_id, colour FROM robot").fetchall() == [("a", "blue")]
+    assert connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone() == ("2",)
+    assert triggers.missing(connection) == []
+    connection.close()
+    (backup,) = tmp_path.glob("robodyne.db.before-v2-*")
+    copy = sqlite3.connect(backup)
+    assert copy.execute("SELECT robot_id FROM robot").fetchall() == [("a",)]
+    assert copy.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone() == ("1",)
+    copy.close()
+
+    connection = old.open_writer()
+    with pytest.raises(SchemaTooNew, match="schema version 2"):
+        old.prepare(connection)
+    connection.close()
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'robodyne.db'}"
+    old = Database(url, migrations=())
+    connection = old.open_writer()
+    old.prepare(connection)
+    connection.close()
+    broken = Database(url, migrations=(("ALTER TABLE robot ADD COLUMN colour TEXT", "NONSENSE"),))
+    connection = broken.open_writer()
+    with pytest.raises(sqlite3.OperationalError):
+        broken.prepare(connection)
+    assert "colour" not in [row[1] for row in connection.execute("PRAGMA table_info(robot)")]
+    connection.close()
+    connection = old.open_writer()
+    old.prepare(connection)
+    connection.close()
+
+
+def test_a_second_program_can_write_with_plain_sqlite3(database: Database, writer: sqlite3.Connection) -> None:
+    script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(\"INSERT INTO robot(robot_id) VALUES ('x')\"); c.commit()"
+    subprocess.run([sys.executable, "-c", script, str(database.path)], check=True)
+    assert writer.execute("SELECT topic, key FROM change").fetchall() == [("robots", 1)]

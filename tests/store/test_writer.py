@@ -1,0 +1,281 @@
+"""The writer commits what queued up as one transaction, and a write that fails costs nobody else anything."""
+
+import asyncio
+import json
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from robodyne_rt.core import device_messages
+from robodyne_rt.errors import Conflict, Internal, InvalidPayload, StorageBroken
+from robodyne_rt.model.changes import Update
+from robodyne_rt.ports import Clock
+from robodyne_rt.store import writer as writer_module
+from robodyne_rt.store.apply import Applier
+from robodyne_rt.store.database import Database
+from robodyne_rt.store.writer import Writer
+from tests.store.conftest import WINDOWS
+
+
+class Running:
+    """A writer whose thread runs, and what it brought."""
+
+    def __init__(self, database: Database, **options: Any) -> None:
+        connection = database.open_writer()
+        database.prepare(connection)
+        self.updates: list[Update] = []
+        self.clock = Clock()
+        settings: dict[str, Any] = {"batch_max": 100, "changes_retained": 1000, "fallback_interval_s": 0.2, "notify": True}
+        self.writer = Writer(
+            database, connection, windows=WINDOWS, clock=self.clock, on_updates=self.updates.extend, **(settings | options)
+        )
+        self.writer.start(asyncio.get_running_loop())
+        self.failure: BaseException | None = None
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.writer.run()
+        except BaseException as error:
+            self.failure = error
+
+    async def do(self, *applies: Any) -> list[Any]:
+        """Submit writes in one turn of the loop; return each result, or the error it was refused with."""
+        futures = []
+        for apply in applies:
+            future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            futures.append(future)
+
+            def outcome(result: Any, error: BaseException | None, future: asyncio.Future[Any] = future) -> None:
+                future.set_result(error if error is not None else result)
+
+            self.writer.submit(apply, outcome)
+        return await asyncio.wait_for(asyncio.gather(*futures), 20)
+
+    async def tell(self, device: str = "d", **fields: Any) -> Any:
+        """Store one device message; return its details, or the error."""
+        parsed = device_messages.parse(json.dumps(fields).encode())
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.writer.store_message(
+            parsed.message,
+            device=device,
+            digest=parsed.digest,
+            heard_at=self.clock.stamp(),
+            outcome=lambda result, error: future.set_result(error if error is not None else result),
+        )
+        return await asyncio.wait_for(future, 20)
+
+    def stop(self) -> None:
+        self.writer.stop()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+async def running(database: Database) -> AsyncIterator[Running]:
+    run = Running(database)
+    yield run
+    run.stop()
+    assert run.failure is None
+
+
+@pytest.fixture
+def look(database: Database) -> Any:
+    """Ask the file as another program would."""
+
+    def ask(statement: str) -> list[tuple[Any, ...]]:
+        connection = sqlite3.connect(database.path)
+        try:
+            return connection.execute(statement).fetchall()
+        finally:
+            connection.close()
+
+    return ask
+
+
+def insert(number: int) -> Any:
+    return lambda applier: applier._execute("INSERT INTO table_(table_number) VALUES (?)", (number,)) and number
+
+
+async def test_what_is_submitted_in_one_turn_is_one_transaction(running: Running, look: Any) -> None:
+    before = running.writer.stats.commits
+    assert await running.do(*(insert(number) for number in range(100))) == list(range(100))
+    assert running.writer.stats.commits == before + 1
+    assert look("SELECT count(*) FROM table_") == [(100,)]
+
+
+async def test_a_write_that_fails_is_refused_alone(running: Running, look: Any) -> None:
+    results = await running.do(insert(1), insert(2), insert(1), lambda applier: 1 / 0, insert(3))
+    assert [type(result) for result in results] == [int, int, Internal, Internal, int]
+    assert look("SELECT table_number FROM table_ ORDER BY 1") == [(1,), (2,), (3,)]
+
+
+async def test_updates_come_before_outcomes(running: Running) -> None:
+    (number,) = await running.do(insert(7))
+    assert number == 7
+    assert [list(update.entities.values())[0]["table_number"] for update in running.updates] == [7]
+
+
+async def test_the_same_id_is_taken_once_and_answered_alike(running: Running, look: Any) -> None:
+    first = await running.tell(msg_type="Event", type="CALL", table_number=3, id="1", ts=1_795_000_000)
+    again = await running.tell(msg_type="Event", type="CALL", table_number=3, id="1", ts=1_795_000_009)
+    other_device = await running.tell("other", msg_type="Event", type="CALL", table_number=3, id="1")
+    assert first == again != other_device
+    assert look("SELECT count(*) FROM event") == [(2,)]
+
+
+async def test_the_same_id_with_another_body_is_a_conflict_and_changes_nothing(running: Running, look: Any) -> None:
+    await running.tell(msg_type="Event", type="CALL", table_number=3, id="1")
+    assert isinstance(await running.tell(msg_type="Event", type="CALL", table_number=4, id="1"), Conflict)
+    assert look("SELECT count(*) FROM event") == [(1,)]
+    assert look("SELECT table_number FROM table_") == [(3,)]
+
+
+async def test_a_refused_message_leaves_no_trace_and_may_be_repaired_under_its_id(running: Running, look: Any) -> None:
+    order = {"msg_type": "Order", "table_number": 9, "items": [{"name": "kimchi"}], "id": "1"}
+    assert isinstance(await running.tell(**order), InvalidPayload)
+    assert look("SELECT (SELECT count(*) FROM device_message), (SELECT count(*) FROM table_)") == [(0, 0)]
+    await running.do(lambda applier: applier._execute("INSERT INTO menu_item(name) VALUES ('kimchi')") and None)
+    assert "order_id" in await running.tell(**order)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"msg_type": "Order", "order_id": 5, "status": "READY"},
+        {"msg_type": "Ingredient", "name": "nothing", "count": 1},
+        {"msg_type": "Inventory", "id": 77, "count": 1},
+        {"msg_type": "Bye", "robot_id": "nobody"},
+    ],
+)
+async def test_what_is_unknown_is_refused(running: Running, fields: dict[str, Any]) -> None:
+    assert isinstance(await running.tell(**fields), InvalidPayload)
+
+
+async def test_five_hundred_robots_and_tables_are_made_by_mention_and_no_more(running: Running, look: Any) -> None:
+    results = [running.tell(msg_type="Albabot", robot_id=f"r{number}") for number in range(505)]
+    refused = [result for result in await asyncio.gather(*results) if result is not None]
+    assert [type(error) for error in refused] == [InvalidPayload] * 5
+    assert look("SELECT count(*) FROM robot") == [(500,)]
+
+
+async def test_a_call_marks_its_table_and_a_face_brings_guests(running: Running, look: Any) -> None:
+    await running.tell(msg_type="Event", type="CALL", table_number=2)
+    assert look("SELECT status FROM table_") == [("CALLING",)]
+    await running.tell(msg_type="Face", table_id=5, exist=True, nowdetected=3, reliability=0.9)
+    assert look("SELECT status, customer_count FROM table_ WHERE table_number = 5") == [("OCCUPIED", 3)]
+    assert look("SELECT count, left_at IS NULL FROM customer") == [(3, 1)]
+    await running.tell(msg_type="Face", table_id=5, exist=False, reliability=0.2)
+    assert look("SELECT count(*) FROM customer WHERE left_at IS NULL") == [(1,)]
+    await running.tell(msg_type="Face", table_id=5, exist=False, reliability=0.9)
+    assert look("SELECT status, customer_count FROM table_ WHERE table_number = 5") == [("AVAILABLE", 0)]
+    assert look("SELECT count(*) FROM customer WHERE left_at IS NULL") == [(0,)]
+
+
+async def test_last_seen_alone_is_stored_seldom_and_announces_nothing(running: Running, look: Any) -> None:
+    await running.tell(msg_type="Albabot", robot_id="a", battery_level=5)
+    ((seen,),) = look("SELECT last_seen FROM robot")
+    for _ in range(5):
+        await running.tell(msg_type="Albabot", robot_id="a", battery_level=5)
+    assert look("SELECT last_seen FROM robot") == [(seen,)]
+    assert look("SELECT \"offset\" FROM topic_head WHERE topic = 'robots'") == [(1,)]
+
+
+@pytest.mark.parametrize("notify", [True, False])
+async def test_foreign_commits_are_noticed_by_their_own_and_by_the_fallback(database: Database, notify: bool) -> None:
+    running = Running(database, notify=notify)
+    foreign = sqlite3.connect(database.path, isolation_level=None)
+    for number in range(1, 4):
+        foreign.execute("INSERT INTO table_(table_number) VALUES (?)", (number,))
+        async with asyncio.timeout(5):
+            while sum(len(update.entities) for update in running.updates) < number:
+                await asyncio.sleep(0.01)
+    foreign.close()
+    running.stop()
+    assert [(update.prev, update.offset) for update in running.updates] == [(0, 1), (1, 2), (2, 3)]
+
+
+async def test_a_bulk_load_comes_in_pieces_without_gaps(running: Running, database: Database) -> None:
+    foreign = sqlite3.connect(database.path, isolation_level=None)
+    foreign.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12000) "
+        "INSERT INTO table_(table_number) SELECT i FROM n"
+    )
+    foreign.close()
+    async with asyncio.timeout(20):
+        while not running.updates or running.updates[-1].offset < 12000:
+            await asyncio.sleep(0.02)
+    assert all(later.prev == earlier.offset for earlier, later in zip(running.updates, running.updates[1:], strict=False))
+    assert all(len(update.entities) <= writer_module.LINES_AT_ONCE for update in running.updates)
+
+
+async def test_the_log_is_pruned_to_what_is_retained(running: Running, look: Any) -> None:
+    for start in range(0, 3000, 500):
+        await running.do(*(insert(number) for number in range(start, start + 500)))
+    async with asyncio.timeout(20):
+        while look('SELECT count(*), min("offset"), max("offset") FROM change WHERE topic = \'tables\'') != [
+            (1000, 2001, 3000)
+        ]:
+            await asyncio.sleep(0.05)
+
+
+async def test_message_ids_are_forgotten_after_seven_days(running: Running, look: Any) -> None:
+    await running.tell(msg_type="Event", type="CALL", id="old")
+    await running.tell(msg_type="Event", type="CALL", id="new")
+    old = "UPDATE device_message SET at = at - 8 * 86400 WHERE id = 'old'"
+    await running.do(lambda applier: applier._execute(old) and None)
+    async with asyncio.timeout(10):
+        while look("SELECT id FROM device_message") != [("new",)]:
+            await asyncio.sleep(0.05)
+
+
+async def test_the_wal_stays_below_a_foreign_programs_automatic_checkpoint(running: Running, database: Database) -> None:
+    for start in range(0, 6000, 20):
+        await running.do(*(insert(number) for number in range(start, start + 20)))
+    assert running.writer.stats.wal_pages < 1000
+
+
+async def test_deleted_lines_of_the_log_bring_a_snapshot_instead_of_a_gap(running: Running, database: Database) -> None:
+    await running.do(insert(1))
+    foreign = sqlite3.connect(database.path, isolation_level=None)
+    foreign.execute("BEGIN IMMEDIATE")
+    foreign.execute("INSERT INTO table_(table_number) VALUES (2), (3)")
+    foreign.execute('DELETE FROM change WHERE "offset" = 2')
+    foreign.execute("COMMIT")
+    foreign.close()
+    async with asyncio.timeout(10):
+        while not running.updates[-1].snapshot:
+            await asyncio.sleep(0.02)
+    assert len(running.updates[-1].entities) == 3
+
+
+async def test_a_corrupt_file_ends_the_writer_and_acknowledges_nothing(database: Database) -> None:
+    running = Running(database)
+    await running.do(insert(1))
+
+    def corrupt(applier: Applier) -> None:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    told = []
+    running.writer.submit(corrupt, lambda result, error: told.append(result))
+    await asyncio.to_thread(running.thread.join, 10)
+    assert isinstance(running.failure, StorageBroken)
+    assert told == []
+
+
+async def test_behind_and_caught_up_are_told(running: Running) -> None:
+    gate = threading.Event()
+    running.writer.submit(lambda applier: gate.wait(10))
+    await asyncio.sleep(0.05)
+    resumed = asyncio.Event()
+    for number in range(400):
+        running.writer.submit(insert(number))
+    assert running.writer.is_behind
+    running.writer.when_caught_up(resumed.set)
+    gate.set()
+    await asyncio.wait_for(resumed.wait(), 10)
+    assert not running.writer.is_behind
