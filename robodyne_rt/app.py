@@ -37,6 +37,7 @@ from robodyne_rt.store.writer import Writer
 from robodyne_rt.web import routes
 from robodyne_rt.web.context import Context
 from robodyne_rt.web.metrics import Metrics
+from robodyne_rt.web.middleware import peer_fault_logger
 
 logger = logging.getLogger(__name__)
 
@@ -183,6 +184,8 @@ class App:
         return web.AppRunner(
             routes.build(context),
             access_log=None,  # it would log tokens in query strings
+            logger=peer_fault_logger(),
+            auto_decompress=False,  # nothing compressed is taken, so nothing is unpacked
             keepalive_timeout=routes.KEEPALIVE_S,
             lingering_time=1.0,
             shutdown_timeout=1.0,

@@ -44,7 +44,7 @@ def test_every_error_code_is_documented() -> None:
     for code in ErrorCode.__args__:  # type: ignore[attr-defined]
         assert f"`{code}`" in DEVICES
     for error in errors.RobodyneError.__subclasses__():
-        if error.close_reason != "internal" and error.close_reason != "forbidden":
+        if error.close_reason not in ("internal", "forbidden"):
             assert f"`{error.close_reason}`" in CLIENTS
     for kind in wire.CLIENT_TYPES:
         assert f'"type":"{kind}"' in CLIENTS

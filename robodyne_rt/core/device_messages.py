@@ -8,6 +8,7 @@ Used by every shell that devices speak to (TCP, serial, HTTP). Which rows a mess
 
 import hashlib
 import math
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import orjson
@@ -22,6 +23,7 @@ from pydantic import (
 )
 
 from robodyne_rt.core import times
+from robodyne_rt.core.json_depth import DEPTH_AT_MOST, is_too_deep
 from robodyne_rt.errors import BadRequest, InvalidPayload, RobodyneError, UnknownMessageType
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.model.entities import LogLevel, OrderStatus, RobotStatus, Severity, TableStatus
@@ -48,14 +50,15 @@ def _time(value: Any) -> Any:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("expected epoch seconds or ISO 8601")
+    if isinstance(value, str):
+        try:
+            datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError("expected epoch seconds or ISO 8601") from None
     try:
         return times.to_epoch_s(value)
-    except ValueError:
-        if isinstance(value, str):
-            raise ValueError("expected epoch seconds or ISO 8601") from None
-        return math.inf  # a number no clock shows: a clock fault, not a bad message
-    except OverflowError:
-        return math.inf
+    except (ValueError, OverflowError):
+        return math.inf  # a time that no clock shows: a clock fault, not a bad message
 
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -385,6 +388,8 @@ def check(body: dict[str, Any]) -> Parsed:
     if model is None:
         known = ", ".join(MESSAGES)
         raise _with_id(UnknownMessageType(f"unknown msg_type {str(name)[:64]!r}; known: {known}"), body)
+    if is_too_deep(body):
+        raise _with_id(InvalidPayload(f"nested more than {DEPTH_AT_MOST} levels deep"), body)
     try:
         message = model.model_validate(body)
         return Parsed(message, digest(body) if message.id is not None else "")
@@ -393,8 +398,6 @@ def check(body: dict[str, Any]) -> Parsed:
         field = ".".join(str(part) for part in first["loc"])
         text = f"{field}: {first['msg']}" if field else first["msg"]
         raise _with_id(InvalidPayload(text), body) from error
-    except (orjson.JSONEncodeError, RecursionError) as error:
-        raise _with_id(InvalidPayload("nested too deeply"), body) from error
 
 
 def _with_id(error: RobodyneError, body: dict[str, Any]) -> RobodyneError:

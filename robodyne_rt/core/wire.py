@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from robodyne_rt.core import times
+from robodyne_rt.core.json_depth import DEPTH_AT_MOST, is_too_deep
 from robodyne_rt.errors import RobodyneError
 from robodyne_rt.model.changes import Entity, Update
 
@@ -113,8 +114,8 @@ def parse_client(text: bytes) -> ClientMessage:
         message = orjson.loads(text)
     except orjson.JSONDecodeError:
         raise BadMessage("INVALID_MESSAGE", "not JSON") from None
-    if not isinstance(message, dict):
-        raise BadMessage("INVALID_MESSAGE", "expected a JSON object")
+    if not isinstance(message, dict) or is_too_deep(message):
+        raise BadMessage("INVALID_MESSAGE", f"expected a JSON object, nested at most {DEPTH_AT_MOST} levels deep")
     request_id = message.get("requestId")
     details = {"requestId": request_id} if isinstance(request_id, str) and len(request_id) <= 200 else {}
     kind = message.get("type")

@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 from robodyne_rt.core import wire
 from robodyne_rt.core.heartbeat import Heartbeat
 from robodyne_rt.core.live import LiveRobots
-from robodyne_rt.errors import HeartbeatLost, ShuttingDown, TopicFull, UnknownTopic
+from robodyne_rt.errors import HeartbeatLost, Internal, ShuttingDown, TopicFull, UnknownTopic
 from robodyne_rt.hub.connection import Connection, HeartbeatKind
 from robodyne_rt.hub.feed import Feed, StatusFeed, TopicFeed, window_rows
 from robodyne_rt.model.changes import Entity, Update
@@ -235,7 +235,14 @@ class ConnectionManager:
     def publish(self, updates: list[Update]) -> None:
         """Take what the change log brought, in order."""
         for update in updates:
-            self._topic_feeds[update.topic].publish(update)
+            feed = self._topic_feeds[update.topic]
+            try:
+                feed.publish(update)
+            except Exception:
+                # One topic that fails must not take the others along; its watchers come back for a whole state.
+                logger.exception("topic %s failed", update.topic, extra={"action": "topic_failed"})
+                for connection in feed.watchers():
+                    connection.close(Internal())
         self.status.touch()
 
     def heard(self, robot_id: str) -> None:

@@ -17,6 +17,7 @@ import anyio.to_thread
 import orjson
 
 from robodyne_rt.core import times
+from robodyne_rt.core.json_depth import is_too_deep
 from robodyne_rt.model import entities as tables
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import TOPICS, Nested, Topic
@@ -37,6 +38,13 @@ class GapInLog(Exception):
     """Lines of the log that should be there are not: somebody else deleted them, or the file was replaced."""
 
 
+def _json(value: Any) -> Any:
+    decoded = orjson.loads(value)
+    if is_too_deep(decoded):
+        raise ValueError("nested too deeply")
+    return decoded
+
+
 def _real(value: Any) -> Any:
     return value if value is None or math.isfinite(value) else None
 
@@ -46,7 +54,7 @@ def _boolean(value: Any) -> Any:
 
 
 _DECODERS: dict[int, Decoder] = {
-    id(tables.JSON): orjson.loads,
+    id(tables.JSON): _json,
     id(tables.REAL): _real,
     id(tables.BOOLEAN): _boolean,
 }

@@ -185,7 +185,11 @@ class Writer:
         was_behind = self.is_behind
         self._waiting -= done
         if delivery.updates:
-            self._on_updates(delivery.updates)
+            try:
+                self._on_updates(delivery.updates)
+            except Exception:
+                # What is stored must be answered, whatever became of the screens.
+                logger.exception("updates could not be published", extra={"action": "publish_failed"})
         for outcome, result, error in delivery.outcomes:
             try:
                 outcome(result, error)

@@ -12,14 +12,12 @@ from robodyne_rt.errors import (
     BadRequest,
     Forbidden,
     RequestTimeout,
-    ResourceNotFound,
     StorageUnavailable,
     TokenMissing,
     TooLarge,
     UnsupportedMediaType,
 )
 from robodyne_rt.ingest.receiver import Peer
-from robodyne_rt.model.topics import TOPIC_NAMES
 from robodyne_rt.web.context import CONTEXT, peer_address
 from robodyne_rt.web.middleware import HEADERS
 
@@ -42,8 +40,6 @@ async def get_topic(request: web.Request) -> web.Response:
     """Answer as the WebSocket's first message would, for clients that poll; `ETag` names what was answered."""
     context = request.app[CONTEXT]
     topic = request.match_info["topic"]
-    if topic not in TOPIC_NAMES:
-        raise ResourceNotFound("no such path")
     if not context.access.may_read(topic, peer_address(request)):
         raise TokenMissing(f"topic {topic} needs a token")
     payload, offset, epoch = await context.hub.poll(topic, request.query.get("since"), request.query.get("epoch"))
@@ -105,9 +101,6 @@ async def read_body(request: web.Request, *, limit_bytes: int) -> bytes:
                 if size > limit_bytes:
                     raise TooLarge(f"body over {limit_bytes} bytes")
     except TimeoutError:
-        # The rest of the body would be taken for the next request.
-        if request.protocol is not None:
-            request.protocol.force_close()
         raise RequestTimeout(f"the body was not complete within {BODY_DEADLINE_S:.0f} s") from None
     return b"".join(chunks)
 

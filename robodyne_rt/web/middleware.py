@@ -3,10 +3,10 @@
 import ipaddress
 import logging
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from robodyne_rt.errors import (
@@ -15,6 +15,7 @@ from robodyne_rt.errors import (
     Internal,
     MethodNotAllowed,
     Misdirected,
+    RequestTimeout,
     ResourceNotFound,
     RobodyneError,
     TooLarge,
@@ -85,12 +86,15 @@ def problem(error: RobodyneError, *, status: int | None = None, headers: dict[st
         extra["Retry-After"] = str(max(1, round(retry_after)))
     if error.status == 401:
         extra["WWW-Authenticate"] = 'Bearer realm="robodyne-rt"'
-    return web.Response(
+    response = web.Response(
         status=status or error.status,
         body=orjson.dumps(body),
         content_type="application/problem+json",
         headers={**HEADERS, **extra},
     )
+    if error.status == RequestTimeout.status:
+        response.force_close()  # the rest of the body would be taken for the next request
+    return response
 
 
 def check_host(request: web.Request, context: Context) -> None:
@@ -100,6 +104,8 @@ def check_host(request: web.Request, context: Context) -> None:
         Misdirected: the Host header is neither an IP address nor one of `allowed_hosts`.
     """
     host = _host_name(request.headers.get("Host", ""))
+    if "://" in request.raw_path.partition("?")[0]:  # an absolute target wins over the header (RFC 9112 section 3.2.2)
+        host = _host_name(request.raw_path.partition("://")[2].partition("/")[0])
     if host in context.allowed_hosts or _is_address(host):
         return
     raise Misdirected(f"this server does not answer for {host[:100]!r}; add it to [server] allowed_hosts")
@@ -118,8 +124,8 @@ def check_origin(request: web.Request, context: Context) -> None:
         return
     if origin in context.allowed_origins:
         return
-    parts = urlsplit(origin)
-    if parts.scheme in ("http", "https") and parts.netloc.lower() == request.headers.get("Host", "").lower():
+    scheme, _, host = origin.partition("://")
+    if scheme in ("http", "https") and host.lower() == request.headers.get("Host", "").lower():
         return
     raise Forbidden(f"pages of {origin[:100]!r} may not use this server; add it to [server] allowed_origins")
 
@@ -137,3 +143,33 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+class _PeerFaults(logging.Filter):
+    """Lets one line a second through about requests that cannot be parsed, without a traceback: a scanner must not fill the
+    log, and the fault is not ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told_at = float("-inf")
+        self._untold = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, HttpProcessingError):
+            return True
+        self._untold += 1
+        if record.created - self._told_at < 1.0:
+            return False
+        record.msg, record.args = "%d malformed requests, the last one: %s", (self._untold, error.message.splitlines()[0][:200])
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.exc_info = record.exc_text = None
+        self._told_at, self._untold = record.created, 0
+        return True
+
+
+def peer_fault_logger() -> logging.Logger:
+    """Return the logger for aiohttp's server, which logs each malformed request as an error of ours."""
+    quiet = logging.getLogger("robodyne_rt.web.http")
+    quiet.filters[:] = [_PeerFaults()]
+    return quiet

@@ -4,6 +4,7 @@ import ipaddress
 
 from aiohttp import web
 
+from robodyne_rt.model.topics import TOPIC_NAMES
 from robodyne_rt.web import api, pages, sockets
 from robodyne_rt.web.context import CONTEXT, Context
 from robodyne_rt.web.middleware import guard
@@ -14,7 +15,7 @@ ROUTES: tuple[tuple[str, str, object], ...] = (
     ("GET", "/readyz", api.readyz),
     ("GET", "/metrics", api.metrics),
     ("POST", "/api/device-messages", api.post_device_message),
-    ("GET", "/api/{topic}", api.get_topic),
+    ("GET", f"/api/{{topic:{'|'.join(TOPIC_NAMES)}}}", api.get_topic),
     ("GET", "/ws/{topic}", sockets.topic_socket),
 )
 
@@ -28,11 +29,17 @@ def build(context: Context) -> web.Application:
     """Return the application; its parts are in `context`."""
     app = web.Application(middlewares=[guard], client_max_size=BODY_LIMIT_BYTES)
     app[CONTEXT] = context
+    app.on_response_prepare.append(_name_server)
     for method, path, handler in ROUTES:
         app.router.add_route(method, path, handler)  # type: ignore[arg-type]
     for path, page in pages.handlers().items():
         app.router.add_route("GET", path, page)
     return app
+
+
+async def _name_server(request: web.Request, response: web.StreamResponse) -> None:
+    """Do not tell strangers which versions run here."""
+    response.headers["Server"] = "robodyne-rt"
 
 
 def own_hosts(host: str, name: str, hostname: str, allowed: list[str]) -> frozenset[str]:

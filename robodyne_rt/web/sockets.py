@@ -6,12 +6,15 @@ because it would wait for each peer in turn: here a close is one write, and who 
 
 import base64
 import binascii
+import logging
 
-from aiohttp import WSMsgType, web
+from aiohttp import HttpVersion11, WSMsgType, web
 
-from robodyne_rt.errors import BadRequest, TokenMissing, TooLarge
+from robodyne_rt.errors import BadRequest, Internal, TokenMissing, TooLarge
 from robodyne_rt.hub.connection import Connection, HeartbeatKind
 from robodyne_rt.web.context import CONTEXT, peer_address
+
+logger = logging.getLogger(__name__)
 
 MAX_INTERVAL_S = 3600.0
 
@@ -32,9 +35,14 @@ class TopicSocket(web.WebSocketResponse):
             connection.manager.gone(connection)
             return True
         if code == 1000 and self.close_code:
-            code = self.close_code
+            code = self.close_code if _may_be_sent(self.close_code) else 1002
         connection.manager.close(connection, code, _PROTOCOL_REASONS.get(code, ""))
         return True
+
+
+def _may_be_sent(code: int) -> bool:
+    """Return whether a close code may stand in a close frame (RFC 6455 section 7.4)."""
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
 async def topic_socket(request: web.Request) -> web.StreamResponse:
@@ -76,6 +84,11 @@ async def topic_socket(request: web.Request) -> web.StreamResponse:
                     connection.received_binary(clock.now())
                 case _:
                     return socket
+    except Exception:
+        # After the 101 there is no HTTP answer any more.
+        logger.exception("a WebSocket failed", extra={"action": "socket_failed"})
+        connection.close(Internal())
+        return socket
     finally:
         hub.gone(connection)
 
@@ -88,6 +101,8 @@ def check_upgrade(request: web.Request) -> None:
         web.HTTPUpgradeRequired: no upgrade, or another version of the protocol.
     """
     headers = request.headers
+    if request.version < HttpVersion11:
+        raise BadRequest("a WebSocket handshake needs HTTP/1.1")
     if headers.get("Content-Length", "0").strip() != "0" or "Transfer-Encoding" in headers:
         raise BadRequest("a WebSocket handshake has no body")
     connection = headers.get("Connection", "").lower()
@@ -95,6 +110,8 @@ def check_upgrade(request: web.Request) -> None:
         raise _upgrade_required("this path speaks WebSocket")
     if headers.get("Sec-WebSocket-Version", "").strip() != "13":
         raise _upgrade_required("only version 13 of the WebSocket protocol is spoken")
+    if len(headers.getall("Sec-WebSocket-Key", ())) > 1:
+        raise BadRequest("Sec-WebSocket-Key: expected one")
     try:
         key = base64.b64decode(headers.get("Sec-WebSocket-Key", ""), validate=True)
     except binascii.Error:

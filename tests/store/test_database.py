@@ -92,6 +92,7 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_second_program_can_write_with_plain_sqlite3(database: Database, writer: sqlite3.Connection) -> None:
-    script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(\"INSERT INTO robot(robot_id) VALUES ('x')\"); c.commit()"
-    subprocess.run([sys.executable, "-c", script, str(database.path)], check=True)
+    script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit()"
+    statement = "INSERT INTO robot(robot_id) VALUES ('x')"
+    subprocess.run([sys.executable, "-c", script, str(database.path), statement], check=True)
     assert writer.execute("SELECT topic, key FROM change").fetchall() == [("robots", 1)]

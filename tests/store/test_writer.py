@@ -117,7 +117,7 @@ async def test_a_write_that_fails_is_refused_alone(running: Running, look: Any) 
 async def test_updates_come_before_outcomes(running: Running) -> None:
     (number,) = await running.do(insert(7))
     assert number == 7
-    assert [list(update.entities.values())[0]["table_number"] for update in running.updates] == [7]
+    assert [next(iter(update.entities.values()))["table_number"] for update in running.updates] == [7]
 
 
 async def test_the_same_id_is_taken_once_and_answered_alike(running: Running, look: Any) -> None:
