@@ -16,7 +16,9 @@ class Clock:
     """Wall and monotonic time; handed over so that tests may bring their own."""
 
     def __init__(self) -> None:
-        self._last_stamp = 0.0
+        self._last_stamp_us = 0
+        self._second = -1
+        self._second_text = ""
 
     def now(self) -> float:
         """Return monotonic seconds."""
@@ -28,8 +30,11 @@ class Clock:
 
     def stamp(self) -> str:
         """Return the wall time as text, later than every stamp before: two messages never bear the same."""
-        self._last_stamp = max(time.time(), self._last_stamp + 1e-6)
-        return times.to_text(self._last_stamp)
+        stamp_us = self._last_stamp_us = max(time.time_ns() // 1000, self._last_stamp_us + 1)
+        second, fraction_us = divmod(stamp_us, 1_000_000)
+        if second != self._second:
+            self._second, self._second_text = second, times.to_text(second)[:-7]
+        return f"{self._second_text}{fraction_us:06d}Z"
 
 
 class Outcome(Protocol):

@@ -85,9 +85,10 @@ class DeviceMessage(BaseModel):
         """Return the name under which `id` counts: Hello's, else the robot's, else the table's, else the peer's."""
         if said_hello:
             return said_hello
-        if robot_id := getattr(self, "robot_id", None):
+        fields = self.__dict__  # asking pydantic for a field that a message lacks is slow
+        if robot_id := fields.get("robot_id"):
             return str(robot_id)
-        if (table := getattr(self, "table_number", None) or getattr(self, "table_id", None)) is not None:
+        if (table := fields.get("table_number") or fields.get("table_id")) is not None:
             return f"table:{table}"
         return peer
 

@@ -28,7 +28,7 @@ from robodyne_rt.settings import Hub as HubSettings
 
 logger = logging.getLogger(__name__)
 
-TICK_S = 0.05
+TICK_S = 0.1
 STOOD_STILL_S = 1.0
 """A tick this late means that the process itself stood still (a suspended machine); robots were not silent then."""
 

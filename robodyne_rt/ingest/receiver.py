@@ -107,7 +107,7 @@ class Receiver:
             self._live.heard(message.robot_id)
             if len(peer.robots) < ROBOTS_PER_PEER:
                 peer.robots[message.robot_id] = None
-        elif robot_id := getattr(message, "robot_id", None):
+        elif robot_id := message.__dict__.get("robot_id"):
             self._live.heard(robot_id)
 
     def _telemetry(self, message: Telemetry, peer: Peer, heard_at: str) -> None:

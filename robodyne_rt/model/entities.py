@@ -447,12 +447,15 @@ class Change(SQLModel, table=True):
 
 
 class DeviceMessage(SQLModel, table=True):
-    """Which ids of which device were taken, kept for 7 days, so that a message sent again changes nothing."""
+    """Which ids of which device were taken, kept for 7 days, so that a message sent again changes nothing.
+
+    `body` is a digest, `row` the id that the message's own row got or would have got, `at` epoch seconds.
+    """
 
     __tablename__ = "device_message"
     __table_args__ = table_args(sqlite_with_rowid=False)
     device: str = Field(sa_type=TEXT, primary_key=True)
     id: str = Field(sa_type=TEXT, primary_key=True)
     body: str = column(TEXT, nullable=False)
-    details: str | None = column(JSON)
+    row: int = column(INTEGER, nullable=False)
     at: int = column(INTEGER, nullable=False)

@@ -5,6 +5,7 @@ Names are resolved here, because only the transaction knows what exists. The rul
 """
 
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,7 +55,7 @@ class Applier:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
         self._reported: dict[str, float] = {}
-        self._handlers: dict[type[DeviceMessage], Callable[..., Entity | None]] = {
+        self._handlers: dict[type[DeviceMessage], Callable[..., None]] = {
             Hello: self._hello,
             Bye: self._bye,
             TableReport: self._table,
@@ -80,25 +81,22 @@ class Applier:
             Conflict: the id was used for another body.
         """
         if not digest:
-            return self._apply(message, device, heard_at, ids)
+            self._apply(message, device, heard_at, ids)
+            return self._details(message, ids)
         taken = self._execute(
-            "INSERT INTO device_message(device, id, body, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (device, message.id, digest, int(times.to_epoch_s(heard_at))),
+            "INSERT INTO device_message(device, id, body, row, at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (device, message.id, digest, ids[0], int(time.time())),
         )
         if not taken.rowcount:
-            return self._again(message, device, digest)
+            ids = self._ids_of_first(message, device, digest)
+            return self._details(message, ids)
         try:
-            details = self._apply(message, device, heard_at, ids)
+            self._apply(message, device, heard_at, ids)
         except InvalidPayload:
             # Refused is not stored: the device may repair the message and send it under the same id.
             self._execute("DELETE FROM device_message WHERE device = ? AND id = ?", (device, message.id))
             raise
-        if details:
-            self._execute(
-                "UPDATE device_message SET details = ? WHERE device = ? AND id = ?",
-                (orjson.dumps(details).decode(), device, message.id),
-            )
-        return details
+        return self._details(message, ids)
 
     def telemetry(self, robot_id: str, fields: Entity, heard_at: str) -> None:
         """Store the newest telemetry of a robot."""
@@ -132,19 +130,29 @@ class Applier:
 
     # -- the messages --------------------------------------------------------------------------------------------
 
-    def _apply(self, message: DeviceMessage, device: str, heard_at: str, ids: Sequence[int]) -> Entity | None:
+    def _apply(self, message: DeviceMessage, device: str, heard_at: str, ids: Sequence[int]) -> None:
         if isinstance(message, RobotReport):
             self._robot(message.robot_id, message.robot_type, message.fields(), heard_at, message.ts)
-            return None
-        return self._handlers[type(message)](message, device, heard_at, ids)
+        else:
+            self._handlers[type(message)](message, device, heard_at, ids)
 
-    def _again(self, message: DeviceMessage, device: str, digest: str) -> Entity | None:
-        body, details = self._execute(
-            "SELECT body, details FROM device_message WHERE device = ? AND id = ?", (device, message.id)
+    @staticmethod
+    def _details(message: DeviceMessage, ids: Sequence[int]) -> Entity | None:
+        """Return what the answer tells besides success: the id of the row that the message made."""
+        if isinstance(message, EventReport | Chatbot):
+            return {"event_id": ids[0]}
+        if isinstance(message, OrderReport):
+            return {"order_id": message.order_id or ids[0]}
+        return None
+
+    def _ids_of_first(self, message: DeviceMessage, device: str, digest: str) -> list[int]:
+        """Return the id of the row that a message made when it came first."""
+        body, row = self._execute(
+            "SELECT body, row FROM device_message WHERE device = ? AND id = ?", (device, message.id)
         ).fetchone()
         if body != digest:
             raise Conflict(f"id {message.id!r} was already used for another message")
-        return orjson.loads(details) if details else None
+        return [row]
 
     def _hello(self, message: Hello, device: str, heard_at: str, ids: Sequence[int]) -> None:
         return None
@@ -216,7 +224,7 @@ class Applier:
             self._update("table_", id, changed | {"updated_at": heard_at})
         return int(id)
 
-    def _event(self, message: EventReport, device: str, heard_at: str, ids: Sequence[int]) -> Entity:
+    def _event(self, message: EventReport, device: str, heard_at: str, ids: Sequence[int]) -> None:
         entity_type, entity_id = None, None
         if message.table_number is not None:
             marks = {"status": str(TableStatus.CALLING)} if message.type == "CALL" else {}
@@ -225,11 +233,11 @@ class Applier:
             entity_type, entity_id = "robot", self._robot(message.robot_id, "ALBABOT", {}, heard_at, None)
         at = _moment(message, heard_at)
         self.event(ids[0], message.type, message.severity_word(), entity_type, entity_id, message.description, message.data, at)
-        return {"event_id": ids[0]}
 
-    def _order(self, message: OrderReport, device: str, heard_at: str, ids: Sequence[int]) -> Entity:
+    def _order(self, message: OrderReport, device: str, heard_at: str, ids: Sequence[int]) -> None:
         if message.order_id is not None:
-            return self._move_order(message, heard_at)
+            self._move_order(message, heard_at)
+            return
         lines = [self._menu_item(line.menu_item_id, line.name) for line in message.items]
         assert message.table_number is not None
         table_id = self._set_table(message.table_number, {}, heard_at)
@@ -260,9 +268,8 @@ class Applier:
                     "station": station,
                 },
             )
-        return {"order_id": ids[0]}
 
-    def _move_order(self, message: OrderReport, heard_at: str) -> Entity:
+    def _move_order(self, message: OrderReport, heard_at: str) -> None:
         row = self._execute("SELECT status FROM order_ WHERE id = ?", (message.order_id,)).fetchone()
         if row is None:
             raise InvalidPayload(f"unknown order {message.order_id}")
@@ -278,7 +285,6 @@ class Applier:
             self._execute(
                 "UPDATE order_item SET status = ? WHERE order_id = ? AND status <> 'CANCELLED'", (status, message.order_id)
             )
-        return {"order_id": message.order_id}
 
     def _menu_item(self, id: int | None, name: str | None) -> tuple[int, str, str | None]:
         where, value = ("id = ?1", id) if id is not None else ("name = ?1 OR name_en = ?1", name)
@@ -339,7 +345,7 @@ class Applier:
         ).fetchone()
         return row[0] if row else None
 
-    def _chatbot(self, message: Chatbot, device: str, heard_at: str, ids: Sequence[int]) -> Entity:
+    def _chatbot(self, message: Chatbot, device: str, heard_at: str, ids: Sequence[int]) -> None:
         robot = None
         if message.robot_id is not None:
             robot = self._robot(message.robot_id, "ALBABOT", {}, heard_at, None)
@@ -347,7 +353,6 @@ class Applier:
         self._insert("chat_message", {"id": ids[0], "timestamp": heard_at} | columns)
         data = {"question": message.question, "response": message.response}
         self.event(ids[0], "CHATBOT", "INFO", "robot" if robot else None, robot, message.question, data, heard_at)
-        return {"event_id": ids[0]}
 
     def _log(self, message: Log, device: str, heard_at: str, ids: Sequence[int]) -> None:
         self._insert(

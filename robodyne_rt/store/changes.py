@@ -187,7 +187,7 @@ class ChangeLog:
         rows = self._rows[topic]
         found = {
             row[0]: rows.entity(row, self._report)
-            for row in self._execute(f"SELECT {rows.select} FROM {rows.name} {where}", parameters).fetchall()
+            for row in self._select(f"SELECT {rows.select} FROM {rows.name} {where}", parameters)
         }
         if found:
             for nested, nested_rows in self._nested[topic]:
@@ -196,12 +196,25 @@ class ChangeLog:
             found = dict(reversed(found.items()))
         return found
 
+    def _select(self, query: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        try:
+            return self._execute(query, parameters).fetchall()
+        except sqlite3.OperationalError as error:
+            if "decode" not in str(error):
+                raise
+        # A foreign program wrote text in another encoding; decoding leniently is slow, and is done only then.
+        self._connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        try:
+            return self._execute(query, parameters).fetchall()
+        finally:
+            self._connection.text_factory = str
+
     def _attach(self, parents: dict[int, Entity], nested: Nested, rows: _Rows) -> None:
         for parent in parents.values():
             parent[nested.field] = []
         where = f"WHERE {nested.parent_column} IN (SELECT value FROM json_each(?)) ORDER BY id"
         query = f"SELECT {rows.select} FROM {rows.name} {where}"
-        for row in self._execute(query, (orjson.dumps(list(parents)).decode(),)).fetchall():
+        for row in self._select(query, (orjson.dumps(list(parents)).decode(),)):
             child = rows.entity(row, self._report)
             parents[child.pop(nested.parent_column)][nested.field].append(child)
 

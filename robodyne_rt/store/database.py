@@ -89,7 +89,6 @@ class Database:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA query_only = ON")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.text_factory = _readable
         return connection
 
     def prepare(self, connection: Connection) -> str:
@@ -98,7 +97,6 @@ class Database:
         Raises:
             SchemaTooNew: a newer program wrote this file.
         """
-        connection.text_factory = _readable
         version = _version(connection)
         if version > self.schema_version:
             raise SchemaTooNew(
@@ -169,11 +167,6 @@ def _set_version(connection: Connection, version: int) -> None:
         "INSERT INTO meta(key, value) VALUES ('schema_version', ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value",
         (str(version),),
     )
-
-
-def _readable(raw: bytes) -> str:
-    """Decode a text that a foreign program may have written in another encoding: never let it stop a topic."""
-    return raw.decode("utf-8", "replace")
 
 
 def _quoted(path: Path) -> str:

@@ -166,7 +166,7 @@ def test_ten_thousand_serial_messages_through_bit_errors_store_no_wrong_one(
             assert more
             got += more
         answered |= {answer["id"] for answer in got}
-    stored = server.sql("SELECT m.id, e.description FROM device_message m JOIN event e ON e.id = m.details ->> 'event_id'")
+    stored = server.sql("SELECT m.id, e.description FROM device_message m JOIN event e ON e.id = m.row")
     real = [(id, text) for id, text in stored if not id.startswith("mark")]
     assert all(sent.get(id) == text for id, text in real)
     assert 7000 < len(real) < 10_000
