@@ -3,6 +3,7 @@
 SIGTERM and SIGINT drain, a second one ends at once, SIGHUP reloads what can be reloaded.
 """
 
+import gc
 import logging
 import math
 import os
@@ -20,6 +21,8 @@ from robodyne_rt.settings import ConfigError, Settings, load
 logger = logging.getLogger(__name__)
 
 INTERRUPTED = 130
+
+GC_THRESHOLDS = (20_000, 20, 50)
 
 IMPATIENCE_S = 1.0
 """A second signal this long after the first is meant; sooner it is the same one, sent to the whole process group."""
@@ -62,6 +65,10 @@ def serve(settings: Settings, *, config: Path | None, on_ready: Callable[[Ports]
             await server.run(on_ready=ready)
             tasks.cancel_scope.cancel()
 
+    # Hardly anything here is cyclic garbage, but a burst of messages would set off collections at each hundred of them.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     try:
         app.run_in_loop(main)
     except BaseExceptionGroup as group:

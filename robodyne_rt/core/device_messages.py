@@ -8,6 +8,7 @@ Used by every shell that devices speak to (TCP, serial, HTTP). Which rows a mess
 
 import hashlib
 import math
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -38,11 +39,9 @@ OLDER_WORDS = {"BUSY": "SERVING"}
 POSE = ("x", "y", "z", "roll", "pitch", "yaw")
 
 
-def _word(value: Any) -> Any:
-    if isinstance(value, str):
-        value = value.strip().upper()
-        return OLDER_WORDS.get(value, value)
-    return value
+def _one_of(words: Iterable[str]) -> StringConstraints:
+    """Return the constraint to one of these words, of either case; checked by pydantic's own code, not by Python's."""
+    return StringConstraints(strip_whitespace=True, to_upper=True, pattern=f"(?i)^({'|'.join(words)})$")
 
 
 def _time(value: Any) -> Any:
@@ -68,7 +67,12 @@ Battery = Annotated[float, Field(ge=0, le=100)]
 TableNumber = Annotated[int, Field(ge=1, le=9999)]
 Quantity = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1e9)]
 RowId = Annotated[int, Field(ge=1, lt=2**53)]
-EventType = Annotated[str, BeforeValidator(_word), StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
+EventType = Annotated[str, StringConstraints(strip_whitespace=True, to_upper=True, pattern=r"(?i)^[A-Z][A-Z0-9_]{0,63}$")]
+RobotWord = Annotated[str, _one_of([*RobotStatus, *OLDER_WORDS])]
+TableWord = Annotated[str, _one_of(TableStatus)]
+OrderWord = Annotated[str, _one_of(OrderStatus)]
+SeverityWord = Annotated[str, _one_of(Severity)]
+LevelWord = Annotated[str, _one_of(LogLevel)]
 
 
 class DeviceMessage(BaseModel):
@@ -115,7 +119,7 @@ class RobotReport(DeviceMessage):
     pose_prefixes: ClassVar[tuple[str, ...]] = ()
 
     robot_id: Name
-    status: Annotated[RobotStatus, BeforeValidator(_word)] | None = None
+    status: RobotWord | None = None
     battery_level: Battery | None = None
     name: Name | None = None
     mac_address: Annotated[str, StringConstraints(max_length=64)] | None = None
@@ -127,7 +131,7 @@ class RobotReport(DeviceMessage):
         for field in ("status", "battery_level", "name", "mac_address", "ip_address"):
             value = getattr(self, field)
             if value is not None:
-                found[field] = str(value) if field == "status" else value
+                found[field] = OLDER_WORDS.get(value, value) if field == "status" else value
         for prefix in self.pose_prefixes:
             pose = {axis: value for axis in POSE if (value := getattr(self, prefix + axis)) is not None}
             if "x" in pose and "y" in pose:
@@ -211,18 +215,18 @@ class TableReport(DeviceMessage):
     """State of a table."""
 
     table_number: TableNumber
-    status: Annotated[TableStatus, BeforeValidator(_word)] | None = None
+    status: TableWord | None = None
     customer_count: Annotated[int, Field(ge=0, le=1000)] | None = None
 
 
-_SEVERITIES = {"EMERGENCY": Severity.CRITICAL, "ERROR": Severity.ERROR}
+_SEVERITIES = {"EMERGENCY": "CRITICAL", "ERROR": "ERROR"}
 
 
 class EventReport(DeviceMessage):
     """Something happened. Without a severity the type decides."""
 
     type: EventType
-    severity: Annotated[Severity, BeforeValidator(_word)] | None = None
+    severity: SeverityWord | None = None
     table_number: TableNumber | None = None
     robot_id: Name | None = None
     description: Text | None = None
@@ -230,7 +234,7 @@ class EventReport(DeviceMessage):
 
     def severity_word(self) -> str:
         """Return the severity, given or by type."""
-        return str(self.severity or _SEVERITIES.get(self.type, Severity.INFO))
+        return self.severity or _SEVERITIES.get(self.type, "INFO")
 
 
 class OrderLine(BaseModel):
@@ -259,7 +263,7 @@ class OrderReport(DeviceMessage):
     note: Text | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     order_id: RowId | None = None
-    status: Annotated[OrderStatus, BeforeValidator(_word)] | None = None
+    status: OrderWord | None = None
     robot_id: Name | None = None
 
     @model_validator(mode="after")
@@ -323,7 +327,7 @@ class Chatbot(DeviceMessage):
 class Log(DeviceMessage):
     """A line for the technician."""
 
-    level: Annotated[LogLevel, BeforeValidator(_word)] = LogLevel.INFO
+    level: LevelWord = str(LogLevel.INFO)
     message: Annotated[str, StringConstraints(min_length=1, max_length=20000)]
     data: Any = None
     robot_id: Name | None = None
@@ -392,7 +396,7 @@ def check(body: dict[str, Any]) -> Parsed:
     if is_too_deep(body):
         raise _with_id(InvalidPayload(f"nested more than {DEPTH_AT_MOST} levels deep"), body)
     try:
-        message = model.model_validate(body)
+        message: DeviceMessage = model.__pydantic_validator__.validate_python(body)
         return Parsed(message, digest(body) if message.id is not None else "")
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

@@ -7,8 +7,9 @@ DEPTH_AT_MOST = 32
 
 def is_too_deep(value: Any, depth: int = DEPTH_AT_MOST) -> bool:
     """Return whether decoded JSON is nested more than `depth` levels."""
-    if isinstance(value, dict):
-        return depth == 0 or any(is_too_deep(item, depth - 1) for item in value.values())
-    if isinstance(value, list):
-        return depth == 0 or any(is_too_deep(item, depth - 1) for item in value)
-    return False
+    if not isinstance(value, dict | list):
+        return False
+    if depth == 0:
+        return True
+    items = value.values() if isinstance(value, dict) else value
+    return any(isinstance(item, dict | list) and is_too_deep(item, depth - 1) for item in items)

@@ -248,7 +248,7 @@ class Applier:
                 "id": ids[0],
                 "table_id": table_id,
                 "customer_id": customer,
-                "status": str(message.status or OrderStatus.PLACED),
+                "status": message.status or str(OrderStatus.PLACED),
                 "priority": message.priority,
                 "note": message.note,
                 "timestamp": _moment(message, heard_at),
