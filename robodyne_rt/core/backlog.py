@@ -4,7 +4,7 @@ Who is paced, paused, slow or was away for a moment is caught up from here witho
 behind reads the log itself (`store.changes.since`), which gives the same answer.
 """
 
-from itertools import islice
+from collections import OrderedDict
 
 from robodyne_rt.model.changes import Entity, Update
 
@@ -23,22 +23,22 @@ class Backlog:
         self.floor = offset
         self.offset = offset
         self._limit = limit
-        # key -> (offset of its newest change, its state or None when deleted), oldest change first
-        self._latest: dict[int, tuple[int, Entity | None]] = {}
+        # key -> (offset of its newest change, its state or None when deleted), oldest change first. An OrderedDict, because
+        # a dict that loses entries at its front searches through all that ever stood there.
+        self._latest: OrderedDict[int, tuple[int, Entity | None]] = OrderedDict()
 
     def add(self, update: Update) -> None:
         """Take the next update of the topic; its `prev` is our `offset`."""
-        latest = self._latest
+        latest, offset = self._latest, update.offset
         for key in update.removed:
-            latest.pop(key, None)
-            latest[key] = (update.offset, None)
+            latest[key] = (offset, None)
+            latest.move_to_end(key)
         for key, entity in update.entities.items():
-            latest.pop(key, None)
-            latest[key] = (update.offset, entity)
-        self.offset = update.offset
-        if (surplus := len(latest) - self._limit) > 0:
-            for key in list(islice(latest, surplus)):
-                self.floor = latest.pop(key)[0]
+            latest[key] = (offset, entity)
+            latest.move_to_end(key)
+        self.offset = offset
+        while len(latest) > self._limit:
+            self.floor = latest.popitem(last=False)[1][0]
 
     def since(self, offset: int) -> Update | None:
         """Return what changed in (offset, self.offset], or None when that is no longer remembered."""
