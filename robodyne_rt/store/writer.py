@@ -420,9 +420,9 @@ class Writer:
 
     def _pages_written(self) -> int:
         """Return about how many pages the WAL holds: Python's sqlite3 has no hook that tells. A commit touches about five
-        pages, and one more for every eight rows (measured; the true count is `stats.wal_pages` at each checkpoint)."""
+        pages, and one more for every thirty rows (measured; the true count is `stats.wal_pages` at each checkpoint)."""
         rows = self._connection.total_changes - self._checkpointed_changes
-        return 5 * (self.stats.commits - self._checkpointed_commits) + rows // 8
+        return 5 * (self.stats.commits - self._checkpointed_commits) + rows // 30
 
     def _checkpoint(self) -> None:
         try:
