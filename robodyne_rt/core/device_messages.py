@@ -27,7 +27,7 @@ from robodyne_rt.core import times
 from robodyne_rt.core.json_depth import DEPTH_AT_MOST, is_too_deep
 from robodyne_rt.errors import BadRequest, InvalidPayload, RobodyneError, UnknownMessageType
 from robodyne_rt.model.changes import Entity
-from robodyne_rt.model.entities import LogLevel, OrderStatus, RobotStatus, Severity, TableStatus
+from robodyne_rt.model.words import LogLevel, OrderStatus, RobotStatus, Severity, TableStatus
 
 CLOCK_AHEAD_S = 60.0
 CLOCK_BEHIND_S = 86400.0

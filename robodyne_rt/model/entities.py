@@ -3,99 +3,41 @@
 Foreign programs write here too, so enums, ranges and references are constraints of the database. On SQLite the tables are
 STRICT: a column holds its type or the write fails. (JSON text is not checked there: SQLite 3.40 counts `json_valid` as
 unsafe in a schema; what is no JSON is shown as null.) Rows are read and written as plain SQL (store/); the models give the
-columns, the constraints and the documentation.
+columns, the constraints and the documentation. The schema that a server creates is generated from here (`scripts/schema`),
+so that serving does not have to load all this.
 """
 
 from enum import StrEnum
 from typing import Any
 
+from sqlalchemy import REAL as SHORT_REAL
 from sqlalchemy import BigInteger, CheckConstraint, Computed, DateTime, Double, ForeignKey, Index, Integer, Text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
+
+from robodyne_rt.model.words import (
+    Link,
+    LogLevel,
+    OrderStatus,
+    RobotStatus,
+    Severity,
+    TableStatus,
+    VideoSource,
+    VideoStatus,
+)
 
 # Types that SQLite's STRICT tables know, and their Postgres twins. Times are ISO 8601 text with Z on SQLite: what a
 # foreign `sqlite3` shows is what clients see.
 TEXT = Text()
 INTEGER: TypeEngine[Any] = BigInteger().with_variant(Integer(), "sqlite")
-REAL: TypeEngine[Any] = Double().with_variant(sqlite.REAL(), "sqlite")
+REAL: TypeEngine[Any] = Double().with_variant(SHORT_REAL(), "sqlite")
 TIME: TypeEngine[Any] = DateTime(timezone=True).with_variant(Text(), "sqlite")
 JSON: TypeEngine[Any] = postgresql.JSONB().with_variant(Text(), "sqlite")
 BOOLEAN: TypeEngine[Any] = Integer()
 
 MAX_NAME = 200
 MAX_TEXT = 20000
-
-
-class RobotType(StrEnum):
-    ALBABOT = "ALBABOT"
-    COOKBOT = "COOKBOT"
-    PINKY = "PINKY"
-
-
-class RobotStatus(StrEnum):
-    IDLE = "IDLE"
-    SETTING = "SETTING"
-    COOKING = "COOKING"
-    PICKUP = "PICKUP"
-    SERVING = "SERVING"
-    CLEANING = "CLEANING"
-    CHARGING = "CHARGING"
-    EMERGENCY = "EMERGENCY"
-    MAINTENANCE = "MAINTENANCE"
-    SECURITY = "SECURITY"
-    BIRTHDAY = "BIRTHDAY"
-    ERROR = "ERROR"
-
-
-class Link(StrEnum):
-    ONLINE = "ONLINE"
-    OFFLINE = "OFFLINE"
-    CONNECTIONBROKEN = "CONNECTIONBROKEN"
-
-
-class TableStatus(StrEnum):
-    AVAILABLE = "AVAILABLE"
-    OCCUPIED = "OCCUPIED"
-    RESERVED = "RESERVED"
-    CALLING = "CALLING"
-    CLEANING = "CLEANING"
-
-
-class Severity(StrEnum):
-    INFO = "INFO"
-    WARNING = "WARNING"
-    ERROR = "ERROR"
-    CRITICAL = "CRITICAL"
-
-
-class LogLevel(StrEnum):
-    DEBUG = "DEBUG"
-    INFO = "INFO"
-    WARNING = "WARNING"
-    ERROR = "ERROR"
-    CRITICAL = "CRITICAL"
-
-
-class OrderStatus(StrEnum):
-    PLACED = "PLACED"
-    PREPARING = "PREPARING"
-    READY = "READY"
-    SERVING = "SERVING"
-    SERVED = "SERVED"
-    CANCELLED = "CANCELLED"
-
-
-class VideoSource(StrEnum):
-    PINKY = "PINKY"
-    COOKBOT = "COOKBOT"
-    GLOBAL_CAM = "GLOBAL_CAM"
-
-
-class VideoStatus(StrEnum):
-    ACTIVE = "ACTIVE"
-    INACTIVE = "INACTIVE"
-    ERROR = "ERROR"
 
 
 def one_of(column: str, enum: type[StrEnum]) -> CheckConstraint:

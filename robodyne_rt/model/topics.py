@@ -1,13 +1,9 @@
-"""The one registry of topics: adding a topic is one model and one line here (SPEC section 2).
+"""The one registry of topics (SPEC section 2). A new one: a model in entities.py, a line here, then `scripts/schema`.
 
 Read by the store (which triggers and queries to make), the hub (which topics exist) and the web (which paths).
 """
 
-from dataclasses import dataclass, field
-
-from sqlmodel import SQLModel
-
-from robodyne_rt.model import entities
+from dataclasses import dataclass
 
 QUIET_COLUMNS = frozenset({"last_seen", "updated_at", "reported_at"})
 """Columns whose change announces nothing."""
@@ -31,51 +27,58 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Nested:
-    """Rows of another table that are shown inside their parent."""
+class Rows:
+    """A table, and which of its columns hold more than the database's own types say."""
 
-    model: type[SQLModel]
+    table: str
+    json: tuple[str, ...] = ()
+    boolean: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """Rows of another table that are shown inside their parent, as a list under `field`."""
+
+    rows: Rows
     parent_column: str
     field: str
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic: `name` on the wire, `model` in the database."""
+    """One topic: `name` on the wire, `rows` in the database."""
 
     name: str
-    model: type[SQLModel]
+    rows: Rows
     window: Window | None = None
     nested: tuple[Nested, ...] = ()
-    columns: tuple[str, ...] = field(init=False)
-    table: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        table = self.model.__table__  # type: ignore[attr-defined]
-        object.__setattr__(self, "columns", tuple(column.name for column in table.columns))
-        object.__setattr__(self, "table", table.name)
+    @property
+    def table(self) -> str:
+        """Name of its table."""
+        return self.rows.table
 
 
 TOPICS: dict[str, Topic] = {
     topic.name: topic
     for topic in (
-        Topic("robots", entities.Robot),
-        Topic("tables", entities.Table),
-        Topic("events", entities.Event, window=Window(setting="events_window")),
+        Topic("robots", Rows("robot", json=("joints",))),
+        Topic("tables", Rows("table_")),
+        Topic("events", Rows("event", json=("data",)), window=Window(setting="events_window")),
         Topic(
             "orders",
-            entities.Order,
+            Rows("order_"),
             window=Window(
                 setting="orders_finished_minutes",
                 open_sql="status IN ('PLACED', 'PREPARING', 'READY', 'SERVING')",
                 recent_sql="served_at >= ? OR (status = 'CANCELLED' AND timestamp >= ?)",
             ),
-            nested=(Nested(entities.OrderItem, "order_id", "items"),),
+            nested=(Nested(Rows("order_item", json=("options",)), "order_id", "items"),),
         ),
-        Topic("systemlogs", entities.SystemLog, window=Window(setting="systemlogs_window")),
-        Topic("customers", entities.Customer, window=Window(fixed=60, open_sql="left_at IS NULL", recent_sql="left_at >= ?")),
-        Topic("inventory", entities.Inventory),
-        Topic("video_streams", entities.VideoStream),
+        Topic("systemlogs", Rows("system_log", json=("data",)), window=Window(setting="systemlogs_window")),
+        Topic("customers", Rows("customer"), window=Window(fixed=60, open_sql="left_at IS NULL", recent_sql="left_at >= ?")),
+        Topic("inventory", Rows("inventory")),
+        Topic("video_streams", Rows("video_stream", boolean=("recording",))),
     )
 }
 

@@ -30,7 +30,7 @@ from robodyne_rt.core.device_messages import (
 )
 from robodyne_rt.errors import Conflict, InvalidPayload
 from robodyne_rt.model.changes import Entity
-from robodyne_rt.model.entities import OrderStatus, TableStatus
+from robodyne_rt.model.words import OrderStatus, TableStatus
 
 MENTIONED_AT_MOST = 500
 """Robots, and tables, that are made by being mentioned."""

@@ -18,9 +18,8 @@ import orjson
 
 from robodyne_rt.core import times
 from robodyne_rt.core.json_depth import is_too_deep
-from robodyne_rt.model import entities as tables
 from robodyne_rt.model.changes import Entity, Update
-from robodyne_rt.model.topics import TOPICS, Nested, Topic
+from robodyne_rt.model.topics import TOPICS, Nested, Rows, Topic
 from robodyne_rt.store.database import Database
 
 T = TypeVar("T")
@@ -45,32 +44,15 @@ def _json(value: Any) -> Any:
     return decoded
 
 
-def _real(value: Any) -> Any:
-    return value if value is None or math.isfinite(value) else None
-
-
-def _boolean(value: Any) -> Any:
-    return None if value is None else bool(value)
-
-
-_DECODERS: dict[int, Decoder] = {
-    id(tables.JSON): _json,
-    id(tables.REAL): _real,
-    id(tables.BOOLEAN): _boolean,
-}
-
-
 class _Rows:
     """How one table becomes entities."""
 
-    def __init__(self, table: Any) -> None:
-        self.name: str = table.name
-        self.columns = tuple(column.name for column in table.columns)
+    def __init__(self, connection: sqlite3.Connection, rows: Rows) -> None:
+        self.name = rows.table
+        self.columns = tuple(column[0] for column in connection.execute(f"SELECT * FROM {rows.table} LIMIT 0").description)
         self.select = ", ".join(f'"{name}"' for name in self.columns)
-        self.decoders: list[tuple[str, Decoder]] = []
-        for column in table.columns:
-            if decoder := _DECODERS.get(id(column.type)):
-                self.decoders.append((column.name, decoder))
+        self.decoders: list[tuple[str, Decoder]] = [(name, _json) for name in rows.json]
+        self.decoders += [(name, bool) for name in rows.boolean]
 
     def entity(self, row: tuple[Any, ...], unreadable: Callable[[str, int, str], None]) -> Entity:
         """Return the row as clients see it; a value that cannot be read becomes None and is reported."""
@@ -97,10 +79,9 @@ class ChangeLog:
         self._connection = connection
         self._execute = connection.execute
         self._windows = windows
-        self._rows = {topic.name: _Rows(topic.model.__table__) for topic in TOPICS.values()}  # type: ignore[attr-defined]
+        self._rows = {topic.name: _Rows(connection, topic.rows) for topic in TOPICS.values()}
         self._nested = {
-            topic.name: [(nested, _Rows(nested.model.__table__)) for nested in topic.nested]  # type: ignore[attr-defined]
-            for topic in TOPICS.values()
+            topic.name: [(nested, _Rows(connection, nested.rows)) for nested in topic.nested] for topic in TOPICS.values()
         }
         self.unreadable: list[tuple[str, int, str]] = []
         self.newest_at = ""

@@ -13,14 +13,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.schema import CreateIndex, CreateTable
-from sqlmodel import SQLModel
-
 from robodyne_rt.errors import SchemaTooNew, StorageBroken
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.settings import ConfigError
-from robodyne_rt.store import triggers
+from robodyne_rt.store import schema
 from robodyne_rt.store.migrations import MIGRATIONS, Migration
 
 logger = logging.getLogger(__name__)
@@ -108,7 +104,8 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         try:
             if version == 0:
-                _create(connection)
+                for statement in schema.load().tables:
+                    connection.execute(statement)
                 _set_version(connection, self.schema_version)
                 logger.info("created %s", self.path, extra={"action": "database_created"})
             for number in range(max(version, 1), self.schema_version) if version else ():
@@ -116,7 +113,7 @@ class Database:
                 for statement in self._migrations[number - 1]:
                     connection.execute(statement)
                 _set_version(connection, number + 1)
-            triggers.install(connection)
+            schema.install_triggers(connection)
             connection.executemany(
                 'INSERT INTO topic_head(topic, "offset") VALUES (?, 0) ON CONFLICT DO NOTHING', [(name,) for name in TOPICS]
             )
@@ -145,14 +142,6 @@ class Database:
         with target.open("rb") as file:
             os.fsync(file.fileno())
         logger.info("backup before migration: %s", target, extra={"action": "database_backed_up"})
-
-
-def _create(connection: Connection) -> None:
-    dialect = sqlite.dialect()
-    for table in SQLModel.metadata.sorted_tables:
-        connection.execute(str(CreateTable(table).compile(dialect=dialect)))
-        for index in sorted(table.indexes, key=lambda index: str(index.name)):
-            connection.execute(str(CreateIndex(index).compile(dialect=dialect)))
 
 
 def _version(connection: Connection) -> int:

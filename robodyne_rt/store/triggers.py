@@ -1,4 +1,4 @@
-"""Triggers that write the change log, generated from the registry of topics (SPEC section 6, "Change log").
+"""Triggers that write the change log, generated from models and registry (SPEC section 6, "Change log"); see schema.py.
 
 Whoever writes, however it is written, the row and its line in `change` live or die together. On SQLite writers come one
 at a time, so the trigger takes the topic's next offset itself. Names start with `zz_` so that they run last.
@@ -10,13 +10,13 @@ What is not obvious:
 - `foreign_keys` is off in foreign connections, so children are deleted by trigger as well as by reference.
 """
 
-import sqlite3
 from collections.abc import Iterator
 
 from sqlalchemy import Table as SqlTable
 from sqlalchemy import UniqueConstraint
 
-from robodyne_rt.model.topics import QUIET_COLUMNS, TOPICS, Nested, Topic
+from robodyne_rt.model import entities
+from robodyne_rt.model.topics import QUIET_COLUMNS, TOPICS, Nested, Rows, Topic
 
 PREFIX = "zz_"
 _NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
@@ -32,26 +32,6 @@ def statements() -> dict[str, str]:
     return found
 
 
-def install(connection: sqlite3.Connection) -> None:
-    """Make the database's triggers those of `statements`, inside the caller's transaction; what already fits is left alone."""
-    wanted = statements()
-    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name GLOB ?", (PREFIX + "*",))
-    present = dict(rows.fetchall())
-    for name, sql in present.items():
-        if sql != wanted.get(name):
-            connection.execute(f'DROP TRIGGER "{name}"')
-    for name, sql in wanted.items():
-        if present.get(name) != sql:
-            connection.execute(sql)
-
-
-def missing(connection: sqlite3.Connection) -> list[str]:
-    """Return the names of triggers that are gone or changed: somebody writes past the log."""
-    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name GLOB ?", (PREFIX + "*",))
-    present = dict(rows.fetchall())
-    return [name for name, sql in statements().items() if present.get(name) != sql]
-
-
 def _of_topic(topic: Topic) -> Iterator[tuple[str, str]]:
     table = topic.table
     yield _trigger(table, "insert", f"AFTER INSERT ON {table}", _log(topic, "NEW.id", "upsert"))
@@ -62,7 +42,7 @@ def _of_topic(topic: Topic) -> Iterator[tuple[str, str]]:
         _log(topic, "NEW.id", "upsert"),
     )
     yield _trigger(table, "rekey", f"AFTER UPDATE OF id ON {table} WHEN OLD.id IS NOT NEW.id", _log(topic, "OLD.id", "delete"))
-    children = [f"DELETE FROM {_table(nested)} WHERE {nested.parent_column} = OLD.id;" for nested in topic.nested]
+    children = [f"DELETE FROM {nested.rows.table} WHERE {nested.parent_column} = OLD.id;" for nested in topic.nested]
     yield _trigger(table, "delete", f"AFTER DELETE ON {table}", *children, _log(topic, "OLD.id", "delete"))
     for column in _unique_columns(topic):
         victim = f"(SELECT id FROM {table} WHERE {column} = NEW.{column} AND id IS NOT NEW.id)"
@@ -77,8 +57,8 @@ def _of_topic(topic: Topic) -> Iterator[tuple[str, str]]:
 
 
 def _of_nested(topic: Topic, nested: Nested) -> Iterator[tuple[str, str]]:
-    table, parent = _table(nested), nested.parent_column
-    columns = [column.name for column in _sql_table(nested).columns]
+    table, parent = nested.rows.table, nested.parent_column
+    columns = [column.name for column in _sql_table(nested.rows).columns]
     # An item whose parent is going or gone announces nothing: the parent's own delete does.
     new_parent = f"EXISTS (SELECT 1 FROM {topic.table} WHERE id = NEW.{parent})"
     old_parent = f"EXISTS (SELECT 1 FROM {topic.table} WHERE id = OLD.{parent})"
@@ -126,11 +106,11 @@ def _really_changed(columns: list[str]) -> str:
 
 
 def _loud_columns(topic: Topic) -> list[str]:
-    return [name for name in topic.columns if name not in QUIET_COLUMNS]
+    return [column.name for column in _sql_table(topic.rows).columns if column.name not in QUIET_COLUMNS]
 
 
 def _unique_columns(topic: Topic) -> list[str]:
-    table: SqlTable = topic.model.__table__  # type: ignore[attr-defined]
+    table = _sql_table(topic.rows)
     names = [column.name for column in table.columns if column.unique]
     for constraint in table.constraints:
         if isinstance(constraint, UniqueConstraint) and len(constraint.columns) == 1:
@@ -138,10 +118,5 @@ def _unique_columns(topic: Topic) -> list[str]:
     return sorted(set(names))
 
 
-def _sql_table(nested: Nested) -> SqlTable:
-    table: SqlTable = nested.model.__table__  # type: ignore[attr-defined]
-    return table
-
-
-def _table(nested: Nested) -> str:
-    return str(_sql_table(nested).name)
+def _sql_table(rows: Rows) -> SqlTable:
+    return entities.Robot.metadata.tables[rows.table]

@@ -9,7 +9,7 @@ import pytest
 
 from robodyne_rt.errors import SchemaTooNew, StorageBroken
 from robodyne_rt.settings import ConfigError
-from robodyne_rt.store import triggers
+from robodyne_rt.store import schema
 from robodyne_rt.store.database import Database
 
 
@@ -60,7 +60,7 @@ def test_an_older_schema_is_backed_up_and_brought_forward(tmp_path: Path) -> Non
     assert new.prepare(connection) == epoch
     assert connection.execute("SELECT robot_id, colour FROM robot").fetchall() == [("a", "blue")]
     assert connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone() == ("2",)
-    assert triggers.missing(connection) == []
+    assert schema.missing_triggers(connection) == []
     connection.close()
     (backup,) = tmp_path.glob("robodyne.db.before-v2-*")
     copy = sqlite3.connect(backup)

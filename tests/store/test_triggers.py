@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from robodyne_rt.model.topics import TOPICS
-from robodyne_rt.store import triggers
+from robodyne_rt.store import schema, triggers
 from tests.store.conftest import LogReader
 
 INSERTS = {
@@ -194,10 +194,10 @@ def test_a_rolled_back_write_leaves_no_line_and_no_gap(foreign: sqlite3.Connecti
 def test_triggers_are_made_anew_where_somebody_dropped_or_changed_them(writer: sqlite3.Connection) -> None:
     names = list(triggers.statements())
     writer.execute(f'DROP TRIGGER "{names[0]}"')
-    assert triggers.missing(writer) == [names[0]]
+    assert schema.missing_triggers(writer) == [names[0]]
     writer.execute('CREATE TRIGGER "zz_old" AFTER INSERT ON robot BEGIN SELECT 1; END')
-    triggers.install(writer)
-    assert triggers.missing(writer) == []
+    schema.install_triggers(writer)
+    assert schema.missing_triggers(writer) == []
     assert not writer.execute("SELECT 1 FROM sqlite_master WHERE name = 'zz_old'").fetchone()
 
 

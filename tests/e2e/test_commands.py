@@ -1,0 +1,241 @@
+"""The commands as a technician types them, and what systemd is told."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.server import OPEN, Server
+
+ROOT = Path(__file__).parent.parent.parent
+COMMAND = [sys.executable, "-m", "robodyne_rt"]
+
+
+def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("ROBODYNE_RT__")}
+    return subprocess.run(
+        [*COMMAND, *arguments], cwd=cwd, env=clean | environment, capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def test_check_config_says_what_is_wrong_and_where(tmp_path: Path) -> None:
+    assert run("check-config", cwd=tmp_path).returncode == 0
+    (tmp_path / "config.toml").write_text("[hub]\nping_intervall_s = 3\n")
+    bad = run("check-config", cwd=tmp_path)
+    assert bad.returncode == 2
+    assert bad.stderr == 'config.toml:2: unknown key "hub.ping_intervall_s" (did you mean "ping_interval_s"?)\n'
+    assert run("serve", cwd=tmp_path).returncode == 2
+    good = run("check-config", "--config", str(ROOT / "config.toml"), "--json", cwd=tmp_path)
+    assert json.loads(good.stdout)["hub"]["ping_interval_s"] == 30
+
+
+def test_version_is_told_for_people_and_for_programs(tmp_path: Path) -> None:
+    assert run("version", cwd=tmp_path).stdout.startswith("robodyne-rt ")
+    assert "version" in json.loads(run("version", "--json", cwd=tmp_path).stdout)
+
+
+def test_open_doors_are_refused_on_the_lan(tmp_path: Path) -> None:
+    done = run("serve", cwd=tmp_path, ROBODYNE_RT__AUTH__MODE="off")
+    assert done.returncode == 2 and "loopback" in done.stderr
+
+
+def test_a_broken_database_and_a_taken_port_end_with_their_exit_codes(
+    tmp_path: Path, start_server: Callable[..., Server]
+) -> None:
+    (tmp_path / "robodyne.db").write_text("no database " * 1000)
+    assert run("serve", cwd=tmp_path, **OPEN).returncode == 3
+    server = start_server()
+    (tmp_path / "robodyne.db").unlink()
+    taken = run("serve", cwd=tmp_path, **(OPEN | {"ROBODYNE_RT__SERVER__PORT": str(server.port)}))
+    assert taken.returncode == 2 and "cannot listen" in taken.stderr
+
+
+def test_tail_follows_a_topic_and_comes_back(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    command = [*COMMAND, "tail", "robots", "--url", server.url("")]
+    people = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    programs = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert people.stdout is not None and programs.stdout is not None
+        assert "snapshot of 0 at offset 0" in people.stdout.readline()
+        assert json.loads(programs.stdout.readline())["snapshot"]
+        server.tell({"msg_type": "Albabot", "robot_id": "alba-1", "status": "SERVING"})
+        line = people.stdout.readline()
+        assert "+ alba-1" in line and "status=SERVING" in line
+        server.sql("UPDATE robot SET name = char(27) || '[31mred'")
+        line = people.stdout.readline()
+        assert "name=?[31mred" in line and "\x1b" not in line
+        assert json.loads(programs.stdout.readline())["data"][0]["robot_id"] == "alba-1"
+        server.restart()
+        server.tell({"msg_type": "Albabot", "robot_id": "alba-2"})
+        while "+ alba-2" not in (line := people.stdout.readline()):
+            assert line
+    finally:
+        for process in (people, programs):
+            process.kill()
+            process.wait()
+            process.stdout.close()  # type: ignore[union-attr]
+    unknown = run("tail", "nonsense", cwd=server.folder)
+    assert unknown.returncode == 2 and "video_streams" in unknown.stderr
+
+
+@pytest.mark.timeout(90)
+def test_the_demo_serves_a_restaurant_and_ends_cleanly(tmp_path: Path) -> None:
+    log = (tmp_path / "demo.log").open("w+")
+    arguments = ["demo", "--port", "0", "--devices-port", "0", "--speed", "8", "--folder", str(tmp_path / "data")]
+    demo = subprocess.Popen([*COMMAND, *arguments], stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+
+        def get(url: str) -> Any:
+            with urllib.request.urlopen(url, timeout=5) as response:
+                return json.load(response)
+
+        def wait_for(what: Callable[[], Any]) -> Any:
+            while time.monotonic() < deadline:
+                try:
+                    if found := what():
+                        return found
+                except OSError:
+                    pass
+                time.sleep(0.2)
+            raise AssertionError(Path(log.name).read_text())
+
+        (base,) = wait_for(lambda: re.findall(r"http://localhost:\d+(?=/\n)", Path(log.name).read_text()))
+        first = wait_for(lambda: {r["robot_id"]: (r["x"], r["y"]) for r in get(base + "/api/robots")["data"] if r["x"]})
+        wait_for(lambda: any((r["x"], r["y"]) != first.get(r["robot_id"]) for r in get(base + "/api/robots")["data"]))
+        status = wait_for(lambda: (data := get(base + "/api/status")["data"])["orders"]["open"] and data)
+        assert sum(status["robots"]["by_link"].values()) == 8
+        assert sum(status["tables"]["by_status"].values()) == 20
+        metrics = urllib.request.urlopen(base + "/metrics", timeout=5)
+        with metrics:
+            text = metrics.read().decode()
+        assert 'robodyne_device_connections{port="' in text and "/serial/robot" in text
+        assert not re.search(r'result="(INVALID|CONFLICT|SERVER)', text), text
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(15) == 0
+        assert "Traceback" not in Path(log.name).read_text()
+    finally:
+        demo.kill()
+        demo.wait()
+        log.close()
+
+
+def test_systemd_is_told_ready_watchdog_and_stopping(tmp_path: Path) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(path))
+        notify.settimeout(20)
+        server = subprocess.Popen(
+            [*COMMAND, "serve"],
+            cwd=tmp_path,
+            env=os.environ | OPEN | {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "900000"},
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            assert notify.recv(1000).startswith(b"READY=1")
+            assert [notify.recv(1000) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+            # The writer is stuck behind another program's lock: the watchdog must starve.
+            import sqlite3
+
+            lock = sqlite3.connect(tmp_path / "robodyne.db", isolation_level=None)
+            lock.execute("BEGIN EXCLUSIVE")
+            time.sleep(1.0)
+            notify.setblocking(False)
+            while True:
+                try:
+                    notify.recv(1000)
+                except BlockingIOError:
+                    break
+            time.sleep(1.5)
+            with pytest.raises(BlockingIOError):
+                notify.recv(1000)
+            lock.execute("ROLLBACK")
+            lock.close()
+            notify.settimeout(10)
+            assert notify.recv(1000) == b"WATCHDOG=1"
+            server.terminate()
+            while notify.recv(1000) != b"STOPPING=1":
+                pass
+            assert server.wait(10) == 0
+        finally:
+            server.kill()
+            server.wait()
+
+
+def test_sockets_handed_over_by_systemd_are_served(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as http, socket.create_server(("127.0.0.1", 0)) as devices:
+        # As systemd does: descriptors 3 and 4, and the child's own pid in LISTEN_PID.
+        script = (
+            f"import os, sys; os.dup2({http.fileno()}, 10); os.dup2({devices.fileno()}, 11);"
+            "os.dup2(10, 3); os.dup2(11, 4); os.environ.update(LISTEN_FDS='2', LISTEN_PID=str(os.getpid()));"
+            "os.execv(sys.executable, [sys.executable, '-m', 'robodyne_rt', 'serve'])"
+        )
+        server = subprocess.Popen(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env=os.environ | OPEN,
+            pass_fds=(http.fileno(), devices.fileno()),
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            # Connecting works at once: it waits in the backlog until the server is there.
+            url = f"http://127.0.0.1:{http.getsockname()[1]}/readyz"
+            with urllib.request.urlopen(url, timeout=20) as response:
+                assert response.status == 200
+            with socket.create_connection(devices.getsockname(), timeout=10) as sock:
+                sock.sendall(b'{"msg_type":"Event","type":"CALL","id":"1"}\n')
+                assert json.loads(sock.recv(1000))["status"] == "success"
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+def test_sighup_reloads_the_log_level_and_says_what_needs_a_restart(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[log]\nlevel = "INFO"\n')
+    with Server(tmp_path) as server:
+        assert server.process is not None
+        (tmp_path / "config.toml").write_text('[log]\nlevel = "DEBUG"\n[hub]\nping_interval_s = 5\n')
+        server.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 10
+        while "[hub] need a restart" not in server.log():
+            assert time.monotonic() < deadline, server.log()
+            time.sleep(0.05)
+        (tmp_path / "config.toml").write_text("[log\n")
+        server.process.send_signal(signal.SIGHUP)
+        while "the old settings stay" not in server.log():
+            assert time.monotonic() < deadline, server.log()
+            time.sleep(0.05)
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler on this machine: apt install gcc libc6-dev")
+def test_the_benchmark_measures_every_figure(tmp_path: Path) -> None:
+    result = tmp_path / "bench.json"
+    done = subprocess.run(
+        [str(ROOT / "scripts/bench"), "--quick", "--json", str(result)],
+        capture_output=True,
+        text=True,
+        timeout=140,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for figure in ("fan-out", "latency", "ingest", "memory", "shutdown", "ready", "size"):
+        assert figure in done.stdout
+    assert json.loads(result.read_text())
+
+
+def test_the_install_script_says_what_it_would_do() -> None:
+    done = subprocess.run([str(ROOT / "scripts/install"), "--dry-run"], capture_output=True, text=True, timeout=30, check=True)
+    assert "/etc/systemd/system/robodyne-rt.service" in done.stdout
