@@ -265,9 +265,15 @@ class App:
 
     def _checks(self) -> list[tuple[str, bool, str]]:
         state, detail = self._storage_state()
+        missing = self._writer.stats.missing_triggers
         return [
             ("loop", self._hub.stats.loop_lag_s < 1.0, f"lag {self._hub.stats.loop_lag_s * 1000:.0f} ms"),
             ("writer", state == "ok", detail or f"{self._writer.stats.commits} commits, {self._writer.queued} waiting"),
+            (
+                "change log",
+                not missing,
+                f"triggers are gone, restart: {', '.join(missing)}" if missing else "all triggers are there",
+            ),
             ("listeners", self._listening, "bound" if self._listening else "not bound yet"),
             ("running", not self._hub.draining, "shutting down" if self._hub.draining else "serving"),
         ]

@@ -14,7 +14,6 @@ from robodyne_rt.serve import serve
 from robodyne_rt.settings import ConfigError, Settings, load
 from robodyne_rt.sim import command as sim
 
-EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_STORAGE = 3
 EXIT_INTERRUPTED = 130

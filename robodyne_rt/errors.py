@@ -117,13 +117,6 @@ class Abuse(RobodyneError):
     client_does = "stops"
 
 
-class RateLimited(RobodyneError):
-    """Too many; `details["retry_after"]` says when again, in seconds."""
-
-    code, status, device_code = "RATE_LIMITED", 429, "RATE_LIMITED"
-    client_does = "waits retry_after seconds"
-
-
 # -- who is asking -------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from robodyne_rt.core import times
 from robodyne_rt.core.json_depth import DEPTH_AT_MOST, is_too_deep
 from robodyne_rt.errors import RobodyneError
 from robodyne_rt.model.changes import Entity, Update
@@ -124,8 +123,3 @@ def parse_client(text: bytes) -> ClientMessage:
     if kind not in CLIENT_TYPES:
         raise BadMessage("UNKNOWN_TYPE", f"unknown type {kind[:64]!r}; known: {', '.join(CLIENT_TYPES)}", **details)
     return ClientMessage(kind, message.get("data"), details.get("requestId"))
-
-
-def now_text(epoch_s: float) -> str:
-    """Return a wall time as clients read it."""
-    return times.to_text(epoch_s)

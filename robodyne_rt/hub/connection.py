@@ -6,16 +6,13 @@ The hub writes ready-made frames straight to the transport and never awaits a cl
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Literal
+from collections import Counter
+from typing import Any, Literal, Protocol
 
 from robodyne_rt.core import wire
 from robodyne_rt.core.heartbeat import Heartbeat
 from robodyne_rt.core.ratelimit import TokenBucket
 from robodyne_rt.errors import Abuse, RobodyneError
-
-if TYPE_CHECKING:
-    from robodyne_rt.hub.feed import Feed
-    from robodyne_rt.hub.manager import ConnectionManager
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +22,36 @@ FLOOD_PER_S = 50.0
 FLOOD_BURST = 200.0
 
 HeartbeatKind = Literal["message", "protocol"]
+
+
+class HubStats:
+    """Plain numbers that `/metrics` reads."""
+
+    def __init__(self) -> None:
+        self.bytes_sent = 0
+        self.closes: Counter[tuple[int, str]] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.loop_lag_s = 0.0
+
+
+class Owner(Protocol):
+    """What a connection asks of the hub."""
+
+    stats: HubStats
+
+    def close(self, connection: "Connection", code: int, reason: str) -> None: ...
+
+    def gone(self, connection: "Connection") -> None: ...
+
+    def pause(self, connection: "Connection") -> None: ...
+
+    def resume(self, connection: "Connection") -> None: ...
+
+
+class Watched(Protocol):
+    """What a connection knows of its topic's feed."""
+
+    name: str
 
 
 class Connection:
@@ -58,9 +85,9 @@ class Connection:
 
     def __init__(
         self,
-        manager: "ConnectionManager",
+        manager: Owner,
         transport: asyncio.Transport,
-        feed: "Feed | None",
+        feed: Watched | None,
         *,
         peer: str,
         role: str | None,

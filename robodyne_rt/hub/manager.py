@@ -19,7 +19,7 @@ from robodyne_rt.core import wire
 from robodyne_rt.core.heartbeat import Heartbeat
 from robodyne_rt.core.live import LiveRobots
 from robodyne_rt.errors import HeartbeatLost, Internal, ShuttingDown, TopicFull, UnknownTopic
-from robodyne_rt.hub.connection import Connection, HeartbeatKind
+from robodyne_rt.hub.connection import Connection, HeartbeatKind, HubStats
 from robodyne_rt.hub.feed import Feed, StatusFeed, TopicFeed, window_rows
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import STATUS, TOPICS
@@ -34,16 +34,6 @@ STOOD_STILL_S = 1.0
 
 CLOSE_TIMEOUT_S = 5.0
 """How long a peer may take to answer our close; then the socket is aborted."""
-
-
-class HubStats:
-    """Plain numbers that `/metrics` reads."""
-
-    def __init__(self) -> None:
-        self.bytes_sent = 0
-        self.closes: Counter[tuple[int, str]] = Counter()
-        self.errors: Counter[str] = Counter()
-        self.loop_lag_s = 0.0
 
 
 class ConnectionManager:
@@ -171,15 +161,16 @@ class ConnectionManager:
 
     async def greet(self, connection: Connection, since: str | None, epoch: str | None) -> None:
         """Send the first message of a topic and let the connection take part."""
-        if connection.feed is not None and not connection.closing:
-            await connection.feed.greet(connection, since, epoch)
+        feed = self.feeds.get(connection.topic)
+        if feed is not None and not connection.closing:
+            await feed.greet(connection, since, epoch)
 
     def close(self, connection: Connection, code: int, reason: str, *, notice: bytes = b"") -> None:
         """Take a connection out of the hub, then tell it why; a peer that does not take its close is aborted."""
         if connection.closing:
             return
-        if connection.feed is not None:
-            connection.feed.leave(connection)
+        if (feed := self.feeds.get(connection.topic)) is not None:
+            feed.leave(connection)
         connection.write(notice + wire.close_frame(code, reason))
         self._forget(connection)
         self._closing[connection] = self._clock.now() + CLOSE_TIMEOUT_S
@@ -191,8 +182,8 @@ class ConnectionManager:
     def gone(self, connection: Connection) -> None:
         """Forget a connection whose socket has ended."""
         if not connection.closing:
-            if connection.feed is not None:
-                connection.feed.leave(connection)
+            if (feed := self.feeds.get(connection.topic)) is not None:
+                feed.leave(connection)
             self._forget(connection)
             self.stats.closes[1006, "gone"] += 1
             self.status.touch()
@@ -209,14 +200,14 @@ class ConnectionManager:
     def pause(self, connection: Connection) -> None:
         """Send no updates until `resume`."""
         connection.paused = True
-        if connection.feed is not None:
-            connection.feed.lag(connection)
+        if (feed := self.feeds.get(connection.topic)) is not None:
+            feed.lag(connection)
 
     def resume(self, connection: Connection) -> None:
         """Send updates again, after one catch-up."""
         connection.paused = False
-        if connection.feed is not None:
-            connection.feed.resume(connection)
+        if (feed := self.feeds.get(connection.topic)) is not None:
+            feed.resume(connection)
 
     async def poll(self, topic: str, since: str | None, epoch: str | None) -> tuple[bytes, int, str]:
         """Return (JSON, offset, epoch): what a WebSocket's first message would be.

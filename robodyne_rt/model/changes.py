@@ -11,14 +11,6 @@ Entity = dict[str, Any]
 """One entity as clients see it, JSON-ready."""
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """How far a reader has come: `Position("k3v9x0", 42)`."""
-
-    epoch: str
-    offset: int
-
-
 @dataclass(slots=True)
 class Update:
     """The entities of one topic that changed in (prev, offset], each in its latest state.

@@ -24,6 +24,7 @@ from robodyne_rt.errors import Internal, RobodyneError, StorageBroken, StorageUn
 from robodyne_rt.model.changes import Update
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.ports import Clock, Outcome
+from robodyne_rt.store import schema
 from robodyne_rt.store.apply import REMEMBERED_S, Applier, ids_needed
 from robodyne_rt.store.changes import ChangeLog, GapInLog
 from robodyne_rt.store.database import Database
@@ -75,7 +76,7 @@ class WriterStats:
         self.wal_pages = 0
         self.newest_change_at = ""
         self.published_at = 0.0
-        self.committed_at = 0.0
+        self.missing_triggers: list[str] = []
         self.turned_at = 0.0
         self.trouble = ""
 
@@ -286,7 +287,6 @@ class Writer:
         stats = self.stats
         stats.trouble = ""
         stats.commits += 1
-        stats.committed_at = time.monotonic()
         if len(stats.commit_s) < 10_000:
             stats.commit_s.append(time.perf_counter() - started)
             stats.batch_sizes.append(len(batch))
@@ -351,8 +351,17 @@ class Writer:
                 return True
         if now >= self._next_fallback:
             self._next_fallback = now + self._fallback_interval_s
+            self._look_for_triggers()
             return True
         return False
+
+    def _look_for_triggers(self) -> None:
+        missing = schema.missing_triggers(self._connection)
+        if missing and missing != self.stats.missing_triggers:
+            logger.error(
+                "the change log misses changes: no trigger %s", ", ".join(missing), extra={"action": "trigger_missing"}
+            )
+        self.stats.missing_triggers = missing
 
     def _read_data_version(self) -> int:
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])

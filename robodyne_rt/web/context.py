@@ -1,8 +1,7 @@
 """What handlers reach: the parts, handed over once by `app.py` under one typed key."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -31,7 +30,6 @@ class Context:
     max_device_message_bytes: int
     allowed_hosts: frozenset[str]
     allowed_origins: frozenset[str]
-    public: dict[str, Any] = field(default_factory=dict)
 
 
 CONTEXT = web.AppKey("context", Context)

@@ -77,7 +77,7 @@ async def test_a_value_that_cannot_be_read_becomes_null_with_one_error_event(ser
         server.sql("UPDATE robot SET battery_level = 6 WHERE robot_id = 'odd-1'")
         assert (await receive(robots))["data"][0]["battery_level"] == 6
         with pytest.raises(asyncio.TimeoutError):
-            await receive(events, within_s=0.5)
+            await updates_until(events, lambda message: "joints" in str(message["data"]), within_s=0.7)
 
 
 @pytest.mark.parametrize(
@@ -141,3 +141,18 @@ async def test_orders_carry_their_items_and_follow_them(server: Server) -> None:
         server.sql("DELETE FROM order_ WHERE id = ?", order_id)
         assert (await receive(screen))["removed"] == [order_id]
         assert server.sql("SELECT count(*) FROM order_item") == [(0,)]
+
+
+async def test_a_dropped_trigger_is_told_and_put_back_at_the_next_start(start_server: Callable[..., Server]) -> None:
+    server = start_server(HUB__FALLBACK_INTERVAL_S="0.3")
+    assert server.get("/readyz")[0] == 200
+    server.sql('DROP TRIGGER "zz_robot_update"')
+    deadline = time.monotonic() + 10
+    while server.get("/readyz")[0] == 200:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+    checks = {check["name"]: check for check in json.loads(server.get("/readyz?verbose")[2])["checks"]}
+    assert not checks["change log"]["ok"] and "zz_robot_update" in checks["change log"]["detail"]
+    assert "trigger_missing" in server.log()
+    server.restart()
+    assert server.get("/readyz")[0] == 200
