@@ -3,13 +3,16 @@
 A round measures the server and its limit one right after the other; a figure's ratio is the median of its rounds' ratios.
 """
 
+import contextlib
 import http.client
 import json
 import shutil
+import socket
 import sqlite3
 import statistics
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -247,6 +250,85 @@ def latency(rig: Rig, scale: Scale) -> list[Figure]:
     return list(figures.values())
 
 
+# -- stuck clients ----------------------------------------------------------------------------------------------------
+
+
+def stuck(rig: Rig, scale: Scale) -> list[Figure]:
+    """Latency of 200 screens while one client never reads and one reads a byte a second, against the same without them."""
+    screens = 2 * scale.subscribers[1]
+    figure = Figure("stuck", f"99th percentile of {screens} screens beside two stuck clients", "µs", 1.1)
+    rounds = max(20, round(scale.round_s * 200))
+    server = rig.common_server()
+    with rig.load_client() as client:
+        for number in range(scale.rounds):
+            p99 = {}
+            # Both begin with the same flood of events, whose writing busies the disk for a while; each comes first in turn.
+            for count in (0, 2) if number % 2 else (2, 0):
+                with _stuck_clients(server, count):
+                    p99[count] = _latency_p99(client, server, screens, rounds)
+            figure.add(p99[2], p99[0])
+    figure.remarks.append(
+        "200 events/s; each round begins with 16 MB of events, with and without, which the stuck clients do not take"
+    )
+    return [figure]
+
+
+def _latency_p99(client: Program, server: Server, screens: int, rounds: int) -> float:
+    _subscribe(client, server, screens)
+    answer = client.ask(f"events 200 {rounds} 1 {CLIENT_TIMEOUT_S}")
+    client.ask("drop")
+    p99: float = answer["p99_us"]
+    return p99
+
+
+@contextlib.contextmanager
+def _stuck_clients(server: Server, count: int) -> Iterator[None]:
+    """Subscribers who do not take the 16 MB they are sent: the server has found all of them slow."""
+    with contextlib.ExitStack() as stack:
+        found = _slow_clients(server)
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", server.port))
+            sock.sendall(
+                b"GET /ws/events HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            )
+            sock.recv(1)
+        device = stack.enter_context(socket.create_connection(("127.0.0.1", server.devices_port), timeout=CLIENT_TIMEOUT_S))
+        answers = stack.enter_context(device.makefile("rb"))
+        # The last lines are short: they fill the window of what new screens get first.
+        for size in (*[16_000] * 20, 10):
+            device.sendall(b'{"msg_type":"Event","type":"INFO","description":"%s"}\n' % (b"x" * size) * 50)
+            for _ in range(50):
+                answers.readline()
+        if _slow_clients(server) < found + count:
+            raise BenchError("the stuck clients were not found slow")
+        dripping = threading.Event()
+        thread = threading.Thread(target=_drip, args=(sockets[1:], dripping))
+        thread.start()
+        try:
+            yield
+        finally:
+            dripping.set()
+            thread.join()
+
+
+def _drip(sockets: list[socket.socket], done: threading.Event) -> None:
+    with contextlib.suppress(OSError):
+        while not done.wait(1.0):
+            for sock in sockets:
+                sock.recv(1)
+
+
+def _slow_clients(server: Server) -> float:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=CLIENT_TIMEOUT_S)
+    text = _get(connection, "/metrics", as_json=False).decode()
+    connection.close()
+    line = next(line for line in text.splitlines() if line.startswith('robodyne_ws_slow_clients_total{topic="events"}'))
+    return float(line.split()[-1])
+
+
 # -- ingest -----------------------------------------------------------------------------------------------------------
 
 
@@ -457,6 +539,7 @@ def _store_much(folder: Path, *, tables: int, changes: int) -> None:
 ALL: dict[str, Callable[[Rig, Scale], list[Figure]]] = {
     "fan-out": fan_out,
     "latency": latency,
+    "stuck": stuck,
     "ingest": ingest,
     "memory": memory,
     "shutdown": shutdown,
