@@ -151,7 +151,6 @@ class Event(SQLModel, table=True):
         at_most("description", MAX_TEXT),
         is_time("timestamp"),
         is_time("acknowledged_at"),
-        Index("event_unacknowledged", "id", sqlite_where=Computed("acknowledged_at IS NULL").sqltext),
     )
     id: int | None = given_identity()
     type: str = column(TEXT, nullable=False)

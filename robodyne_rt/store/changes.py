@@ -223,6 +223,9 @@ class ChangeLog:
         def counted(query: str) -> int:
             return int(execute(f"SELECT count(*) FROM ({query} LIMIT {COUNTED_AT_MOST})").fetchone()[0])
 
+        # Of the newest events only, so that no index is needed that every event would have to keep.
+        newest = f"SELECT acknowledged_at FROM event ORDER BY id DESC LIMIT {COUNTED_AT_MOST}"
+        (unacknowledged,) = execute(f"SELECT count(*) FROM ({newest}) WHERE acknowledged_at IS NULL").fetchone()
         is_open = "status IN ('PLACED', 'PREPARING', 'READY', 'SERVING')"
         return {
             "robots": {
@@ -234,7 +237,7 @@ class ChangeLog:
                 "open": counted(f"SELECT 1 FROM order_ WHERE {is_open}"),
                 "oldest_placed_at": execute(f"SELECT min(timestamp) FROM order_ WHERE {is_open}").fetchone()[0],
             },
-            "events": {"unacknowledged": counted("SELECT 1 FROM event WHERE acknowledged_at IS NULL")},
+            "events": {"unacknowledged": unacknowledged},
             "stock": {
                 "low": [
                     {"id": id, "name": name, "count": count, "status": status}

@@ -73,8 +73,6 @@ CREATE TABLE event (
 )
  STRICT;
 
-CREATE INDEX event_unacknowledged ON event (id) WHERE acknowledged_at IS NULL;
-
 CREATE TABLE ingredient (
 	id INTEGER NOT NULL, 
 	name TEXT NOT NULL, 
