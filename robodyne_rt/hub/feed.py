@@ -7,6 +7,7 @@ memory or from the log, and is live again.
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -44,7 +45,7 @@ class FeedStats:
         self.bytes_sent = 0
 
 
-class Feed:
+class Feed(ABC):
     """What all topics share: who watches, and writing to them.
 
     Args:
@@ -184,9 +185,9 @@ class Feed:
         """Catch up a connection that was paused."""
         self._settle(connection, self._clock.now())
 
+    @abstractmethod
     def catch_up(self, connection: Connection) -> bool:
         """Bring a connection to our position; False when that takes longer than this call."""
-        raise NotImplementedError
 
     def mark_sent(self, connection: Connection, offset: int) -> None:
         """Note that a connection was brought to `offset`."""
@@ -200,10 +201,10 @@ class Feed:
         if not connection.closing:
             self.enter(connection, wire.frame(payload), offset)
 
+    @abstractmethod
     async def first_message(self, since: str | None, epoch: str | None) -> tuple[bytes, int]:
         """Return the JSON that answers `?since=&epoch=`, and the offset it leads to; nothing may be awaited between this
         and entering."""
-        raise NotImplementedError
 
 
 class TopicFeed(Feed):

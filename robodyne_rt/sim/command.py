@@ -104,7 +104,7 @@ async def _simulate(options: argparse.Namespace) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_until_signal, tasks.cancel_scope)
         for device in simulation.devices.values():
-            tasks.start_soon(device.run)  # type: ignore[attr-defined]
+            tasks.start_soon(device.run)
         await anyio.sleep(0.5)
         for say in restaurant.open():
             simulation.perform(say)

@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import tty
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -29,7 +30,7 @@ MAX_BYTES = 65536
 Answered = Callable[[Say, Message], None]
 
 
-class Device:
+class Device(ABC):
     """What both kinds share: numbering, keeping, taking answers.
 
     Args:
@@ -83,9 +84,13 @@ class Device:
                 self._kept[id] = (say, now)
                 self.write(orjson.dumps(say.message))
 
+    @abstractmethod
     def write(self, body: bytes) -> None:
         """Put one message on the wire; lost when there is none."""
-        raise NotImplementedError
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Keep the wire, until cancelled."""
 
 
 class Framing(Protocol):
