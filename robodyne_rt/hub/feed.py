@@ -24,7 +24,7 @@ from robodyne_rt.ports import ChangeReader, Clock
 
 logger = logging.getLogger(__name__)
 
-BACKLOG_ENTITIES = 2000
+BACKLOG_ENTITIES = 1000
 SNAPSHOT_KEPT_S = 60.0
 STATUS_INTERVAL_S = 0.25
 SMALL_RECOVERY = 20
