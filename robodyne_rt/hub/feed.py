@@ -104,20 +104,20 @@ class Feed(ABC):
         data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
         outgoing.clear()
         limit = self._limit_bytes
-        slow: list[Connection] | None = None
+        slow: list[Connection] = []
         for connection in self.live:
             transport = connection.transport
             try:
                 transport.write(data)
                 if transport.get_write_buffer_size() > limit:
-                    slow = [connection] if slow is None else [*slow, connection]
+                    slow.append(connection)
             except Exception:
                 # One broken transport must not cost the others their update; its own coroutine sees the end.
                 logger.exception("writing to %s failed", connection.peer, extra={"action": "write_failed"})
                 transport.abort()
         self.stats.delivered += len(self.live)
         self.stats.bytes_sent += len(self.live) * len(data)
-        for connection in slow or ():
+        for connection in slow:
             self.lag(connection)
 
     # -- live or lagging -------------------------------------------------------------------------------------------

@@ -136,6 +136,7 @@ class Writer:
         self._more_news = False
         self._next_fallback = 0.0
         self._next_prune = 0.0
+        self._next_look = 0.0
         self._checkpointed_changes = connection.total_changes
         self._checkpointed_commits = 0
         self._prune_after: tuple[str, str] = ("", "")
@@ -351,7 +352,6 @@ class Writer:
                 return True
         if now >= self._next_fallback:
             self._next_fallback = now + self._fallback_interval_s
-            self._look_for_triggers()
             return True
         return False
 
@@ -426,6 +426,9 @@ class Writer:
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_INTERVAL_S
             self._prune()
+        if now >= self._next_look:  # here and not where news is looked for: that is not asked while devices keep us busy
+            self._next_look = now + self._fallback_interval_s
+            self._look_for_triggers()
 
     def _pages_written(self) -> int:
         """Return about how many pages the WAL holds: Python's sqlite3 has no hook that tells. A commit touches about five
