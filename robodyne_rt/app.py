@@ -14,25 +14,31 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
 from aiohttp import web
+from anyio.abc import TaskGroup
 
 from robodyne_rt import __version__, systemd
 from robodyne_rt.core import times
-from robodyne_rt.errors import StorageBroken
+from robodyne_rt.errors import StorageBroken, StorageUnavailable
 from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.ingest.receiver import Receiver
 from robodyne_rt.ingest.serial import SerialLink
 from robodyne_rt.ingest.tcp import DeviceServer
 from robodyne_rt.model.access import AccessPolicy, Networks
-from robodyne_rt.model.changes import Entity, Update
+from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
 from robodyne_rt.settings import ConfigError, Settings
+from robodyne_rt.store import highwater
 from robodyne_rt.store.apply import MENTIONED_AT_MOST
-from robodyne_rt.store.changes import ChangeLog, Readers
-from robodyne_rt.store.database import Database
+from robodyne_rt.store.changes import Readers
+from robodyne_rt.store.database import Session, open_database, renew_epoch
+from robodyne_rt.store.highwater import HighWater
+from robodyne_rt.store.intake import Intake
+from robodyne_rt.store.spool import Spool
 from robodyne_rt.store.writer import Writer
 from robodyne_rt.web import routes
 from robodyne_rt.web.context import Context
@@ -42,9 +48,18 @@ from robodyne_rt.web.middleware import peer_fault_logger
 logger = logging.getLogger(__name__)
 
 WRITER_SILENT_S = 10.0
-"""The writer turns every 50 ms; silent for longer than this it hangs (a slow disk included)."""
+"""The writer turns every 100 ms; silent for longer than this it hangs (a slow disk included)."""
+
+SPOOL_STOP_S = 2.0
+"""How long a stop waits for what is on its way into the spool."""
 
 WATCHDOG_CHECK_S = 1.0
+
+NOTE_INTERVAL_S = 1.0
+"""How often the newest offsets are noted outside the database, where they moved."""
+
+STORE_WAIT_S = (0.2, 5.0)
+"""First and longest pause between two tries to reach a database that is away at start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +78,7 @@ class App:
         self._clock = Clock()
         self._started_at = time.time()
         self._listening = False
+        self._lost: dict[str, int] = {}
         self._stop = anyio.Event()
         self._stop_reason = "stopped"
 
@@ -79,20 +95,20 @@ class App:
             ConfigError: a port cannot be bound, or a certificate not be read.
         """
         settings = self._settings
-        await anyio.to_thread.run_sync(self._open_store)
+        if not await self._open_store():
+            return  # stopped while the database was away
         self._hub = ConnectionManager(
             settings=settings.hub,
             reader=self._readers,
-            store=self._writer,
-            positions=self._writer.positions,
-            robots=self._robots,
+            store=self._intake,
+            snapshots=self._writer.snapshots,
             windows=self._windows,
             offline_after_s=settings.devices.offline_after_s,
             robots_limit=MENTIONED_AT_MOST,
             clock=self._clock,
             health=self._health,
         )
-        self._receiver = Receiver(store=self._writer, live=self._hub, clock=self._clock)
+        self._receiver = Receiver(store=self._intake, live=self._hub, clock=self._clock)
         self._devices = DeviceServer(
             receiver=self._receiver,
             trusted_networks=Networks(settings.devices.trusted_networks),
@@ -104,12 +120,15 @@ class App:
             for port in settings.serial
         ]
         runner = self._web_runner()
-        self._writer.start(asyncio.get_running_loop())
+        self._intake.start(asyncio.get_running_loop(), self._writer, self._hub)
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._run_writer)
+                self._start_threads(tasks)
                 try:
                     await tasks.start(self._hub.run)
+                    tasks.start_soon(self._note_head)
+                    if self._lost:
+                        self._tell_lost(self._lost)
                     ports = await self._listen(runner)
                     for link in self._serial:
                         tasks.start_soon(link.run)
@@ -122,47 +141,156 @@ class App:
                         with anyio.CancelScope(shield=True):
                             await self._shut_down(runner)
                     finally:
-                        self._writer.stop()  # its thread is waited for, whatever went wrong before
+                        with anyio.CancelScope(shield=True):
+                            await self._stop_threads()
                         tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise first_error(group) from group
         finally:
             self._readers.close()
 
-    def _open_store(self) -> None:
+    async def _open_store(self) -> bool:
+        """Open the database, waiting for one that is away; False when asked to stop meanwhile."""
         settings = self._settings
-        database = Database(settings.database.url)
-        connection = database.open_writer()
+        self._windows = {
+            "events_window": settings.topics.events_window,
+            "systemlogs_window": settings.topics.systemlogs_window,
+            "orders_finished_minutes": settings.topics.orders_finished_minutes,
+        }
+        self._database = open_database(settings.database)
+        pause_s = STORE_WAIT_S[0]
+        while True:
+            try:
+                await anyio.to_thread.run_sync(self._build_store)
+                return True
+            except StorageUnavailable as error:
+                logger.error("waiting for the database: %s", error, extra={"action": "store_awaited"})
+                systemd.notify(f"EXTEND_TIMEOUT_USEC=30000000\nSTATUS=waiting for the database: {error}")
+            with anyio.move_on_after(pause_s):
+                await self._stop.wait()
+                return False
+            pause_s = min(STORE_WAIT_S[1], 2 * pause_s)
+
+    def _build_store(self) -> None:
+        settings, database = self._settings, self._database
+        session = database.open_writer()
         try:
-            epoch = database.prepare(connection)
-            self._windows = {
-                "events_window": settings.topics.events_window,
-                "systemlogs_window": settings.topics.systemlogs_window,
-                "orders_finished_minutes": settings.topics.orders_finished_minutes,
-            }
+            epoch = database.prepare(session)
+            spool_path = Path(settings.database.spool_path).absolute()
+            self._note_path = highwater.note_path(spool_path)
+            epoch = self._check_history(session, epoch)
+            spool = self._open_spool(spool_path)
+            self._intake = Intake(
+                spool=spool,
+                batch_max=settings.database.batch_max,
+                push_deadline_s=settings.database.push_deadline_ms / 1000,
+                windows=self._windows,
+                clock=self._clock,
+            )
             self._writer = Writer(
                 database,
-                connection,
+                session,
+                epoch=epoch,
+                spool=spool,
                 windows=self._windows,
                 batch_max=settings.database.batch_max,
                 changes_retained=settings.database.changes_retained,
                 fallback_interval_s=settings.hub.fallback_interval_s,
                 notify=settings.database.notify,
+                attempts=settings.queue.max_attempts,
+                retention_days=settings.queue.retention_days,
                 clock=self._clock,
-                on_updates=self._publish,
+                report=self._intake.on_report,
             )
-            self._robots = list(ChangeLog(connection, windows=self._windows).snapshot("robots").entities.values())
-        except sqlite3.Error as error:
-            raise StorageBroken(f"{database.path}: {error}") from error
+        except database.errors as error:
+            session.close()
+            raise StorageBroken(f"{database.name}: {error}") from error
+        except BaseException:
+            session.close()
+            raise
+        self._spool = spool
+        self._doorbell = database.doorbell(self._writer.ring)
         self._readers = Readers(database, epoch=epoch, windows=self._windows)
 
-    def _publish(self, updates: list[Update]) -> None:
-        self._hub.publish(updates)
+    def _open_spool(self, path: Path) -> Spool | None:
+        if not self._settings.database.spool_max_bytes:
+            return None
+        try:
+            return Spool(path, max_bytes=self._settings.database.spool_max_bytes)
+        except (sqlite3.Error, OSError) as error:
+            # It may hold messages that were acknowledged: going on without it could lose them.
+            raise StorageBroken(f"[database] spool_path {path}: cannot be opened: {error}") from error
+
+    # -- history -----------------------------------------------------------------------------------------------------
+
+    def _check_history(self, session: Session, epoch: str) -> str:
+        """Return the epoch; a new one where the database is older than the note beside it."""
+        heads = dict(session.execute('SELECT topic, "offset" FROM topic_head').fetchall())
+        note = highwater.read(self._note_path)
+        self._lost = note.lost(self._database.name, epoch, heads) if note else {}
+        if self._lost:
+            epoch = renew_epoch(session, epoch)
+            logger.error(
+                "%s lacks changes that were confirmed (%s): new epoch %s",
+                self._database.name,
+                ", ".join(f"{topic} {count}" for topic, count in self._lost.items()),
+                epoch,
+                extra={"action": "data_regressed"},
+            )
+        return epoch
+
+    def _tell_lost(self, lost: dict[str, int]) -> None:
+        self._writer.stats.regressions += 1
+        self._intake.tell("the database came back older than it was: changes that were confirmed are lost", lost)
+
+    async def _note_head(self) -> None:
+        """Note outside the database how far its log has come."""
+        noted: HighWater | None = None
+        while True:
+            heads = dict(self._writer.positions)
+            note = HighWater(self._database.name, self._readers.epoch, heads, time.time())
+            if noted is None or (noted.heads, noted.epoch) != (heads, note.epoch):
+                try:
+                    await anyio.to_thread.run_sync(highwater.write, self._note_path, note)
+                    noted = note
+                except OSError as error:
+                    logger.warning("%s cannot be written: %s", self._note_path, error, extra={"action": "note_failed"})
+            await anyio.sleep(NOTE_INTERVAL_S)
+
+    # -- threads -----------------------------------------------------------------------------------------------------
+
+    def _start_threads(self, tasks: TaskGroup) -> None:
+        self._writer_ended = anyio.Event()
+        tasks.start_soon(self._run_writer)
+        if self._spool is not None:
+            tasks.start_soon(_run_in_thread, self._spool.run)
+        if self._doorbell is not None:
+            tasks.start_soon(_run_in_thread, self._doorbell.run)
+
+    async def _run_writer(self) -> None:
+        try:
+            await _run_in_thread(self._writer.run)
+        finally:
+            self._writer_ended.set()
+
+    async def _stop_threads(self) -> None:
+        """End the threads in order, whatever went wrong before: what the writer cannot take goes to the spool."""
+        self._intake.stop()
+        self._writer.stop()
+        await self._writer_ended.wait()
+        await anyio.sleep(0)  # its last report
+        if self._doorbell is not None:
+            self._doorbell.stop()
+        if self._spool is not None:
+            with anyio.move_on_after(SPOOL_STOP_S):
+                while self._intake.queued:
+                    await anyio.sleep(0.01)
+            self._spool.stop()
 
     def _web_runner(self) -> web.AppRunner:
         settings = self._settings
         server = settings.server
-        metrics = Metrics(hub=self._hub, receiver=self._receiver.stats, writer=self._writer)
+        metrics = Metrics(hub=self._hub, receiver=self._receiver.stats, writer=self._writer.stats, intake=self._intake)
         context = Context(
             hub=self._hub,
             receiver=self._receiver,
@@ -212,23 +340,16 @@ class App:
         self._listening = True
         return Ports(http=http, devices=devices)
 
-    async def _run_writer(self) -> None:
-        await anyio.to_thread.run_sync(self._writer.run, limiter=anyio.CapacityLimiter(1))
-
     async def _feed_watchdog(self) -> None:
         """Tell systemd that loop and writer work, only while they do."""
         interval_s = systemd.watchdog_interval_s()
         while interval_s is not None:
-            with anyio.move_on_after(interval_s):
-                await self._probe_writer()
+            if not self._is_writer_stuck():
                 systemd.notify("WATCHDOG=1")
             await anyio.sleep(min(WATCHDOG_CHECK_S, interval_s / 3))
 
-    async def _probe_writer(self) -> None:
-        """Wait until the writer has committed an empty transaction."""
-        probed = anyio.Event()
-        self._writer.submit(lambda applier: None, lambda result, error: probed.set())
-        await probed.wait()
+    def _is_writer_stuck(self) -> bool:
+        return time.monotonic() - self._writer.stats.turned_at > WRITER_SILENT_S
 
     async def _shut_down(self, runner: web.AppRunner) -> None:
         """Stop in reverse within `shutdown_grace_s`."""
@@ -247,16 +368,22 @@ class App:
     # -- health ----------------------------------------------------------------------------------------------------
 
     def _storage_state(self) -> tuple[str, str]:
-        stats = self._writer.stats
-        if stats.trouble:
-            return "failing", stats.trouble
-        if stats.turned_at and time.monotonic() - stats.turned_at > WRITER_SILENT_S:
+        stats, intake = self._writer.stats, self._intake
+        details = [stats.trouble, self._spool.trouble if self._spool else "", self._doorbell.trouble if self._doorbell else ""]
+        if self._is_writer_stuck():
             return "stalled", f"the writer has not turned for {time.monotonic() - stats.turned_at:.0f} s"
-        return "ok", ""
+        state = intake.state
+        if state in ("spooling", "draining"):
+            details.append(f"{intake.spool_backlog} messages in {self._settings.database.spool_path}")
+        if state == "late":
+            details.append("a commit takes over a second")
+        return state, "; ".join(detail for detail in details if detail)
 
     def _health(self) -> Entity:
         state, detail = self._storage_state()
-        storage: Entity = {"kind": "sqlite", "state": state}
+        storage: Entity = {"kind": self._database.kind, "state": state}
+        if backlog := self._intake.spool_backlog:
+            storage["spooled"] = backlog
         if detail:
             storage["detail"] = detail
         started_at = times.to_text(self._started_at)
@@ -268,7 +395,11 @@ class App:
         missing = self._writer.stats.missing_triggers
         return [
             ("loop", self._hub.stats.loop_lag_s < 1.0, f"lag {self._hub.stats.loop_lag_s * 1000:.0f} ms"),
-            ("writer", state == "ok", detail or f"{self._writer.stats.commits} commits, {self._writer.queued} waiting"),
+            (
+                "writer",
+                state in ("ok", "draining") and not self._writer.stats.trouble,
+                f"{state}: {detail}" if detail else f"{self._writer.stats.commits} commits, {self._intake.queued} waiting",
+            ),
             (
                 "change log",
                 not missing,
@@ -277,6 +408,11 @@ class App:
             ("listeners", self._listening, "bound" if self._listening else "not bound yet"),
             ("running", not self._hub.draining, "shutting down" if self._hub.draining else "serving"),
         ]
+
+
+async def _run_in_thread(function: Callable[[], None]) -> None:
+    """Run what lasts as long as the server in a thread of its own."""
+    await anyio.to_thread.run_sync(function, limiter=anyio.CapacityLimiter(1))
 
 
 def log_start(settings: Settings) -> None:
@@ -289,7 +425,8 @@ def log_start(settings: Settings) -> None:
         platform.platform(),
         extra={"action": "server_starting"},
     )
-    logger.info("settings: %s", settings.model_dump_json(exclude={"redis": {"url"}}), extra={"action": "settings"})
+    shown = settings.model_dump_json(exclude={"redis": {"url"}, "database": {"url"}})
+    logger.info("settings: %s", shown, extra={"action": "settings"})
 
 
 def _tls(cert: str, key: str) -> ssl.SSLContext | None:

@@ -179,6 +179,15 @@ class StorageUnavailable(RobodyneError):
     client_does = "keeps the message and sends it again"
 
 
+class DeadLettered(RobodyneError):
+    """Taken, but its own fault keeps it from being stored: it is parked, and `details["dead_letter"]` names it."""
+
+    def __init__(self, text: str = "the message cannot be stored; it is kept as a dead letter", **details: Any) -> None:
+        super().__init__(text, **details)
+
+    client_does = "tells its technician"
+
+
 class Internal(RobodyneError):
     """Anything unforeseen; the cause stands in our log and nowhere else."""
 

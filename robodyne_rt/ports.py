@@ -5,7 +5,7 @@ Each says what happens to order, what may be lost, and what happens when it is f
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from robodyne_rt.core import times
 from robodyne_rt.core.device_messages import DeviceMessage
@@ -41,6 +41,37 @@ class Outcome(Protocol):
     """Called on the loop, once, when a write is durable (its result) or refused (an exception)."""
 
     def __call__(self, result: Any, error: BaseException | None) -> None: ...
+
+
+class Foretold(NamedTuple):
+    """An entity as it will be once a write is stored, and of it the fields that the write changes."""
+
+    entity: Entity
+    fields: Entity
+
+
+class Screens(Protocol):
+    """Where the store's news go: the hub. Every call returns at once."""
+
+    def publish(self, updates: list[Update]) -> None:
+        """Take what the change log brought, in order."""
+        ...
+
+    def begin_history(self, epoch: str, snapshots: list[Update]) -> None:
+        """Start over: history was lost, everybody gets the whole state under a new epoch."""
+        ...
+
+    def current(self, topic: str) -> dict[int, Entity]:
+        """Return the stored entities of a topic's window, from memory; as many as are known."""
+        ...
+
+    def foretell(self, topic: str, changes: dict[int, Foretold]) -> None:
+        """Push what is not stored yet, and lay it over whatever is sent until `settle`."""
+        ...
+
+    def settle(self, topic: str, *, stored: list[int], failed: list[int]) -> None:
+        """Lay nothing more over these entities; whoever saw what failed gets what is stored instead, or its removal."""
+        ...
 
 
 class MessageStore(Protocol):

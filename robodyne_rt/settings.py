@@ -19,6 +19,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 ENVIRONMENT_PREFIX = "ROBODYNE_RT__"
 
+DATABASE_URLS = ("sqlite:///", "postgresql+psycopg://", "postgresql://", "postgres://")
+
 
 class ConfigError(Exception):
     """The configuration cannot be used; the text is for the person at the console and names file, line and key."""
@@ -75,6 +77,7 @@ class Database(Section):
     batch_max: AtLeastOne = 500
     changes_retained: AtLeastOne = 10000
     notify: bool = True
+    doorbell: bool = True
     spool_path: str = "spool.db"
     spool_max_bytes: Count = 1073741824
     push_deadline_ms: Count = 50
@@ -169,8 +172,9 @@ class Settings(Section):
             )
         if bool(self.server.tls_cert) != bool(self.server.tls_key):
             found.append("[server] tls_cert and tls_key belong together: one of them is empty")
-        if not self.database.url.startswith("sqlite:///"):
-            found.append(f'[database] url = "{self.database.url}": this version stores in "sqlite:///FILE" only')
+        if not self.database.url.startswith(DATABASE_URLS):
+            kind = self.database.url.partition("://")[0]
+            found.append(f'[database] url = "{kind}:...": expected sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME')
         return found
 
 

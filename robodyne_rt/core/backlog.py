@@ -40,6 +40,11 @@ class Backlog:
         while len(latest) > self._limit:
             self.floor = latest.popitem(last=False)[1][0]
 
+    def correct(self, key: int, entity: Entity | None) -> None:
+        """Note that whoever is at our offset may have seen an entity otherwise than it is: it goes into their next catch-up."""
+        self._latest[key] = (self.offset + 1, entity)
+        self._latest.move_to_end(key)
+
     def since(self, offset: int) -> Update | None:
         """Return what changed in (offset, self.offset], or None when that is no longer remembered."""
         if not self.floor <= offset <= self.offset:

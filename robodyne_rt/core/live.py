@@ -50,6 +50,12 @@ class LiveRobots:
         if robot.telemetry and (entity["last_seen"] or "") >= robot.telemetry_at:
             robot.telemetry = {}
 
+    def foretold(self, entity: Entity) -> None:
+        """Take a robot's state that is not stored yet: one that spoke again can fall silent again."""
+        robot = self._robots.get(entity["robot_id"])
+        if robot is not None:
+            robot.silent = entity["link"] != "ONLINE"
+
     def removed(self, key: int) -> None:
         """Forget a robot whose row was deleted."""
         for name, robot in list(self._robots.items()):

@@ -6,6 +6,7 @@ memory or from the log, and is live again.
 """
 
 import asyncio
+import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,16 +17,21 @@ import anyio
 from robodyne_rt.core import wire
 from robodyne_rt.core.backlog import Backlog
 from robodyne_rt.core.live import LiveRobots
-from robodyne_rt.errors import TooSlow
+from robodyne_rt.errors import StorageUnavailable, TooSlow
 from robodyne_rt.hub.connection import Connection
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import STATUS, TOPICS
-from robodyne_rt.ports import ChangeReader, Clock
+from robodyne_rt.ports import ChangeReader, Clock, Foretold
 
 logger = logging.getLogger(__name__)
 
 BACKLOG_ENTITIES = 1000
 SNAPSHOT_KEPT_S = 60.0
+"""A snapshot in memory is read anew after so long: what ages out of its window is seen only there."""
+
+BROUGHT_FORWARD_EVERY = 400
+"""Changes after which the snapshot in memory is brought forward, so that the backlog always reaches back to it."""
+
 STATUS_INTERVAL_S = 0.25
 SMALL_RECOVERY = 20
 """A recovery of at most this many entities is never weighed against a snapshot."""
@@ -77,6 +83,11 @@ class Feed(ABC):
         """The offset of the newest message that live connections got."""
         return self.offset
 
+    @property
+    def volatile_version(self) -> int:
+        """Grows with everything that is shown before it is stored."""
+        return 0
+
     def watchers(self) -> list[Connection]:
         """Return all that watch."""
         return [*self.live, *self.lagging]
@@ -127,6 +138,7 @@ class Feed(ABC):
         self.flush()
         connection.write(frame)
         connection.offset = offset
+        connection.seen_version = self.volatile_version
         now = self._clock.now()
         connection.next_update_at = now + connection.interval_s
         self.lagging[connection] = None
@@ -145,6 +157,7 @@ class Feed(ABC):
             self.flush()
         if self.live.pop(connection, 0) is None:
             connection.offset = self.told_offset
+            connection.seen_version = self.volatile_version
             self.lagging[connection] = None
 
     def settle(self, now: float) -> None:
@@ -211,7 +224,7 @@ class TopicFeed(Feed):
     """A topic with a table.
 
     Args:
-        offset: where the change log stands at start.
+        snapshot: what the window shows at start.
         window_rows: newest rows that a snapshot shows; None for all.
         live_robots: telemetry to lay over entities, for the topic of robots.
         spawn: starts a coroutine in the hub's task group.
@@ -222,7 +235,7 @@ class TopicFeed(Feed):
         name: str,
         *,
         reader: ChangeReader,
-        offset: int,
+        snapshot: Update,
         window_rows: int | None,
         live_robots: LiveRobots | None,
         spawn: Callable[..., None],
@@ -233,12 +246,14 @@ class TopicFeed(Feed):
         self._window_rows = window_rows
         self._live_robots = live_robots
         self._spawn = spawn
-        self.offset = offset
-        self._sent_offset = offset
-        self._backlog = Backlog(name, offset=offset, limit=BACKLOG_ENTITIES)
+        self.offset = self._sent_offset = snapshot.offset
+        self._backlog = Backlog(name, offset=snapshot.offset, limit=BACKLOG_ENTITIES)
         self._volatile: dict[int, Entity] = {}
-        self._snapshot: Update | None = None
-        self._snapshot_at = 0.0
+        # What storage has not confirmed, by entity: laid over everything that is sent.
+        self._foretold: dict[int, Foretold] = {}
+        self._foretold_version = 0
+        self._snapshot: Update | None = snapshot
+        self._snapshot_at = self._clock.now()
         self._snapshot_lock = anyio.Lock()
         # What was encoded for this position and telemetry already: (kind, from offset) -> JSON
         self._encoded: dict[tuple[str, int], bytes] = {}
@@ -247,6 +262,10 @@ class TopicFeed(Feed):
     @property
     def told_offset(self) -> int:
         return self._sent_offset
+
+    @property
+    def volatile_version(self) -> int:
+        return self._foretold_version + (self._live_robots.version if self._live_robots else 0)
 
     # -- the stream ------------------------------------------------------------------------------------------------
 
@@ -259,6 +278,8 @@ class TopicFeed(Feed):
             return
         self._backlog.add(update)
         self.offset = update.offset
+        if self._snapshot is not None and update.offset - self._snapshot.offset >= BROUGHT_FORWARD_EVERY:
+            self._snapshot = self._brought_forward(self._snapshot)
         if not update.entities and not update.removed:
             return  # nothing to tell; the next update's `prev` covers these lines
         for key in (*update.entities, *update.removed):
@@ -269,13 +290,18 @@ class TopicFeed(Feed):
             self.send_to_live(wire.frame(self._encode(told)))
         self._sent_offset = update.offset
 
+    def begin_history(self, epoch: str, snapshot: Update) -> None:
+        """Take the whole state under a new epoch: history was lost."""
+        self.epoch = epoch
+        self.publish(snapshot)
+
     def _start_over(self, snapshot: Update) -> None:
         """The log has a hole: everybody gets the whole state."""
         self._backlog = Backlog(self.name, offset=snapshot.offset, limit=BACKLOG_ENTITIES)
         self._snapshot, self._snapshot_at = snapshot, self._clock.now()
         self._volatile.clear()
         self.offset = self._sent_offset = snapshot.offset
-        self.send_to_live(wire.frame(self._encode(snapshot)))
+        self.send_to_live(wire.frame(self._encode(snapshot, whole=True)))
         for connection in self.lagging:
             connection.offset = -1
 
@@ -290,8 +316,47 @@ class TopicFeed(Feed):
         """Push live telemetry; what comes in one turn of the loop leaves as one message, the newest of each entity."""
         self.stats.volatile += 1
         if self.live:
-            self._volatile[entity["id"]] = entity
+            self._volatile[entity["id"]] = self._as_seen(entity)
             self.plan_flush()
+
+    def foretell(self, changes: dict[int, Foretold]) -> None:
+        """Push what storage has not confirmed, and lay it over everything that is sent until `settled`."""
+        self._foretold |= changes
+        if self._window_rows is not None:  # a storm of events while the database is away: the newest are what is shown
+            while len(self._foretold) > self._window_rows:
+                del self._foretold[next(iter(self._foretold))]
+        self._foretold_version += 1
+        self._encoded.clear()
+        for change in changes.values():
+            if self._live_robots is not None:
+                self._live_robots.foretold(change.entity)
+            self.push_volatile(change.entity)
+
+    def settled(self, stored: list[int], failed: list[int]) -> None:
+        """Lay nothing more over these; whoever saw what failed gets what is stored instead, or its removal."""
+        for key in (*stored, *failed):
+            self._foretold.pop(key, None)
+        self._foretold_version += 1
+        self._encoded.clear()
+        if not failed:
+            return
+        known = self.current()
+        correction = Update(self.name, self._sent_offset, self._sent_offset)
+        for key in failed:
+            self._volatile.pop(key, None)
+            entity = known.get(key)
+            self._backlog.correct(key, entity)
+            if entity is None:
+                correction.removed.append(key)
+            else:
+                correction.entities[key] = entity
+        self.send_to_live(wire.frame(self._encode(correction)))
+
+    def current(self) -> dict[int, Entity]:
+        """Return the stored entities of the window, from memory; empty where memory does not reach back."""
+        if self._snapshot is not None:
+            self._snapshot = self._brought_forward(self._snapshot)
+        return self._snapshot.entities if self._snapshot is not None else {}
 
     def flush(self) -> None:
         if self._volatile:
@@ -299,15 +364,30 @@ class TopicFeed(Feed):
             self._volatile = {}
         super().flush()
 
-    def _encode(self, update: Update, *, recovered: bool = False) -> bytes:
-        entities = list(update.entities.values())
-        if self._live_robots is not None:
-            entities = [self._live_robots.overlay(entity) for entity in entities]
+    def _as_seen(self, entity: Entity) -> Entity:
+        """Return an entity with what is newer than the stored state laid over it."""
+        if self._foretold and (foretold := self._foretold.get(entity["id"])) is not None:
+            entity = entity | foretold.fields
+        return entity if self._live_robots is None else self._live_robots.overlay(entity)
+
+    def _encode(self, update: Update, *, recovered: bool = False, whole: bool = False) -> bytes:
+        """Return the JSON of an update; with `whole` what is not stored yet is in it as well."""
+        if self._foretold or self._live_robots is not None:
+            found = {key: self._as_seen(entity) for key, entity in update.entities.items()}
+            if whole:
+                for key, foretold in self._foretold.items():
+                    if key not in found and key not in update.removed:
+                        found[key] = foretold.entity
+                if update.snapshot and self._window_rows is not None:
+                    found = dict(sorted(found.items())[-self._window_rows :])
+            entities = list(found.values())
+        else:
+            entities = list(update.entities.values())
         return wire.update(update, entities=entities, epoch=self.epoch, recovered=recovered)
 
     def _shared(self, kind: str, offset: int, encode: Callable[[], bytes]) -> bytes:
         """Return what `encode` gives, encoded once for everyone at the same place."""
-        version = self._live_robots.version if self._live_robots else 0
+        version = self.volatile_version
         if version != self._encoded_version:
             self._encoded.clear()
             self._encoded_version = version
@@ -319,13 +399,8 @@ class TopicFeed(Feed):
     # -- catching up -----------------------------------------------------------------------------------------------
 
     def catch_up(self, connection: Connection) -> bool:
-        version = self._live_robots.version if self._live_robots else 0
-        if connection.offset == self.offset:
-            if self._live_robots is not None and connection.interval_s and connection.seen_version != version:
-                if entities := self._live_robots.current():
-                    connection.send(self._shared("volatile", 0, lambda: wire.volatile(self.name, entities)))
-                    self.mark_sent(connection, self.offset)
-                connection.seen_version = version
+        version = self.volatile_version
+        if connection.offset == self.offset and connection.seen_version == version:
             return True
         update = self._backlog.since(connection.offset)
         if update is None:
@@ -334,14 +409,26 @@ class TopicFeed(Feed):
             return False
         connection.seen_version = version
         if update.entities or update.removed:
-            connection.send(self._shared("update", connection.offset, lambda: self._encode(update)))
+            connection.send(self._shared("update", connection.offset, lambda: self._encode(update, whole=True)))
             self.mark_sent(connection, update.offset)
+        elif entities := self._not_stored(telemetry=connection.interval_s > 0):
+            connection.send(self._shared(f"volatile {len(entities)}", 0, lambda: wire.volatile(self.name, entities)))
+            self.mark_sent(connection, self.offset)
         return True
+
+    def _not_stored(self, *, telemetry: bool) -> list[Entity]:
+        """Return what is shown and not stored; telemetry only for who gets no live one."""
+        found = {key: self._as_seen(foretold.entity) for key, foretold in self._foretold.items()}
+        if telemetry and self._live_robots is not None:
+            found |= {entity["id"]: self._as_seen(entity) for entity in self._live_robots.current()}
+        return list(found.values())
 
     async def _catch_up_from_log(self, connection: Connection) -> None:
         """Bring a connection forward that is further behind than memory reaches."""
         try:
             payload, offset = await self.first_message(str(connection.offset), self.epoch)
+        except StorageUnavailable:
+            return  # asked again at the next tick
         finally:
             connection.catching_up = False
         if connection in self.lagging:
@@ -351,10 +438,12 @@ class TopicFeed(Feed):
     async def first_message(self, since: str | None, epoch: str | None) -> tuple[bytes, int]:
         start = _offset(since) if epoch == self.epoch else None
         if start is not None and (update := await self._recover(start)) is not None:
-            return self._shared("recovered", start, lambda: self._encode(update, recovered=True)), update.offset
+            # Read from the log it may be ahead of us, and further than what another one got a moment ago.
+            kind = f"recovered {update.offset}"
+            return self._shared(kind, start, lambda: self._encode(update, recovered=True, whole=True)), update.offset
         snapshot = await self._current_snapshot()
         self.stats.snapshots += 1
-        return self._shared("snapshot", 0, lambda: self._encode(snapshot)), snapshot.offset
+        return self._shared("snapshot", snapshot.offset, lambda: self._encode(snapshot, whole=True)), snapshot.offset
 
     async def _recover(self, start: int) -> Update | None:
         """Return what changed after `start`, or None where a snapshot is due."""
@@ -362,7 +451,10 @@ class TopicFeed(Feed):
             return None
         update = self._backlog.since(start)
         if update is None:
-            stored = await self._reader.since(self.name, start)
+            try:
+                stored = await self._reader.since(self.name, start)
+            except StorageUnavailable:
+                return None
             if stored is None or (update := self._brought_forward(stored)) is None:
                 return None
         elif len(update.entities) + len(update.removed) > SMALL_RECOVERY:
@@ -375,16 +467,32 @@ class TopicFeed(Feed):
     async def _current_snapshot(self) -> Update:
         """Return the whole state at our position: read once, brought forward from memory for everyone who comes later."""
         while True:
+            self.current()
             if self._snapshot is not None and self._clock.now() - self._snapshot_at < SNAPSHOT_KEPT_S:
-                current = self._brought_forward(self._snapshot)
-                if current is not None:
-                    self._snapshot = current
-                    return current
+                return self._snapshot
             stale = self._snapshot
             async with self._snapshot_lock:
-                if self._snapshot is stale:  # nobody else has read a newer one meanwhile
-                    self._snapshot = await self._reader.snapshot(self.name)
-                    self._snapshot_at = self._clock.now()
+                if self._snapshot is stale or self._snapshot is None:  # nobody else has read a newer one meanwhile
+                    await self._read_snapshot()
+
+    async def _read_snapshot(self) -> None:
+        try:
+            self._snapshot = await self._reader.snapshot(self.name)
+        except StorageUnavailable:
+            # Screens that come now see what is known, however old.
+            self.current()
+            if self._snapshot is None:
+                raise
+        self._snapshot_at = self._clock.now()
+
+    def refresh(self, now: float) -> None:
+        """Keep a snapshot in memory that is not too old, for when the database is away."""
+        if now - self._snapshot_at >= SNAPSHOT_KEPT_S and not self._snapshot_lock.locked():
+            self._spawn(self._refresh)
+
+    async def _refresh(self) -> None:
+        with contextlib.suppress(StorageUnavailable):
+            await self._current_snapshot()
 
     def _brought_forward(self, update: Update) -> Update | None:
         """Lay the backlog after `update.offset` over it; None when it does not reach back that far."""

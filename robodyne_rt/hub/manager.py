@@ -4,6 +4,7 @@ Used by the web shells (`connect`, `greet`, `gone`), fed by the writer (`publish
 """
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import logging
@@ -18,12 +19,12 @@ from anyio.abc import TaskGroup
 from robodyne_rt.core import wire
 from robodyne_rt.core.heartbeat import Heartbeat
 from robodyne_rt.core.live import LiveRobots
-from robodyne_rt.errors import HeartbeatLost, Internal, ShuttingDown, TopicFull, UnknownTopic
+from robodyne_rt.errors import HeartbeatLost, Internal, ShuttingDown, StorageUnavailable, TopicFull, UnknownTopic
 from robodyne_rt.hub.connection import Connection, HeartbeatKind, HubStats
 from robodyne_rt.hub.feed import Feed, StatusFeed, TopicFeed, window_rows
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import STATUS, TOPICS
-from robodyne_rt.ports import ChangeReader, Clock, MessageStore
+from robodyne_rt.ports import ChangeReader, Clock, Foretold, MessageStore
 from robodyne_rt.settings import Hub as HubSettings
 
 logger = logging.getLogger(__name__)
@@ -42,8 +43,7 @@ class ConnectionManager:
     Args:
         reader: for snapshots and for catch-ups that memory does not reach.
         store: takes telemetry and vanished robots for storing.
-        positions: where the change log of each topic stands.
-        robots: every robot that is stored, at start.
+        snapshots: what each topic's window shows at start.
         windows: numbers of the snapshot windows by setting name.
         offline_after_s: silence after which a robot counts as vanished.
         health: facts about server and storage for the topic `status`.
@@ -55,8 +55,7 @@ class ConnectionManager:
         settings: HubSettings,
         reader: ChangeReader,
         store: MessageStore,
-        positions: Mapping[str, int],
-        robots: list[Entity],
+        snapshots: Mapping[str, Update],
         windows: Mapping[str, int],
         offline_after_s: float,
         robots_limit: int,
@@ -71,6 +70,7 @@ class ConnectionManager:
         self._store = store
         self._clock = clock
         self._health = health
+        self._last_overview: Entity = {}
         self._tasks: TaskGroup | None = None
         self._sequence = itertools.count()
         self._open: set[Connection] = set()
@@ -84,7 +84,7 @@ class ConnectionManager:
             "limit_bytes": settings.send_buffer_limit_bytes,
             "slow_timeout_s": settings.slow_client_timeout_s,
         }
-        for entity in robots:
+        for entity in snapshots["robots"].entities.values():
             self.live_robots.stored(entity, clock.now())
         self.status = StatusFeed(epoch=secrets.token_hex(6), current=self._overview, spawn=self._spawn, **options)
         self.feeds: dict[str, Feed] = {STATUS: self.status}
@@ -93,7 +93,7 @@ class ConnectionManager:
             self._topic_feeds[name] = TopicFeed(
                 name,
                 reader=reader,
-                offset=positions[name],
+                snapshot=snapshots[name],
                 window_rows=window_rows(name, windows),
                 live_robots=self.live_robots if name == "robots" else None,
                 spawn=self._spawn,
@@ -236,6 +236,25 @@ class ConnectionManager:
                     connection.close(Internal())
         self.status.touch()
 
+    def begin_history(self, epoch: str, snapshots: list[Update]) -> None:
+        """Start over under a new epoch: everybody gets the whole state."""
+        self._reader.epoch = epoch
+        for snapshot in snapshots:
+            self._topic_feeds[snapshot.topic].begin_history(epoch, snapshot)
+        self.status.touch()
+
+    def current(self, topic: str) -> dict[int, Entity]:
+        """Return the stored entities of a topic's window, from memory."""
+        return self._topic_feeds[topic].current()
+
+    def foretell(self, topic: str, changes: dict[int, Foretold]) -> None:
+        """Push what storage has not confirmed yet."""
+        self._topic_feeds[topic].foretell(changes)
+
+    def settle(self, topic: str, *, stored: list[int], failed: list[int]) -> None:
+        """Lay nothing more over these entities."""
+        self._topic_feeds[topic].settled(stored, failed)
+
     def heard(self, robot_id: str) -> None:
         """Note that a robot said something."""
         self.live_robots.heard(robot_id, self._clock.now())
@@ -247,7 +266,9 @@ class ConnectionManager:
             self._topic_feeds["robots"].push_volatile(entity)
 
     async def _overview(self) -> Entity:
-        overview = await self._reader.overview()
+        with contextlib.suppress(StorageUnavailable):  # the last one known, then; `storage` says that it is away
+            self._last_overview = await self._reader.overview()
+        overview = self._last_overview
         health = self._health()
         topics = {name: count for name, count in sorted(self.connections_by_topic.items()) if count}
         server = {**health.pop("server", {}), "connections": topics}
@@ -278,6 +299,8 @@ class ConnectionManager:
         for feed in self.feeds.values():
             if feed.lagging:
                 feed.settle(now)
+        for topic_feed in self._topic_feeds.values():
+            topic_feed.refresh(now)
         self.status.tick(now)
         self._tick_heartbeats(now)
         for connection in [connection for connection, at in self._closing.items() if now >= at]:

@@ -83,7 +83,7 @@ def identity() -> Any:
 
 def given_identity() -> Any:
     """Return the field of a primary key that the server gives before storing (time-ordered, below 2^53)."""
-    return Field(default=None, sa_type=INTEGER, primary_key=True)
+    return Field(default=None, sa_type=INTEGER, primary_key=True, sa_column_kwargs={"info": {"given": True}})
 
 
 class Robot(SQLModel, table=True):
@@ -401,3 +401,21 @@ class DeviceMessage(SQLModel, table=True):
     body: str = column(TEXT, nullable=False)
     row: int = column(INTEGER, nullable=False)
     at: int = column(INTEGER, nullable=False)
+
+
+class DeadLetter(SQLModel, table=True):
+    """A write that ran out of attempts: what it was (`payload`, see store/writes.py), why it failed, and when."""
+
+    __tablename__ = "dead_letter"
+    __table_args__ = table_args(
+        is_time("first_at"), is_time("last_at"), Index("dead_letter_by_message", "device", "message_id")
+    )
+    id: int | None = given_identity()
+    kind: str = column(TEXT, nullable=False)
+    device: str | None = column(TEXT)
+    message_id: str | None = column(TEXT)
+    payload: str = column(TEXT, nullable=False)
+    error: str = column(TEXT, nullable=False)
+    attempts: int = column(INTEGER, nullable=False)
+    first_at: str = column(TIME, nullable=False)
+    last_at: str = column(TIME, nullable=False)

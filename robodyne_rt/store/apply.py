@@ -4,7 +4,7 @@ Names are resolved here, because only the transaction knows what exists. The rul
 (`InvalidPayload`), then write; a refused message leaves no trace.
 """
 
-import sqlite3
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,9 +28,10 @@ from robodyne_rt.core.device_messages import (
     TableReport,
     clock_is_off,
 )
-from robodyne_rt.errors import Conflict, InvalidPayload
+from robodyne_rt.errors import Conflict, DeadLettered, InvalidPayload
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.model.words import OrderStatus, TableStatus
+from robodyne_rt.store.database import Session
 
 MENTIONED_AT_MOST = 500
 """Robots, and tables, that are made by being mentioned."""
@@ -50,10 +51,10 @@ _SELECT_ROBOT = f"SELECT {', '.join(_ROBOT_COLUMNS)} FROM robot WHERE robot_id =
 
 
 class Applier:
-    """Writes messages with one connection; belongs to the writer's thread."""
+    """Writes messages with one session; belongs to the thread that owns it."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._execute = connection.execute
+    def __init__(self, session: Session) -> None:
+        self._execute = session.execute
         self._reported: dict[str, float] = {}
         self._handlers: dict[type[DeviceMessage], Callable[..., None]] = {
             Hello: self._hello,
@@ -84,7 +85,7 @@ class Applier:
             self._apply(message, device, heard_at, ids)
             return self._details(message, ids)
         taken = self._execute(
-            "INSERT INTO device_message(device, id, body, row, at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            "INSERT INTO device_message(device, id, body, \"row\", at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (device, message.id, digest, ids[0], int(time.time())),
         )
         if not taken.rowcount:
@@ -128,6 +129,15 @@ class Applier:
             (id, type, severity, entity_type, entity_id, description, _json(data), at),
         )
 
+    def park(self, letter: Entity, digest: str) -> None:
+        """Insert one dead letter; a message that it holds counts as taken, so that its device is told the same again."""
+        if letter["message_id"] is not None:
+            self._execute(
+                "INSERT INTO device_message(device, id, body, \"row\", at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (letter["device"], letter["message_id"], digest, letter["id"], int(time.time())),
+            )
+        self._insert("dead_letter", letter)
+
     # -- the messages --------------------------------------------------------------------------------------------
 
     def _apply(self, message: DeviceMessage, device: str, heard_at: str, ids: Sequence[int]) -> None:
@@ -148,10 +158,15 @@ class Applier:
     def _ids_of_first(self, message: DeviceMessage, device: str, digest: str) -> list[int]:
         """Return the id of the row that a message made when it came first."""
         body, row = self._execute(
-            "SELECT body, row FROM device_message WHERE device = ? AND id = ?", (device, message.id)
+            "SELECT body, \"row\" FROM device_message WHERE device = ? AND id = ?", (device, message.id)
         ).fetchone()
         if body != digest:
             raise Conflict(f"id {message.id!r} was already used for another message")
+        letter = self._execute(
+            "SELECT id FROM dead_letter WHERE device = ? AND message_id = ?", (device, message.id)
+        ).fetchone()
+        if letter:
+            raise DeadLettered(dead_letter=letter[0])
         return [row]
 
     def _hello(self, message: Hello, device: str, heard_at: str, ids: Sequence[int]) -> None:
@@ -178,6 +193,9 @@ class Applier:
             return self._insert("robot", columns)
         row = dict(zip(_ROBOT_COLUMNS, values, strict=True))
         id: int = row["id"]
+        if "joints" in fields and row["joints"] is not None:
+            with contextlib.suppress(ValueError):
+                row["joints"] = _json(orjson.loads(row["joints"]))  # Postgres writes JSON its own way
         if is_outdated:
             fields = {}
         changed = {name: value for name, value in fields.items() if row[name] != value}
@@ -287,10 +305,10 @@ class Applier:
             )
 
     def _menu_item(self, id: int | None, name: str | None) -> tuple[int, str, str | None]:
-        where, value = ("id = ?1", id) if id is not None else ("name = ?1 OR name_en = ?1", name)
-        row = self._execute(f"SELECT id, name, station FROM menu_item WHERE {where}", (value,)).fetchone()
+        where, values = _by(id, name)
+        row = self._execute(f"SELECT id, name, station FROM menu_item WHERE {where}", values).fetchone()
         if row is None:
-            raise InvalidPayload(f"unknown menu item {value!r}")
+            raise InvalidPayload(f"unknown menu item {values[0]!r}")
         return (row[0], row[1], row[2])
 
     def _stock(self, message: StockReport, device: str, heard_at: str, ids: Sequence[int]) -> None:
@@ -300,10 +318,10 @@ class Applier:
             if found is None:
                 raise InvalidPayload(f"unknown inventory {value!r}")
         else:
-            where, value = ("id = ?1", message.key) if message.key is not None else ("name = ?1 OR name_en = ?1", message.name)
-            ingredient = self._execute(f"SELECT id, name FROM ingredient WHERE {where}", (value,)).fetchone()
+            where, values = _by(message.key, message.name)
+            ingredient = self._execute(f"SELECT id, name FROM ingredient WHERE {where}", values).fetchone()
             if ingredient is None:
-                raise InvalidPayload(f"unknown ingredient {value!r}")
+                raise InvalidPayload(f"unknown ingredient {values[0]!r}")
             found = self._execute(
                 "SELECT id, count, updated_at FROM inventory WHERE ingredient_id = ?", (ingredient[0],)
             ).fetchone()
@@ -394,6 +412,11 @@ class Applier:
 def ids_needed(message: DeviceMessage) -> int:
     """Return how many server-given ids the rows of a message take."""
     return 1 + len(message.items) if isinstance(message, OrderReport) else 1
+
+
+def _by(id: int | None, name: str | None) -> tuple[str, tuple[Any, ...]]:
+    """Return the condition for a thing named by its id, else by its name in either language."""
+    return ("id = ?", (id,)) if id is not None else ("name = ? OR name_en = ?", (name, name))
 
 
 def _json(value: Any) -> str | None:

@@ -5,8 +5,7 @@
 """
 
 import contextlib
-import math
-import sqlite3
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,19 +17,25 @@ import orjson
 
 from robodyne_rt.core import times
 from robodyne_rt.core.json_depth import is_too_deep
+from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import TOPICS, Nested, Rows, Topic
-from robodyne_rt.store.database import Database
+from robodyne_rt.store.database import Database, Fault, Session
 
 T = TypeVar("T")
 
-READ_DEADLINE_S = 2.0
-"""No read transaction lives longer: an open one keeps the WAL from being reset."""
+logger = logging.getLogger(__name__)
 
 COUNTED_AT_MOST = 1000
 """Counts in `status` stop here, so that their cost does not grow with what is stored."""
 
+LOOKED_UP_AT_MOST = 5000
+"""Dishes, and ingredients, that are known while the database is away."""
+
 Decoder = Callable[[Any], Any]
+
+Lookups = dict[str, list[Entity]]
+"""Rows by table."""
 
 
 class GapInLog(Exception):
@@ -47,12 +52,14 @@ def _json(value: Any) -> Any:
 class _Rows:
     """How one table becomes entities."""
 
-    def __init__(self, connection: sqlite3.Connection, rows: Rows) -> None:
+    def __init__(self, session: Session, rows: Rows) -> None:
         self.name = rows.table
-        self.columns = tuple(column[0] for column in connection.execute(f"SELECT * FROM {rows.table} LIMIT 0").description)
+        columns = session.columns(rows.table)
+        self.columns = tuple(column.name for column in columns)
         self.select = ", ".join(f'"{name}"' for name in self.columns)
         self.decoders: list[tuple[str, Decoder]] = [(name, _json) for name in rows.json]
         self.decoders += [(name, bool) for name in rows.boolean]
+        self.decoders += [(column.name, column.decode) for column in columns if column.decode and column.name not in rows.json]
 
     def entity(self, row: tuple[Any, ...], unreadable: Callable[[str, int, str], None]) -> Entity:
         """Return the row as clients see it; a value that cannot be read becomes None and is reported."""
@@ -69,19 +76,19 @@ class _Rows:
 
 
 class ChangeLog:
-    """Reads with one connection, which belongs to the calling thread.
+    """Reads with one session, which belongs to the calling thread.
 
     Args:
         windows: numbers of the snapshot windows by setting name (rows, or minutes).
     """
 
-    def __init__(self, connection: sqlite3.Connection, *, windows: Mapping[str, int]) -> None:
-        self._connection = connection
-        self._execute = connection.execute
+    def __init__(self, session: Session, *, windows: Mapping[str, int]) -> None:
+        self._session = session
+        self._execute = session.execute
         self._windows = windows
-        self._rows = {topic.name: _Rows(connection, topic.rows) for topic in TOPICS.values()}
+        self._rows = {topic.name: _Rows(session, topic.rows) for topic in TOPICS.values()}
         self._nested = {
-            topic.name: [(nested, _Rows(connection, nested.rows)) for nested in topic.nested] for topic in TOPICS.values()
+            topic.name: [(nested, _Rows(session, nested.rows)) for nested in topic.nested] for topic in TOPICS.values()
         }
         self.unreadable: list[tuple[str, int, str]] = []
         self.newest_at = ""
@@ -109,10 +116,12 @@ class ChangeLog:
             self.newest_at = lines[-1][3]
         if lines and lines[-1][0] != offset + len(lines):
             raise GapInLog(f"{topic}: lines between {offset} and {lines[-1][0]} are gone")
+        if any(op == "truncate" for _, _, op, _ in lines):
+            return self.snapshot(topic)
         update = Update(topic, prev=offset, offset=offset + len(lines))
         # A row that only might have been replaced, and is still there, did not change.
         certain = {key for _, key, op, _ in lines if op != "replaced"}
-        keys = list(dict.fromkeys(key for _, key, _, _ in lines if key is not None))
+        keys = list(dict.fromkeys(key for _, key, _, _ in lines))
         entities = self.entities(topic, keys)
         update.removed = [key for key in keys if key not in entities]
         update.entities = {key: entities[key] for key in keys if key in entities and key in certain}
@@ -128,14 +137,17 @@ class ChangeLog:
         head = self.heads()[topic]
         if not self.floor(topic, head) <= offset <= head:
             return None
-        lines = self._execute('SELECT count(*) FROM change WHERE topic = ? AND "offset" > ?', (topic, offset)).fetchone()[0]
-        if lines != head - offset:
-            return None  # somebody deleted lines in between: never a silent gap
+        lines, truncated = self._execute(
+            "SELECT count(*), count(CASE op WHEN 'truncate' THEN 1 END) FROM change WHERE topic = ? AND \"offset\" > ?",
+            (topic, offset),
+        ).fetchone()
+        if truncated or lines != head - offset:
+            return None  # everything went at once, or somebody deleted lines in between: never a silent gap
         limit = self.snapshot_size(topic)
         keys = [
             key
             for (key,) in self._execute(
-                'SELECT DISTINCT key FROM change WHERE topic = ? AND "offset" > ? AND key IS NOT NULL LIMIT ?',
+                'SELECT DISTINCT key FROM change WHERE topic = ? AND "offset" > ? LIMIT ?',
                 (topic, offset, limit + 1),
             )
         ]
@@ -153,7 +165,8 @@ class ChangeLog:
     def snapshot_size(self, topic: str) -> int:
         """Return how many entities a snapshot would hold."""
         where, parameters = self._window(TOPICS[topic])
-        (count,) = self._execute(f"SELECT count(*) FROM (SELECT 1 FROM {TOPICS[topic].table} {where})", parameters).fetchone()
+        query = f"SELECT count(*) FROM (SELECT 1 FROM {TOPICS[topic].table} {where}) AS shown"
+        (count,) = self._execute(query, parameters).fetchone()
         return int(count)
 
     def entities(self, topic: str, keys: list[int]) -> dict[int, Entity]:
@@ -162,7 +175,8 @@ class ChangeLog:
             return self._fetch(topic, "WHERE id = ?", (keys[0],))
         if not keys:
             return {}
-        return self._fetch(topic, "WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id", (orjson.dumps(keys).decode(),))
+        condition, parameter = self._session.is_in("id", keys)
+        return self._fetch(topic, f"WHERE {condition} ORDER BY id", (parameter,))
 
     def _fetch(self, topic: str, where: str, parameters: tuple[Any, ...]) -> dict[int, Entity]:
         rows = self._rows[topic]
@@ -179,23 +193,19 @@ class ChangeLog:
 
     def _select(self, query: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         try:
-            return self._execute(query, parameters).fetchall()
-        except sqlite3.OperationalError as error:
+            rows: list[tuple[Any, ...]] = self._execute(query, parameters).fetchall()
+        except Exception as error:
             if "decode" not in str(error):
                 raise
-        # A foreign program wrote text in another encoding; decoding leniently is slow, and is done only then.
-        self._connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-        try:
-            return self._execute(query, parameters).fetchall()
-        finally:
-            self._connection.text_factory = str
+            rows = self._session.read_leniently(query, parameters)
+        return rows
 
     def _attach(self, parents: dict[int, Entity], nested: Nested, rows: _Rows) -> None:
         for parent in parents.values():
             parent[nested.field] = []
-        where = f"WHERE {nested.parent_column} IN (SELECT value FROM json_each(?)) ORDER BY id"
-        query = f"SELECT {rows.select} FROM {rows.name} {where}"
-        for row in self._select(query, (orjson.dumps(list(parents)).decode(),)):
+        condition, parameter = self._session.is_in(nested.parent_column, list(parents))
+        query = f"SELECT {rows.select} FROM {rows.name} WHERE {condition} ORDER BY id"
+        for row in self._select(query, (parameter,)):
             child = rows.entity(row, self._report)
             parents[child.pop(nested.parent_column)][nested.field].append(child)
 
@@ -221,11 +231,12 @@ class ChangeLog:
             return dict(execute(query).fetchall())
 
         def counted(query: str) -> int:
-            return int(execute(f"SELECT count(*) FROM ({query} LIMIT {COUNTED_AT_MOST})").fetchone()[0])
+            return int(execute(f"SELECT count(*) FROM ({query} LIMIT {COUNTED_AT_MOST}) AS counted").fetchone()[0])
 
         # Of the newest events only, so that no index is needed that every event would have to keep.
         newest = f"SELECT acknowledged_at FROM event ORDER BY id DESC LIMIT {COUNTED_AT_MOST}"
-        (unacknowledged,) = execute(f"SELECT count(*) FROM ({newest}) WHERE acknowledged_at IS NULL").fetchone()
+        (unacknowledged,) = execute(f"SELECT count(*) FROM ({newest}) AS newest WHERE acknowledged_at IS NULL").fetchone()
+        (dead_letters,) = execute(f"SELECT count(*) FROM (SELECT 1 FROM dead_letter LIMIT {COUNTED_AT_MOST}) AS l").fetchone()
         is_open = "status IN ('PLACED', 'PREPARING', 'READY', 'SERVING')"
         return {
             "robots": {
@@ -235,7 +246,9 @@ class ChangeLog:
             "tables": {"by_status": by("SELECT status, count(*) FROM table_ GROUP BY status")},
             "orders": {
                 "open": counted(f"SELECT 1 FROM order_ WHERE {is_open}"),
-                "oldest_placed_at": execute(f"SELECT min(timestamp) FROM order_ WHERE {is_open}").fetchone()[0],
+                "oldest_placed_at": self._session.time_text(
+                    execute(f"SELECT min(timestamp) FROM order_ WHERE {is_open}").fetchone()[0]
+                ),
             },
             "events": {"unacknowledged": unacknowledged},
             "stock": {
@@ -246,17 +259,26 @@ class ChangeLog:
                     )
                 ]
             },
+            "dead_letters": dead_letters,
         }
+
+    def menu(self) -> Lookups:
+        """Return what orders and stock reports are resolved by: the rows of tables that are no topics."""
+        found: Lookups = {}
+        for table in ("menu_item", "ingredient"):
+            columns = ", ".join(column.name for column in self._session.columns(table))
+            rows = self._execute(f"SELECT {columns} FROM {table} ORDER BY id LIMIT {LOOKED_UP_AT_MOST}").fetchall()
+            found[table] = [dict(zip(columns.split(", "), row, strict=True)) for row in rows]
+        return found
 
     @contextlib.contextmanager
     def reading(self) -> Iterator["ChangeLog"]:
         """One read transaction: all reads inside see one state."""
-        self._execute("BEGIN")
+        self._session.begin_reading()
         try:
             yield self
         finally:
-            if self._connection.in_transaction:
-                self._execute("ROLLBACK")
+            self._session.rollback()
 
 
 class Readers:
@@ -272,8 +294,8 @@ class Readers:
         self._windows = windows
         self._limiter = anyio.CapacityLimiter(threads)
         self._idle: list[_Reader] = []
-        self._all: list[_Reader] = []
         self._lock = threading.Lock()
+        self._closed = False
 
     async def snapshot(self, topic: str) -> Update:
         return await self._read(lambda log: log.snapshot(topic))
@@ -284,38 +306,57 @@ class Readers:
     async def overview(self) -> Entity:
         return await self._read(lambda log: log.overview())
 
-    async def _read(self, query: Callable[[ChangeLog], T]) -> T:
-        return await anyio.to_thread.run_sync(self._in_thread, query, limiter=self._limiter)
+    async def read(self, query: Callable[[Session], T]) -> T:
+        """Run `query` with a read-only session, in one transaction.
 
-    def _in_thread(self, query: Callable[[ChangeLog], T]) -> T:
+        Raises:
+            StorageUnavailable: the database cannot be read now.
+        """
+        return await anyio.to_thread.run_sync(self._in_thread, lambda reader: reader.read(query), limiter=self._limiter)
+
+    async def _read(self, query: Callable[[ChangeLog], T]) -> T:
+        return await anyio.to_thread.run_sync(self._in_thread, lambda reader: reader.read_log(query), limiter=self._limiter)
+
+    def _in_thread(self, query: "Callable[[_Reader], T]") -> T:
         with self._lock:
             reader = self._idle.pop() if self._idle else None
-        if reader is None:
-            reader = _Reader(self._database.open_reader(), self._windows)
-            self._all.append(reader)
         try:
-            return reader.read(query)
-        finally:
-            with self._lock:
+            if reader is None:
+                reader = _Reader(self._database.open_reader(), self._windows)
+            result = query(reader)
+        except self._database.errors as error:
+            if reader is not None:
+                reader.session.close()
+            if self._database.fault(error) is Fault.WRITE:
+                raise
+            raise StorageUnavailable(f"the database cannot be read now: {str(error).strip()}", retry_after_s=1) from error
+        with self._lock:
+            if not self._closed:
                 self._idle.append(reader)
+                return result
+        reader.session.close()
+        return result
 
     def close(self) -> None:
-        """Close the connections; no read may be under way."""
-        for reader in self._all:
-            reader.connection.close()
+        """Close the connections."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for reader in idle:
+            reader.session.close()
 
 
 class _Reader:
-    """One read-only connection; a query that runs over the deadline is interrupted."""
+    """One read-only session and the change log seen through it."""
 
-    def __init__(self, connection: sqlite3.Connection, windows: Mapping[str, int]) -> None:
-        self.connection = connection
-        self._log = ChangeLog(connection, windows=windows)
-        self._until = math.inf
-        connection.set_progress_handler(lambda: time.monotonic() > self._until, 10_000)
+    def __init__(self, session: Session, windows: Mapping[str, int]) -> None:
+        self.session = session
+        self._log = ChangeLog(session, windows=windows)
 
-    def read(self, query: Callable[[ChangeLog], T]) -> T:
-        """Run `query` in one read transaction."""
-        self._until = time.monotonic() + READ_DEADLINE_S
+    def read_log(self, query: Callable[[ChangeLog], T]) -> T:
         with self._log.reading():
             return query(self._log)
+
+    def read(self, query: Callable[[Session], T]) -> T:
+        with self._log.reading():
+            return query(self.session)

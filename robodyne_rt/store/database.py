@@ -1,162 +1,267 @@
-"""The SQLite file: how connections are opened, what their settings must be, and the schema with its version.
+"""The seam between the store and the database it stands on: what SQLite and Postgres do differently, and nothing else.
 
-The only module that knows which database this is; the rest of store/ speaks plain SQL with `?`. One connection writes
-(`open_writer`), all others are read-only and never checkpoint (PITFALLS of WAL mode: a reader that checkpoints can meet
-the WAL-reset bug, one that writes can lose its snapshot).
+A `Database` is a place (a file, a server), a `Session` one connection to it. Everything above speaks plain SQL with `?`
+for parameters, and asks the session for the few things that have no common words. `sqlite.py` and `postgres.py` implement
+both; `tests/contract/` runs one suite on each.
 """
 
-import logging
-import os
 import secrets
-import sqlite3
-import time
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
-from robodyne_rt.errors import SchemaTooNew, StorageBroken
+from robodyne_rt.model.changes import Entity
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.settings import ConfigError
-from robodyne_rt.store import schema
-from robodyne_rt.store.migrations import MIGRATIONS, Migration
+from robodyne_rt.settings import Database as DatabaseSettings
 
-logger = logging.getLogger(__name__)
-
-BUSY_TIMEOUT_MS = 5000
-WAL_LIMIT_BYTES = 64 * 1024 * 1024
-
-_PRAGMAS: dict[str, int | str] = {
-    "journal_mode": "wal",
-    "synchronous": 2,  # FULL: a commit is on disk when it returns
-    "busy_timeout": BUSY_TIMEOUT_MS,
-    "foreign_keys": 1,
-    "trusted_schema": 0,
-    "journal_size_limit": WAL_LIMIT_BYTES,
-    "mmap_size": 0,
-    "temp_store": 2,
-}
-
-Connection = sqlite3.Connection
+Row = tuple[Any, ...]
 
 
-class Database:
-    """One SQLite file.
+class Fault(Enum):
+    """What an error of the database means for the write that met it (SPEC section 6, PITFALLS S7 and P5)."""
 
-    Args:
-        url: `sqlite:///FILE`; a relative file is relative to the working directory.
-        migrations: steps between schema versions, oldest first.
-    """
+    BUSY = "another program holds the database locked"
+    """Nothing was written; try again."""
+    AWAY = "the database cannot be reached"
+    """A commit under way may or may not have happened; come back later."""
+    FULL = "the disk is full"
+    """Nothing was written; come back later."""
+    BROKEN = "the database cannot be trusted"
+    """An I/O error or corruption: the process ends and is started again."""
+    WRITE = "the write is refused"
+    """A constraint, a type, a value: this one write is at fault, its neighbours are not."""
 
-    def __init__(self, url: str, *, migrations: Sequence[Migration] = MIGRATIONS) -> None:
-        if not url.startswith("sqlite:///") or url == "sqlite:///":
-            raise ConfigError(f"[database] url {url!r}: expected sqlite:///FILE")
-        self.path = Path(url.removeprefix("sqlite:///")).absolute()
-        self._migrations = migrations
+
+class Column(NamedTuple):
+    """A column as it is read: `decode` turns what the driver gives into what clients see, None where that is the same."""
+
+    name: str
+    decode: Callable[[Any], Any] | None
+
+
+class Cursor(Protocol):
+    """What `Session.execute` returns."""
 
     @property
-    def schema_version(self) -> int:
-        """Version that this program writes: 1 is the first schema, each migration adds one."""
-        return 1 + len(self._migrations)
+    def rowcount(self) -> int: ...
 
-    def open_writer(self) -> Connection:
+    def fetchone(self) -> Any: ...
+
+    def fetchall(self) -> list[Any]: ...
+
+    def __iter__(self) -> Any: ...
+
+
+class Session(ABC):
+    """One connection, for one thread at a time; outside of `begin`/`commit` every statement stands for itself."""
+
+    execute: Callable[..., Any]
+    """Run one statement with `?` for parameters; return a `Cursor`."""
+
+    @property
+    @abstractmethod
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Begin a transaction that writes."""
+
+    @abstractmethod
+    def begin_reading(self) -> None:
+        """Begin a transaction whose reads all see one state."""
+
+    @abstractmethod
+    def seal(self) -> str:
+        """Give the changes of this transaction, and others that are committed, their offsets; return the transaction's name
+        for `was_committed`, empty where a lost connection leaves no doubt."""
+
+    @abstractmethod
+    def was_committed(self, transaction: str) -> bool:
+        """Return whether a transaction whose commit was never answered took place."""
+
+    @abstractmethod
+    def is_news(self, positions: dict[str, int]) -> bool:
+        """Return whether other programs committed changes since the last call; cheap."""
+
+    @abstractmethod
+    def seal_foreign(self) -> None:
+        """Give what other programs committed its offsets, where that is ours to do."""
+
+    @abstractmethod
+    def missing_triggers(self) -> list[str]:
+        """Return the names of triggers that are gone, changed or switched off: somebody writes past the log."""
+
+    @abstractmethod
+    def columns(self, table: str) -> list[Column]:
+        """Return the columns of a table."""
+
+    @abstractmethod
+    def is_in(self, column: str, keys: list[int]) -> tuple[str, Any]:
+        """Return the condition that `column` is one of `keys`, and its parameter."""
+
+    @abstractmethod
+    def time_text(self, value: Any) -> str | None:
+        """Return a time that was read as clients see it."""
+
+    def read_leniently(self, query: str, parameters: tuple[Any, ...]) -> list[Any]:
+        """Read rows whose text is not in the encoding that it should be in; what cannot be decoded is replaced."""
+        rows: list[Any] = self.execute(query, parameters).fetchall()
+        return rows
+
+    @abstractmethod
+    def mend(self) -> None:
+        """Put right what makes good writes fail (id sequences left behind by foreign programs); before a retry."""
+
+    @abstractmethod
+    def upkeep(self, commits: int) -> int | None:
+        """Do what is due after writing; return the size of the write-ahead log in pages where there is one and it was
+        looked at. `commits` is how many there were so far."""
+
+    @abstractmethod
+    def checkpoint(self) -> None:
+        """Bring what is in a write-ahead log of our own into place, before we leave."""
+
+    @abstractmethod
+    def copy(self, target: Path, *, pages: int, between: Callable[[], object]) -> None:
+        """Copy the whole database to a new file, verified.
+
+        Args:
+            pages: copied between two calls of `between`.
+        Raises:
+            StorageUnavailable: this kind is backed up by its own tools; the text names them.
+            StorageBroken: the copy is not sound.
+        """
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """From another thread: make a call that hangs fail."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it; never fails."""
+
+    def commit(self) -> None:
+        """Commit; an error with `Fault.AWAY` leaves open whether it happened."""
+        self.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo the open transaction, if there is one."""
+        if self.in_transaction:
+            self.execute("ROLLBACK")
+
+
+class Database(ABC):
+    """Where the rows are."""
+
+    kind: str
+    name: str
+    """For people: the file, or host and database; no password."""
+    errors: tuple[type[Exception], ...]
+    """What its driver raises."""
+
+    @abstractmethod
+    def open_writer(self) -> Session:
         """Return the one connection that writes, its settings set and read back.
 
         Raises:
-            StorageBroken: the file cannot be opened, or a setting does not hold (an odd build, a network file system).
+            StorageBroken: it cannot be opened, or a setting does not hold.
+            StorageUnavailable: it is away now and may come back.
+            ConfigError: it can never be reached like this (password, name, version).
         """
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=512)
-            for name, value in _PRAGMAS.items():
-                connection.execute(f"PRAGMA {name} = {value}")
-                got = connection.execute(f"PRAGMA {name}").fetchone()
-                if got is not None and str(got[0]).lower() != str(value):
-                    raise StorageBroken(f"{self.path}: PRAGMA {name} is {got[0]}, not {value}")
-            # We checkpoint ourselves, below the 1000 pages at which a foreign program's connection would.
-            connection.execute("PRAGMA wal_autocheckpoint = 0")
-        except (sqlite3.Error, OSError) as error:
-            raise StorageBroken(f"{self.path}: cannot be opened: {error}") from error
-        return connection
 
-    def open_reader(self) -> Connection:
-        """Return a read-only connection for short reads in one thread at a time."""
-        connection = sqlite3.connect(
-            f"file:{_quoted(self.path)}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
-        )
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute("PRAGMA wal_autocheckpoint = 0")
-        return connection
+    @abstractmethod
+    def open_reader(self) -> Session:
+        """Return a read-only connection for short reads in one thread at a time; errors as `errors`."""
 
-    def prepare(self, connection: Connection) -> str:
-        """Create the schema, or bring it forward (after a backup of the file); return the epoch.
+    @abstractmethod
+    def prepare(self, session: Session) -> str:
+        """Create the schema, or bring it forward; return the epoch.
 
         Raises:
-            SchemaTooNew: a newer program wrote this file.
+            SchemaTooNew: a newer program wrote it.
         """
-        version = _version(connection)
-        if version > self.schema_version:
-            raise SchemaTooNew(
-                f"{self.path}: schema version {version}, this program knows up to {self.schema_version}: "
-                "install the newer version again, or restore the backup that it made"
-            )
-        if 0 < version < self.schema_version:
-            self._backup(connection, version)
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            if version == 0:
-                for statement in schema.load().tables:
-                    connection.execute(statement)
-                _set_version(connection, self.schema_version)
-                logger.info("created %s", self.path, extra={"action": "database_created"})
-            for number in range(max(version, 1), self.schema_version) if version else ():
-                logger.info("migrating to schema version %d", number + 1, extra={"action": "database_migrated"})
-                for statement in self._migrations[number - 1]:
-                    connection.execute(statement)
-                _set_version(connection, number + 1)
-            schema.install_triggers(connection)
-            connection.executemany(
-                'INSERT INTO topic_head(topic, "offset") VALUES (?, 0) ON CONFLICT DO NOTHING', [(name,) for name in TOPICS]
-            )
-            connection.execute(
-                "INSERT INTO meta(key, value) VALUES ('epoch', ?) ON CONFLICT DO NOTHING", (secrets.token_hex(6),)
-            )
-            epoch: str = connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0]
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        return epoch
 
-    def _backup(self, connection: Connection, version: int) -> None:
-        """Copy the file beside itself before its schema changes: online, so that the WAL's content is in it, then verified."""
-        target = self.path.with_name(f"{self.path.name}.before-v{version + 1}-{time.strftime('%Y%m%dT%H%M%S')}")
-        copy = sqlite3.connect(target)
-        try:
-            connection.backup(copy)
-            verdict = copy.execute("PRAGMA quick_check").fetchone()[0]
-        finally:
-            copy.close()
-        if verdict != "ok":
-            raise StorageBroken(f"{target}: the backup before the migration is not sound: {verdict}")
-        with target.open("rb") as file:
-            os.fsync(file.fileno())
-        logger.info("backup before migration: %s", target, extra={"action": "database_backed_up"})
+    @abstractmethod
+    def fault(self, error: BaseException) -> Fault:
+        """Return what an error means."""
+
+    def doorbell(self, ring: Callable[[], None]) -> "Doorbell | None":
+        """Return what calls `ring` when another program commits; None where looking is as quick."""
+        return None
+
+    @abstractmethod
+    def facts(self) -> list[tuple[str, str]]:
+        """Return what a technician wants to know about it, as (name, value)."""
 
 
-def _version(connection: Connection) -> int:
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
-        return 0
-    row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
-    return int(row[0]) if row else 0
+class Doorbell(Protocol):
+    """Rings when another program commits; a hint only, nobody may depend on it."""
+
+    trouble: str
+
+    def run(self) -> None:
+        """Listen until `stop`, in a thread of its own."""
+        ...
+
+    def stop(self) -> None: ...
 
 
-def _set_version(connection: Connection, version: int) -> None:
-    connection.execute(
-        "INSERT INTO meta(key, value) VALUES ('schema_version', ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value",
-        (str(version),),
+def open_database(settings: DatabaseSettings) -> Database:
+    """Return the database that a URL names.
+
+    Raises:
+        ConfigError: no such kind, or its driver is not installed.
+    """
+    if settings.url.startswith("sqlite:"):
+        from robodyne_rt.store.sqlite import SqliteDatabase
+
+        return SqliteDatabase(settings.url)
+    try:
+        from robodyne_rt.store.postgres import PostgresDatabase
+    except ImportError as error:
+        raise ConfigError(
+            f"[database] url {settings.url.partition('://')[0]!r} needs the Postgres driver: pip install robodyne-rt[postgres]"
+        ) from error
+    return PostgresDatabase(settings.url, notify=settings.notify, doorbell=settings.doorbell)
+
+
+def begin_history(session: Session, epoch: str) -> str:
+    """Make the heads of all topics and, in a new database, its epoch; return the epoch it has."""
+    for topic in TOPICS:
+        session.execute('INSERT INTO topic_head(topic, "offset") VALUES (?, 0) ON CONFLICT DO NOTHING', (topic,))
+    session.execute("INSERT INTO meta(key, value) VALUES ('epoch', ?) ON CONFLICT DO NOTHING", (epoch,))
+    return read_meta(session, "epoch") or ""
+
+
+def read_meta(session: Session, key: str) -> str | None:
+    """Return a fact about this database."""
+    row = session.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return row[0] if row else None
+
+
+def write_meta(session: Session, key: str, value: str) -> None:
+    """Note a fact about this database."""
+    session.execute(
+        "INSERT INTO meta(key, value) VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value", (key, value)
     )
 
 
-def _quoted(path: Path) -> str:
-    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+def renew_epoch(session: Session, old: str) -> str:
+    """Name a new history, unless another node has done so already; return its name."""
+    session.execute("UPDATE meta SET value = ? WHERE key = 'epoch' AND value = ?", (secrets.token_hex(6), old))
+    return read_meta(session, "epoch") or ""
+
+
+def schema_version(session: Session) -> int:
+    """Return the version of a schema that exists."""
+    return int(read_meta(session, "schema_version") or 0)
+
+
+def insert(session: Session, table: str, columns: Entity) -> None:
+    """Insert one row."""
+    names, marks = ", ".join(f'"{name}"' for name in columns), ", ".join("?" * len(columns))
+    session.execute(f"INSERT INTO {table}({names}) VALUES ({marks})", tuple(columns.values()))

@@ -1,68 +1,96 @@
-"""The one writer: a thread that owns the read-write connection (SPEC section 6).
+"""The one writer: a thread that owns the session that writes (SPEC section 6).
 
-It takes what has queued up and commits it as one transaction; after each commit, whenever a foreign program committed
-(`PRAGMA data_version`) and at the latest every `fallback_interval_s` it reads the change log. Outcomes and updates then
-reach the loop in one call, updates first: who was told "success" and connects finds the change in the snapshot.
+It takes what has queued up and commits it as one transaction; after each commit, whenever a foreign program committed and
+at the latest every `fallback_interval_s` it reads the change log. Outcomes and updates then reach the loop in one call,
+updates first: who was told "success" and connects finds the change in the snapshot.
 
-A write that fails is found by doing its batch again one by one under savepoints, so that it never costs its neighbours.
-A commit that fails means "unknown": everyone in it is told to send again, and ids make that safe. After an I/O error the
-file is not trusted any more: the thread ends with `StorageBroken` and the process with it.
+- A write that fails by its own fault is found by doing its batch again one by one under savepoints, so that it never costs
+  its neighbours; after its third attempt it is parked in `dead_letter`.
+- Where the database is away, locked or full, the writer lets go of everything it was given since: the intake has it too, and
+  spools it. The writer comes back by itself, drains the spool in order, and only then takes new writes.
+- A commit that fails means "unknown": nobody in it is told anything, and whether it happened is asked before it is done
+  again. After an I/O error of a file the thread ends with `StorageBroken` and the process with it.
 """
 
-import asyncio
 import logging
 import queue
-import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from robodyne_rt.core import times
-from robodyne_rt.core.device_messages import DeviceMessage
 from robodyne_rt.core.ids import IdGenerator
-from robodyne_rt.errors import Internal, RobodyneError, StorageBroken, StorageUnavailable
-from robodyne_rt.model.changes import Update
+from robodyne_rt.errors import Conflict, DeadLettered, RobodyneError, StorageBroken, StorageUnavailable
+from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import TOPICS
-from robodyne_rt.ports import Clock, Outcome
-from robodyne_rt.store import schema
-from robodyne_rt.store.apply import REMEMBERED_S, Applier, ids_needed
-from robodyne_rt.store.changes import ChangeLog, GapInLog
-from robodyne_rt.store.database import Database
+from robodyne_rt.ports import Clock
+from robodyne_rt.store import writes
+from robodyne_rt.store.apply import REMEMBERED_S, Applier
+from robodyne_rt.store.changes import ChangeLog, GapInLog, Lookups
+from robodyne_rt.store.database import Database, Fault, Session, read_meta, renew_epoch, write_meta
+from robodyne_rt.store.spool import Spool, SpooledRow
+from robodyne_rt.store.writes import Write
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.1
-"""How often foreign commits are looked for: 2.5 us each, well inside the 250 ms promised."""
+"""How often foreign commits are looked for: 2.5 us each on SQLite, 40 us on Postgres, well inside the 250 ms promised."""
 
 LINES_AT_ONCE = 500
 """Lines of the log that become one update: a bulk load must not become one endless message."""
 
-CHECKPOINT_PAGES = 400
-"""Below 500, so that a foreign program's automatic checkpoint at 1000 hardly ever runs (SPEC section 6)."""
-
 UPDATES_AT_ONCE = 10
 """Updates of one topic per turn; the rest waits for the next turn, so that a bulk load does not hold up the devices."""
+
+WRITER_NODE = 30
+"""Node number of the ids that this thread gives: the loop gives others at the same time."""
 
 PRUNE_STEP = 500
 PRUNE_INTERVAL_S = 0.25
 
-_FULL = ("database or disk is full",)
-_BUSY = ("database is locked", "database table is locked", "database is busy")
-_BROKEN = ("disk I/O error", "malformed", "not a database")
+BACKOFF_S = (0.05, 2.0)
+"""First and longest pause before a database that is away is tried again."""
+
+BACKUP_PAGES = 256
+"""Pages of a backup copied between two turns: 1 MiB."""
+
+Done = tuple[Write, Any, BaseException | None]
+"""A write, its result, or why there is none."""
 
 
-class Work(NamedTuple):
-    """One write: `apply` runs in the writer's thread and transaction, `outcome` on the loop."""
-
-    apply: Callable[[Applier], Any]
-    outcome: Outcome | None
-
-
-class Delivery(NamedTuple):
+@dataclass(slots=True)
+class Report:
     """What one turn of the writer brings to the loop."""
 
-    updates: list[Update]
-    outcomes: list[tuple[Outcome, Any, BaseException | None]]
+    updates: list[Update] = field(default_factory=list)
+    done: list[Done] = field(default_factory=list)
+    failure: "Failure | None" = None
+    drained: int = 0
+    """Rows of the spool up to this number are stored."""
+    lost: list[Write] = field(default_factory=list)
+    """Spooled writes that were told to screens and will not come: parked instead."""
+    parked: list[tuple[Write, str]] = field(default_factory=list)
+    """Writes that became dead letters, with the reason."""
+    recovered: bool = False
+    lookups: Lookups | None = None
+    epoch: str = ""
+    """Named where history was lost: the updates are then snapshots of everything."""
+    unreadable: list[str] = field(default_factory=list)
+
+
+class Failure(NamedTuple):
+    """The database is away. Everything of this generation and before is the intake's again."""
+
+    generation: int
+    in_doubt: list[Write]
+    transaction: str
+
+
+class _Backup(NamedTuple):
+    target: Path
+    done: Callable[[BaseException | None], None]
 
 
 class WriterStats:
@@ -73,6 +101,10 @@ class WriterStats:
         self.commit_s: list[float] = []
         self.batch_sizes: list[int] = []
         self.errors = 0
+        self.dead_letters = 0
+        self.failures = 0
+        self.drained = 0
+        self.regressions = 0
         self.wal_pages = 0
         self.newest_change_at = ""
         self.published_at = 0.0
@@ -89,285 +121,527 @@ class WriterStats:
 
 
 class Writer:
-    """Implements `ports.MessageStore`; all public methods are for the loop's thread, `run` is the thread itself.
+    """The public methods are for the loop's thread, `run` is the thread itself.
 
     Args:
-        database: prepared; the writer opens its own connection.
-        connection: read-write, handed over for good.
+        database: where sessions come from when this one is lost.
+        session: read-write, prepared, handed over for good.
+        epoch: the database's.
+        spool: to be drained; None where there is none.
         changes_retained: lines of the log kept per topic.
         notify: whether foreign commits are looked for between the fallback polls.
-        on_updates: called on the loop with what changed, in order.
+        attempts: how often a write may fail by its own fault.
+        retention_days: how long dead letters are kept.
+        report: called in the writer's thread with what is to be brought to the loop.
     """
 
     def __init__(
         self,
         database: Database,
-        connection: sqlite3.Connection,
+        session: Session,
         *,
+        epoch: str,
+        spool: Spool | None = None,
         windows: Mapping[str, int],
         batch_max: int,
         changes_retained: int,
         fallback_interval_s: float,
         notify: bool,
+        attempts: int = 3,
+        retention_days: float = 14,
         clock: Clock,
-        on_updates: Callable[[list[Update]], None],
+        report: Callable[[Report], None],
     ) -> None:
         self.stats = WriterStats()
         self._database = database
-        self._connection = connection
-        self._applier = Applier(connection)
-        self._log = ChangeLog(connection, windows=windows)
+        self._spool = spool
+        self._epoch = epoch
+        self._windows = windows
         self._batch_max = batch_max
         self._changes_retained = changes_retained
         self._fallback_interval_s = fallback_interval_s
         self._notify = notify
+        self._attempts = attempts
+        self._retention_s = retention_days * 86400
         self._clock = clock
-        self._on_updates = on_updates
-        self._ids = IdGenerator()
-        # None on the queue asks for the end.
-        self._queue: queue.SimpleQueue[list[Work] | None] = queue.SimpleQueue()
-        self._gathered: list[Work] = []
-        self._waiting = 0
-        self._resumes: list[Callable[[], None]] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self.positions: dict[str, int] = self._log.heads()
+        self._ids = IdGenerator(node=WRITER_NODE)
+        self._report = report
+        # Works with their generation; a backup; True when the doorbell rang; None asks for the end.
+        self._queue: queue.SimpleQueue[tuple[int, list[Write]] | _Backup | bool | None] = queue.SimpleQueue()
+        self._held: list[Write] = []
+        self._generation = 0
+        self._failed_generation = -1
+        self._ending = False
+        self._rung = False
+        self._backup: _Backup | None = None
+        self._session: Session | None = None
+        self._use(session)
+        self.snapshots = {topic: self._log.snapshot(topic) for topic in TOPICS}
+        """What each topic's window shows at start; updates go on from there."""
+        self.lookups = self._log.menu()
+        self.positions = {topic: snapshot.offset for topic, snapshot in self.snapshots.items()}
+        self._away = False
+        self._next_try = 0.0
+        self._pause_s = BACKOFF_S[0]
+        # The batch whose commit was sent and not answered.
+        self._committing: Sequence[Write] = ()
+        self._transaction_name = ""
+        self._mark = f"spool:{spool.name}" if spool else ""
+        self._drained = self._read_mark()
+        self._drain_target = spool.last_seq if spool and spool.rows_at_start else 0
+        self._doubts: dict[str, bool] = {}
         self._seen_unreadable: set[tuple[str, int, str]] = set()
-        self._data_version = self._read_data_version()
         self._more_news = False
         self._next_fallback = 0.0
         self._next_prune = 0.0
         self._next_look = 0.0
-        self._checkpointed_changes = connection.total_changes
-        self._checkpointed_commits = 0
         self._prune_after: tuple[str, str] = ("", "")
+
+    def _use(self, session: Session) -> None:
+        self._session = session
+        self._applier = Applier(session)
+        self._log = ChangeLog(session, windows=self._windows)
 
     # -- the loop's side -----------------------------------------------------------------------------------------
 
-    @property
-    def queued(self) -> int:
-        """Writes that wait for their commit."""
-        return self._waiting
+    def give(self, generation: int, batch: list[Write]) -> None:
+        """Queue writes; those of a generation that failed are the giver's again."""
+        self._queue.put((generation, batch))
 
-    @property
-    def is_behind(self) -> bool:
-        """Whether devices should not be read from: four full batches are waiting."""
-        return self._waiting >= 4 * self._batch_max
+    def drain(self, upto: int) -> None:
+        """Allow the spool's rows up to a number to be drained: they are durable there."""
+        self._drain_target = upto  # a plain int: the thread reads it when it turns
 
-    def when_caught_up(self, resume: Callable[[], None]) -> None:
-        """Call `resume` once, on the loop, when `is_behind` is over."""
-        self._resumes.append(resume)
+    def ring(self) -> None:
+        """Ask for a look at what foreign programs committed."""
+        self._queue.put(True)
 
-    def submit(self, apply: Callable[[Applier], Any], outcome: Outcome | None = None) -> None:
-        """Queue one write; what is submitted in one turn of the loop leaves together."""
-        if not self._gathered:
-            if self._loop is None:
-                self._loop = asyncio.get_running_loop()
-            self._loop.call_soon(self._hand_over)
-        self._gathered.append(Work(apply, outcome))
-        self._waiting += 1
+    def back_up(self, target: Path, done: Callable[[BaseException | None], None]) -> None:
+        """Copy the database to a new file while writing goes on; `done` is called in the writer's thread."""
+        self._queue.put(_Backup(target, done))
 
-    def _hand_over(self) -> None:
-        works, self._gathered = self._gathered, []
-        self._queue.put(works)
-
-    def store_message(self, message: DeviceMessage, *, device: str, digest: str, heard_at: str, outcome: Outcome) -> None:
-        ids = [self._ids.next(int(self._clock.wall() * 1000)) for _ in range(ids_needed(message))]
-        self.submit(lambda applier: applier.message(message, device, digest, heard_at, ids), outcome)
-
-    def store_telemetry(self, robot_id: str, fields: dict[str, Any], heard_at: str) -> None:
-        self.submit(lambda applier: applier.telemetry(robot_id, fields, heard_at))
-
-    def store_vanished(self, robot_id: str, heard_at: str) -> None:
-        id = self._ids.next(int(self._clock.wall() * 1000))
-        self.submit(lambda applier: applier.vanished(robot_id, heard_at, id))
-
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Name the loop that outcomes are delivered on; before `run`."""
-        self._loop = loop
+    def interrupt(self) -> None:
+        """Make a call that hangs fail: the database is taken for away."""
+        if (session := self._session) is not None:
+            session.interrupt()
 
     def stop(self) -> None:
         """Ask the thread to commit what is queued and end."""
-        if self._gathered:
-            self._hand_over()
         self._queue.put(None)
-
-    def _deliver(self, delivery: Delivery, done: int) -> None:
-        was_behind = self.is_behind
-        self._waiting -= done
-        if delivery.updates:
-            try:
-                self._on_updates(delivery.updates)
-            except Exception:
-                # What is stored must be answered, whatever became of the screens.
-                logger.exception("updates could not be published", extra={"action": "publish_failed"})
-        for outcome, result, error in delivery.outcomes:
-            try:
-                outcome(result, error)
-            except Exception:
-                logger.exception("an outcome failed", extra={"action": "outcome_failed"})
-        if was_behind and not self.is_behind:
-            resumes, self._resumes = self._resumes, []
-            for resume in resumes:
-                resume()
 
     # -- the thread's side ---------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Write and read until `stop`; everything queued before is committed.
+        """Write and read until `stop`; everything queued before is committed, or left to the intake.
 
         Raises:
-            StorageBroken: the file cannot be trusted; the process should end and be started again.
+            StorageBroken: the database cannot be trusted; the process should end and be started again.
         """
         try:
-            ending = False
-            while not ending:
-                batch, ending = self._next_batch()
-                self._turn(batch)
-            self._checkpoint()
-        except sqlite3.Error as error:
-            raise StorageBroken(f"{self._database.path}: {error}") from error
+            while not (self._ending and not self._held):
+                self._fetch(wait=True)
+                self._guarded_turn()
+                if self._backup is not None and not self._away:
+                    self._run_backup()
         finally:
-            self._connection.close()
+            if self._session is not None:
+                if not self._away:
+                    self._finish(self._session)
+                self._session.close()
+            if self._spool is not None:
+                self._spool.close_reader()
 
-    def _next_batch(self) -> tuple[list[Work], bool]:
-        batch: list[Work] = []
+    def _finish(self, session: Session) -> None:
         try:
-            works = self._queue.get(timeout=0.001 if self._more_news else POLL_S)
-            while True:
-                if works is None:
-                    return batch, True
-                batch += works
-                if len(batch) >= self._batch_max:
-                    return batch, False
-                works = self._queue.get_nowait()
-        except queue.Empty:
-            return batch, False
+            session.checkpoint()
+        except self._database.errors:
+            logger.exception("the last checkpoint failed", extra={"action": "checkpoint_failed"})
 
-    def _turn(self, batch: list[Work]) -> None:
-        outcomes: list[tuple[Outcome, Any, BaseException | None]] = []
-        for start in range(0, len(batch), self._batch_max):
-            outcomes += self._write(batch[start : start + self._batch_max])
-        updates = self._read_news() if batch or self._is_news() else []
-        if batch or updates:
-            assert self._loop is not None
-            self._loop.call_soon_threadsafe(self._deliver, Delivery(updates, outcomes), len(batch))
+    def _fetch(self, *, wait: bool) -> None:
+        busy = self._held or self._more_news or self._is_draining()
+        try:
+            item = self._queue.get(timeout=0.001 if busy else POLL_S) if wait else self._queue.get_nowait()
+            while True:
+                if item is None:
+                    self._ending = True
+                elif item is True:
+                    self._rung = True
+                elif isinstance(item, _Backup):
+                    self._backup = item
+                elif item and item[0] > self._failed_generation:
+                    self._generation = item[0]
+                    self._held += item[1]
+                if len(self._held) >= self._batch_max:
+                    return
+                item = self._queue.get_nowait()
+        except queue.Empty:
+            return
+
+    def _guarded_turn(self) -> None:
+        try:
+            self._turn()
+        except self._database.errors as error:
+            self._fail(error)
         self.stats.turned_at = time.monotonic()
+
+    def _turn(self) -> None:
+        if self._away and not self._come_back():
+            return
+        assert self._session is not None
+        if self._is_draining():
+            self._drain_some()
+            return
+        batch = self._held
+        if len(batch) > self._batch_max:
+            batch, self._held = batch[: self._batch_max], batch[self._batch_max :]
+        else:
+            self._held = []
+        report = Report()
+        if batch:
+            self._write(batch, report)
+        is_due = self._is_fallback_due()
+        if batch or self._is_news() or is_due:
+            report.updates = self._read_news(seal=not batch)
+            if is_due:
+                report.lookups = self._log.menu()
+            if self._log.unreadable:
+                report.unreadable = self._unreadable()
+            if batch or report.updates or report.lookups or report.unreadable:
+                self._report(report)
         self._upkeep(bool(batch))
 
-    def _write(self, batch: Sequence[Work]) -> list[tuple[Outcome, Any, BaseException | None]]:
-        """Commit a batch; return what each of its outcomes is to be told."""
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def _write(self, batch: Sequence[Write], report: Report) -> None:
+        """Commit a batch, and say what each of its outcomes is to be told."""
         started = time.perf_counter()
-        while True:
-            try:
-                results = self._transaction(batch, one_by_one=False)
-                break
-            except sqlite3.OperationalError as error:
-                self._rollback()
-                text = str(error)
-                if text.startswith(_BUSY):
-                    self._note_trouble("another program holds the database locked")
-                    continue  # transient: wait for as long as it takes
-                if text.startswith(_FULL):
-                    self._note_trouble("the disk is full")
-                    refused = StorageUnavailable("the disk is full; keep the message", retry_after_s=5)
-                    return [(work.outcome, None, refused) for work in batch if work.outcome]
-                if any(word in text for word in _BROKEN):
-                    raise StorageBroken(f"{self._database.path}: {text}") from error
-                results = self._one_by_one(batch)
-                break
-            except sqlite3.DatabaseError as error:
-                self._rollback()
-                if any(word in str(error) for word in _BROKEN):
-                    raise StorageBroken(f"{self._database.path}: {error}") from error
-                results = self._one_by_one(batch)
-                break
-            except Exception:
-                self._rollback()
-                results = self._one_by_one(batch)
-                break
-        stats = self.stats
-        stats.trouble = ""
-        stats.commits += 1
-        if len(stats.commit_s) < 10_000:
-            stats.commit_s.append(time.perf_counter() - started)
-            stats.batch_sizes.append(len(batch))
-        return results
-
-    def _one_by_one(self, batch: Sequence[Work]) -> list[tuple[Outcome, Any, BaseException | None]]:
         try:
-            return self._transaction(batch, one_by_one=True)
-        except sqlite3.Error as error:
-            self._rollback()
-            logger.error("a batch could not be committed: %s", error, extra={"action": "commit_failed"})
-            refused = StorageUnavailable("storage failed; keep the message", retry_after_s=1)
-            return [(work.outcome, None, refused) for work in batch if work.outcome]
+            self._transaction(batch, report, one_by_one=False)
+        except Exception as error:
+            self._roll_back_or_raise(error)
+            report.done.clear()
+            self._one_by_one(batch, report)
+        self.stats.commits += 1
+        if len(self.stats.commit_s) < 10_000:
+            self.stats.commit_s.append(time.perf_counter() - started)
+            self.stats.batch_sizes.append(len(batch))
 
-    def _transaction(self, batch: Sequence[Work], *, one_by_one: bool) -> list[tuple[Outcome, Any, BaseException | None]]:
-        execute = self._connection.execute
-        results: list[tuple[Outcome, Any, BaseException | None]] = []
-        execute("BEGIN IMMEDIATE")
-        for apply, outcome in batch:
-            result: Any = None
-            error: BaseException | None = None
-            if one_by_one:
-                execute("SAVEPOINT work")
+    def _roll_back_or_raise(self, error: Exception) -> None:
+        """Undo the transaction after a write's own fault; anything else is a fault of the database and goes on upwards."""
+        assert self._session is not None
+        if isinstance(error, self._database.errors):
+            fault = self._database.fault(error)
+            if fault is Fault.BUSY and self._database.kind == "postgres":
+                self._session.rollback()  # a deadlock: we were chosen to yield, and nothing of it happened
+                self._committing = ()
+                return
+            if fault is not Fault.WRITE:
+                raise error
+        self._committing = ()
+        self._session.rollback()
+
+    def _one_by_one(self, batch: Sequence[Write], report: Report) -> None:
+        """Find out which writes are at fault; the others are committed."""
+        try:
+            self._transaction(batch, report, one_by_one=True)
+        except Exception as error:
+            # The commit itself was refused (a deferred constraint): each gets a transaction of its own.
+            self._roll_back_or_raise(error)
+            report.done.clear()
+            report.parked.clear()
+            for write in batch:
+                self._alone(write, report)
+
+    def _alone(self, write: Write, report: Report) -> None:
+        errors: list[Exception] = []
+        while len(errors) < self._attempts:
             try:
-                result = apply(self._applier)
+                self._transaction([write], report, one_by_one=False)
+                return
+            except Exception as error:
+                self._roll_back_or_raise(error)
+                if self._is_at_fault(error):
+                    errors.append(error)
+        outcome: BaseException = errors[-1]
+        if write.kept:
+            self._transaction([_Parked(write, errors[-1], self._attempts, self._clock)], Report(), one_by_one=False)
+            self._note_parked(write, errors[-1], report)
+            outcome = DeadLettered(dead_letter=write.letter()["id"])
+        report.done.append((write, None, outcome))
+
+    def _transaction(
+        self, batch: Sequence[Write], report: Report, *, one_by_one: bool, before: Callable[[], None] | None = None
+    ) -> None:
+        """Apply writes and commit them; `report.done` gets them in order."""
+        session = self._session
+        assert session is not None
+        applier, done = self._applier, report.done
+        session.begin()
+        if before is not None:
+            before()
+        if one_by_one:
+            for write in batch:
+                done.append(self._try(session, write, report))
+        else:
+            for write in batch:
+                try:
+                    done.append((write, write.apply(applier), None))
+                except RobodyneError as refusal:
+                    done.append((write, None, refusal))
+        self._transaction_name = session.seal()
+        self._committing = batch
+        session.commit()
+        self._committing = ()
+
+    def _try(self, session: Session, write: Write, report: Report) -> Done:
+        """Apply one write under a savepoint, as often as it may fail, then park it."""
+        error: Exception | None = None
+        # It failed together with its batch already, which was one attempt; the first of these may be an innocent neighbour.
+        for attempt in range(1, self._attempts + 1):
+            session.execute("SAVEPOINT work")
+            try:
+                result = write.apply(self._applier)
             except RobodyneError as refusal:
-                error = refusal
+                session.execute("RELEASE SAVEPOINT work")
+                return (write, None, refusal)
             except Exception as fault:
-                if not one_by_one:
+                if not self._is_at_fault(fault):
                     raise
-                execute("ROLLBACK TO work")
-                self.stats.errors += 1
-                logger.error("a message could not be stored: %s", fault, extra={"action": "write_failed"}, exc_info=fault)
-                error = Internal("the message could not be stored")
-            if one_by_one:
-                execute("RELEASE work")
-            if outcome is not None:
-                results.append((outcome, result, error))
-        execute("COMMIT")
-        return results
+                session.execute("ROLLBACK TO SAVEPOINT work")
+                error = fault
+                if attempt == 1:
+                    session.mend()
+            else:
+                session.execute("RELEASE SAVEPOINT work")
+                return (write, result, None)
+        assert error is not None
+        self.stats.errors += 1
+        if not write.kept:
+            logger.error("a %s could not be stored: %s", write.kind, error, extra={"action": "write_failed"})
+            return (write, None, error)
+        _Parked(write, error, self._attempts, self._clock).apply(self._applier)
+        self._note_parked(write, error, report)
+        return (write, None, DeadLettered(dead_letter=write.letter()["id"]))
 
-    def _rollback(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+    def _is_at_fault(self, error: Exception) -> bool:
+        """Return whether an error is the write's own, not the database's."""
+        return not isinstance(error, self._database.errors) or self._database.fault(error) is Fault.WRITE
 
-    def _note_trouble(self, text: str) -> None:
+    def _note_parked(self, write: Write, error: Exception, report: Report) -> None:
+        self.stats.dead_letters += 1
+        report.parked.append((write, str(error)))
+        logger.error(
+            "a %s was parked as a dead letter after %d attempts: %s",
+            write.kind,
+            self._attempts,
+            error,
+            extra={"action": "dead_letter"},
+            exc_info=error if not isinstance(error, self._database.errors) else None,
+        )
+
+    # -- away and back -------------------------------------------------------------------------------------------
+
+    def _fail(self, error: Exception) -> None:
+        """Let go of everything, and come back later."""
+        fault = self._database.fault(error)
+        if fault is Fault.BROKEN:
+            raise StorageBroken(f"{self._database.name}: {error}") from error
+        text = f"{fault.value}: {str(error).strip()}" if fault is not Fault.BUSY else fault.value
         if self.stats.trouble != text:
-            logger.error("cannot store: %s", text, extra={"action": "store_trouble"})
+            logger.error("cannot store in %s: %s", self._database.name, text, extra={"action": "store_trouble"})
         self.stats.trouble = text
-        time.sleep(0.05)
+        self.stats.failures += 1
+        # What came from the spool has its mark; only what was given to us directly is in doubt.
+        committing = self._committing if self._transaction_name and fault is Fault.AWAY else ()
+        in_doubt = [write for write in committing if write.order]
+        self._committing = ()
+        self._held = []
+        self._failed_generation = self._generation
+        assert self._session is not None or self._away
+        if self._session is not None:
+            if fault is Fault.AWAY or not self._rolled_back(self._session):
+                self._session.close()
+                self._session = None
+        self._pause_s = min(BACKOFF_S[1], 2 * self._pause_s) if self._away else BACKOFF_S[0]
+        self._away = True
+        self._next_try = time.monotonic() + self._pause_s
+        self._report(Report(failure=Failure(self._failed_generation, in_doubt, self._transaction_name)))
+
+    def _rolled_back(self, session: Session) -> bool:
+        try:
+            session.rollback()
+        except self._database.errors:
+            return False
+        return True
+
+    def _come_back(self) -> bool:
+        """Try to write again; return whether that works. Until then nothing is held: the intake has it."""
+        if self._held:
+            self._failed_generation = self._generation
+            self._held = []
+            self._report(Report(failure=Failure(self._failed_generation, [], "")))
+        now = time.monotonic()
+        if now < self._next_try:
+            return False
+        try:
+            if self._session is None:
+                self._use(self._database.open_writer())
+            session = self._session
+            assert session is not None
+            session.begin()
+            write_meta(session, "written_at", times.to_text(self._clock.wall()))  # a disk with room, a database that commits
+            session.commit()
+            report = Report(recovered=True)
+            self._check_history(session, report)
+            self._drained = self._read_mark()
+        except self._database.errors as error:
+            self._still_away(error)
+            return False
+        except (StorageUnavailable, StorageBroken) as error:
+            if self._database.kind == "sqlite":
+                raise
+            self._still_away(error)
+            return False
+        self._away = False
+        self._pause_s = BACKOFF_S[0]
+        self.stats.trouble = ""
+        self._more_news = True
+        logger.info("%s can be written again", self._database.name, extra={"action": "store_recovered"})
+        self._report(report)
+        return True
+
+    def _still_away(self, error: Exception) -> None:
+        fault = self._database.fault(error)
+        if isinstance(error, self._database.errors) and fault is Fault.BROKEN:
+            raise StorageBroken(f"{self._database.name}: {error}") from error
+        if self._session is not None and (fault is Fault.AWAY or not self._rolled_back(self._session)):
+            self._session.close()
+            self._session = None
+        self._pause_s = min(BACKOFF_S[1], 2 * self._pause_s)
+        self._next_try = time.monotonic() + self._pause_s
+
+    def _check_history(self, session: Session, report: Report) -> None:
+        """A database that came back with another epoch, or older than we saw it, has lost history (SPEC section 6)."""
+        heads = self._log.heads()
+        epoch = read_meta(session, "epoch") or ""
+        behind = [topic for topic, position in self.positions.items() if heads.get(topic, 0) < position]
+        if epoch == self._epoch and not behind:
+            return
+        if epoch == self._epoch:
+            epoch = renew_epoch(session, epoch)
+        self.stats.regressions += 1
+        logger.error(
+            "%s came back without changes that it had confirmed: new epoch %s", self._database.name, epoch,
+            extra={"action": "data_regressed"},
+        )  # fmt: skip
+        self._epoch = report.epoch = epoch
+        report.updates = [self._log.snapshot(topic) for topic in TOPICS]
+        self.positions = {update.topic: update.offset for update in report.updates}
+
+    # -- the spool -----------------------------------------------------------------------------------------------
+
+    def _is_draining(self) -> bool:
+        return self._drain_target > self._drained and not self._away
+
+    def _read_mark(self) -> int:
+        if not self._mark or self._session is None:
+            return 0
+        return int(read_meta(self._session, self._mark) or 0)
+
+    def _drain_some(self) -> None:
+        """Store the next rows of the spool, once: their mark is in the same transaction."""
+        assert self._spool is not None and self._session is not None
+        session = self._session
+        try:
+            rows = self._spool.rows(self._drained, self._batch_max)
+        except StorageUnavailable as error:
+            self._note_spool_unreadable(error)
+            return
+        rows = [row for row in rows if row.seq <= self._drain_target]
+        if not rows:
+            self._drained = self._drain_target
+            self._report(Report(drained=self._drained))
+            return
+        report = Report()
+        batch = [write for row in rows if (write := self._spooled(session, row)) is not None]
+        last = rows[-1].seq
+
+        def mark() -> None:
+            write_meta(session, self._mark, str(last))
+
+        try:
+            self._transaction(batch, report, one_by_one=False, before=mark)
+        except Exception as error:
+            self._roll_back_or_raise(error)
+            report.done.clear()
+            self._transaction(batch, report, one_by_one=True, before=mark)
+        self.stats.commits += 1
+        self._drained = last
+        self.stats.drained += len(rows)
+        for write in batch:
+            if write.refusal is not None:
+                self._note_parked(write, write.refusal, report)
+        report.lost = [write for write, _ in report.parked]
+        self._spool.forget(last)
+        report.updates = self._read_news(seal=False)
+        report.drained = last
+        report.done = []
+        self._report(report)
+        self._upkeep(wrote=True)
+
+    def _spooled(self, session: Session, row: SpooledRow) -> "_Spooled | None":
+        """Return the write of a row, None where it was stored before its commit was answered."""
+        if row.doubt:
+            if row.doubt not in self._doubts:
+                self._doubts[row.doubt] = session.was_committed(row.doubt)
+            if self._doubts[row.doubt]:
+                return None
+        try:
+            return _Spooled(writes.load(row.payload), self._clock)
+        except (ValueError, KeyError, TypeError, RobodyneError) as error:
+            return _Spooled(_Unreadable(row, error, self._ids.next(int(self._clock.wall() * 1000)), self._clock), self._clock)
+
+    def _note_spool_unreadable(self, error: StorageUnavailable) -> None:
+        if self.stats.trouble != error.text:
+            logger.error("the spool cannot be read: %s", error, extra={"action": "spool_unreadable"})
+        self.stats.trouble = error.text
+        time.sleep(POLL_S)
 
     # -- reading what is new -------------------------------------------------------------------------------------
 
     def _is_news(self) -> bool:
-        now = time.monotonic()
+        assert self._session is not None
         if self._more_news:
             return True
-        if self._notify:
-            version = self._read_data_version()
-            if version != self._data_version:
-                self._data_version = version
-                return True
-        if now >= self._next_fallback:
-            self._next_fallback = now + self._fallback_interval_s
-            return True
+        rung, self._rung = self._rung, False
+        if self._notify and (rung or self._database.kind == "sqlite" or not self._held):
+            return self._session.is_news(self.positions)
         return False
 
-    def _look_for_triggers(self) -> None:
-        missing = schema.missing_triggers(self._connection)
+    def _is_fallback_due(self) -> bool:
+        now = time.monotonic()
+        if now < self._next_fallback:
+            return False
+        self._next_fallback = now + self._fallback_interval_s
+        return True
+
+    def _look_for_triggers(self, session: Session) -> None:
+        missing = session.missing_triggers()
         if missing and missing != self.stats.missing_triggers:
             logger.error(
                 "the change log misses changes: no trigger %s", ", ".join(missing), extra={"action": "trigger_missing"}
             )
         self.stats.missing_triggers = missing
 
-    def _read_data_version(self) -> int:
-        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+    def _read_news(self, *, seal: bool = True) -> list[Update]:
+        """Return an update for each topic that moved; a topic whose log has a hole gets a snapshot instead.
 
-    def _read_news(self) -> list[Update]:
-        """Return an update for each topic that moved; a topic whose log has a hole gets a snapshot instead."""
+        Args:
+            seal: whether there may be foreign changes without an offset; our own transaction has just sealed otherwise.
+        """
+        assert self._session is not None
+        if seal:
+            self._session.seal_foreign()
         updates: list[Update] = []
         self._more_news = False
         # No transaction around it: a state that is newer than its position is right, and comes again.
@@ -396,81 +670,59 @@ class Writer:
         if updates:
             self.stats.newest_change_at = self._log.newest_at
             self.stats.published_at = self._clock.wall()
-        if self._log.unreadable:
-            self._report_unreadable()
         return updates
 
-    def _report_unreadable(self) -> None:
-        """Put one ERROR event on the queue for each value that could not be read, once."""
+    def _unreadable(self) -> list[str]:
+        """Return one text for each value that could not be read, once."""
         found, self._log.unreadable = self._log.unreadable, []
         new = [item for item in dict.fromkeys(found) if item not in self._seen_unreadable]
         self._seen_unreadable.update(new)
-        if new and self._loop is not None:
-            texts = [f"{table}.{column} of row {id} cannot be read; shown as null" for table, id, column in new]
-            self._loop.call_soon_threadsafe(self._submit_error_events, texts)
-
-    def _submit_error_events(self, texts: list[str]) -> None:
-        for text in texts:
-            self.submit(self._error_event(text))
-
-    def _error_event(self, text: str) -> Callable[[Applier], None]:
-        id, at = self._ids.next(int(self._clock.wall() * 1000)), self._clock.stamp()
-        return lambda applier: applier.event(id, "ERROR", "ERROR", None, None, text, None, at)
+        return [f"{table}.{column} of row {id} cannot be read; shown as null" for table, id, column in new]
 
     # -- upkeep --------------------------------------------------------------------------------------------------
 
     def _upkeep(self, wrote: bool) -> None:
-        now = time.monotonic()
-        if wrote and self._pages_written() >= CHECKPOINT_PAGES:
-            self._checkpoint()
+        session, now = self._session, time.monotonic()
+        assert session is not None
+        if wrote and (pages := session.upkeep(self.stats.commits)) is not None:
+            self.stats.wal_pages = pages
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_INTERVAL_S
-            self._prune()
+            self._prune(session)
         if now >= self._next_look:  # here and not where news is looked for: that is not asked while devices keep us busy
             self._next_look = now + self._fallback_interval_s
-            self._look_for_triggers()
+            self._look_for_triggers(session)
+            self._prune_letters(session)
 
-    def _pages_written(self) -> int:
-        """Return about how many pages the WAL holds: Python's sqlite3 has no hook that tells. A commit touches about five
-        pages, and one more for every thirty rows (measured; the true count is `stats.wal_pages` at each checkpoint)."""
-        rows = self._connection.total_changes - self._checkpointed_changes
-        return 5 * (self.stats.commits - self._checkpointed_commits) + rows // 30
-
-    def _checkpoint(self) -> None:
-        try:
-            row = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise
-            return
-        self.stats.wal_pages = row[1] if row else 0
-        self._checkpointed_changes = self._connection.total_changes
-        self._checkpointed_commits = self.stats.commits
-
-    def _prune(self) -> None:
+    def _prune(self, session: Session) -> None:
         """Forget old lines of the log and old message ids, in steps that hold up nobody."""
         for topic in TOPICS:
             last = self.positions.get(topic, 0) - self._changes_retained
             for _ in range(20):
-                if last <= 0 or not self._prune_step(topic, last):
+                if last <= 0 or not self._prune_step(session, topic, last):
                     break
-        self._prune_messages()
+        self._prune_messages(session)
 
-    def _prune_step(self, topic: str, last: int) -> bool:
+    def _prune_step(self, session: Session, topic: str, last: int) -> bool:
         try:
-            cursor = self._connection.execute(
+            cursor = session.execute(
                 'DELETE FROM change WHERE topic = ? AND "offset" <= ? AND "offset" < '
                 '(SELECT min("offset") + ? FROM change WHERE topic = ?)',
                 (topic, last, PRUNE_STEP, topic),
             )
-        except sqlite3.OperationalError:
+        except self._database.errors as error:
+            self._raise_if_away(error)
             return False  # locked or full: the next round is soon
-        return cursor.rowcount == PRUNE_STEP
+        return bool(cursor.rowcount == PRUNE_STEP)
 
-    def _prune_messages(self) -> None:
+    def _raise_if_away(self, error: Exception) -> None:
+        if self._database.fault(error) in (Fault.AWAY, Fault.BROKEN):
+            raise error
+
+    def _prune_messages(self, session: Session) -> None:
         """Walk through the remembered ids, a step at a time: no index is needed that every commit would have to keep."""
         oldest = int(self._clock.wall()) - REMEMBERED_S
-        rows = self._connection.execute(
+        rows = session.execute(
             "SELECT device, id, at FROM device_message WHERE (device, id) > (?, ?) ORDER BY device, id LIMIT ?",
             (*self._prune_after, PRUNE_STEP),
         ).fetchall()
@@ -478,8 +730,112 @@ class Writer:
         old = [row[:2] for row in rows if row[2] < oldest]
         if old:
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany("DELETE FROM device_message WHERE device = ? AND id = ?", old)
-                self._connection.execute("COMMIT")
-            except sqlite3.OperationalError:
-                self._rollback()
+                session.begin()
+                for key in old:
+                    session.execute("DELETE FROM device_message WHERE device = ? AND id = ?", key)
+                session.commit()
+            except self._database.errors as error:
+                self._raise_if_away(error)
+                session.rollback()
+
+    def _prune_letters(self, session: Session) -> None:
+        oldest = times.to_text(max(0.0, self._clock.wall() - self._retention_s))
+        try:
+            session.execute("DELETE FROM dead_letter WHERE last_at < ?", (oldest,))
+        except self._database.errors as error:
+            self._raise_if_away(error)
+
+    # -- backup --------------------------------------------------------------------------------------------------
+
+    def _run_backup(self) -> None:
+        """Copy the database in small steps on this connection, with turns in between: so it always makes progress."""
+        backup, self._backup = self._backup, None
+        assert backup is not None and self._session is not None
+        error: BaseException | None = None
+        try:
+            self._session.copy(backup.target, pages=BACKUP_PAGES, between=self._turn_during_backup)
+        except (StorageBroken, StorageUnavailable, OSError) as caught:
+            error = caught
+        except self._database.errors as caught:
+            error = caught
+        backup.done(error)
+
+    def _turn_during_backup(self) -> None:
+        self._fetch(wait=False)
+        if self._backup is not None:
+            self._backup.done(StorageUnavailable("a backup is being made already"))
+            self._backup = None
+        self._guarded_turn()
+        if self._away:
+            raise StorageUnavailable(f"the backup was broken off: {self.stats.trouble}")
+
+
+class _Parked(Write):
+    """What is left of a write at fault: a row in `dead_letter`."""
+
+    __slots__ = ("_row", "_write")
+    kind = "dead_letter"
+    kept = False
+
+    def __init__(self, write: Write, error: BaseException, attempts: int, clock: Clock) -> None:
+        super().__init__()
+        now = times.to_text(clock.wall())
+        text = f"{type(error).__name__}: {str(error).strip()}"[:2000]
+        self._write = write
+        letter = write.letter()
+        if isinstance(error, Conflict):
+            letter["message_id"] = None  # that id is another message's, which is stored
+        self._row = letter | {"error": text, "attempts": attempts, "first_at": now, "last_at": now}
+
+    def apply(self, applier: Applier) -> Any:
+        applier.park(self._row, self._write.digest)
+
+
+class _Spooled(Write):
+    """A write out of the spool: acknowledged, so a refusal now (its dish was deleted meanwhile) parks it, in the same
+    transaction."""
+
+    __slots__ = ("_clock", "refusal", "write")
+
+    def __init__(self, write: Write, clock: Clock) -> None:
+        super().__init__()
+        self.write = write
+        self.refusal: RobodyneError | None = None
+        self._clock = clock
+
+    def apply(self, applier: Applier) -> Any:
+        self.refusal = None
+        try:
+            self.write.apply(applier)
+        except DeadLettered:
+            return  # it was parked before, under the same id
+        except RobodyneError as refusal:
+            self.refusal = refusal
+            _Parked(self.write, refusal, 1, self._clock).apply(applier)
+
+    def letter(self) -> Entity:
+        return self.write.letter()
+
+    @property
+    def digest(self) -> str:
+        return self.write.digest
+
+    @property
+    def keys(self) -> list[tuple[str, int]]:
+        return self.write.keys
+
+
+class _Unreadable(Write):
+    """A row of the spool that this version cannot read: parked as it is."""
+
+    __slots__ = ("_row",)
+    kind = "unreadable"
+
+    def __init__(self, row: SpooledRow, error: Exception, id: int, clock: Clock) -> None:
+        super().__init__()
+        now = times.to_text(clock.wall())
+        self._row = {"id": id, "kind": self.kind, "device": None, "message_id": None, "payload": row.payload}
+        self._row |= {"error": f"{type(error).__name__}: {error}"[:2000], "attempts": 1, "first_at": now, "last_at": now}
+
+    def apply(self, applier: Applier) -> Any:
+        applier.park(self._row, "")

@@ -9,16 +9,18 @@ from prometheus_client.registry import Collector
 from robodyne_rt import __version__
 from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.ingest.receiver import ReceiverStats
-from robodyne_rt.store.writer import Writer
+from robodyne_rt.store.intake import Intake
+from robodyne_rt.store.writer import WriterStats
 
 
 class Metrics(Collector):
     """Reads the parts' numbers when asked; the hot path only counts plain integers."""
 
-    def __init__(self, *, hub: ConnectionManager, receiver: ReceiverStats, writer: Writer) -> None:
+    def __init__(self, *, hub: ConnectionManager, receiver: ReceiverStats, writer: WriterStats, intake: Intake) -> None:
         self._hub = hub
         self._receiver = receiver
         self._writer = writer
+        self._intake = intake
         self._registry = CollectorRegistry()
         self._commit_s = Histogram(
             "robodyne_db_commit_seconds",
@@ -36,7 +38,7 @@ class Metrics(Collector):
 
     def render(self) -> bytes:
         """Return the text."""
-        stats = self._writer.stats
+        stats = self._writer
         durations, stats.commit_s = stats.commit_s, []
         sizes, stats.batch_sizes = stats.batch_sizes, []
         for duration in durations:
@@ -52,13 +54,21 @@ class Metrics(Collector):
         yield info
         yield from self._of_hub()
         yield from self._of_devices()
-        stats = self._writer.stats
-        yield _gauge("robodyne_db_queue_depth", "Writes that wait for their commit", self._writer.queued)
+        stats, intake = self._writer, self._intake
+        yield _gauge("robodyne_db_queue_depth", "Writes that wait for their commit", intake.queued)
         yield _counter("robodyne_db_commits", "Transactions committed", stats.commits)
         yield _counter("robodyne_db_write_errors", "Writes that failed by their own fault", stats.errors)
         yield _gauge("robodyne_db_wal_pages", "Pages in the write-ahead log at the last checkpoint", stats.wal_pages)
         yield _gauge("robodyne_change_lag_seconds", "Age of the newest change when it reached the hub", stats.change_lag_s)
-        yield _gauge("robodyne_spool_depth", "Messages in the spool", 0)
+        yield _gauge("robodyne_spool_depth", "Messages in the spool", intake.spool_backlog)
+        yield _counter("robodyne_spool_drained", "Messages drained from the spool", stats.drained)
+        yield _counter("robodyne_db_failures", "Times that the database was found away, locked or full", stats.failures)
+        yield _counter("robodyne_dead_letters", "Writes parked as dead letters", stats.dead_letters)
+        yield _counter("robodyne_data_regressed", "Times that the database came back older than it was", stats.regressions)
+        states = GaugeMetricFamily("robodyne_storage_state", "State of storage: the one that holds is 1", labels=["state"])
+        for state in ("ok", "late", "spooling", "draining", "refusing"):
+            states.add_metric([state], float(intake.state == state))
+        yield states
 
     def _of_hub(self) -> Iterator[Metric]:
         hub = self._hub

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sqlite3
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,10 +12,10 @@ from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.ports import Clock
 from robodyne_rt.settings import Hub
 from robodyne_rt.store.changes import ChangeLog
-from robodyne_rt.store.database import Database
+from robodyne_rt.store.database import Session
+from robodyne_rt.store.sqlite import SqliteDatabase
 from tests.e2e.server import Replica
-
-WINDOWS = {"events_window": 20, "systemlogs_window": 30, "orders_finished_minutes": 60}
+from tests.stores import WINDOWS
 
 
 class HandClock(Clock):
@@ -86,9 +85,9 @@ class FakeTransport:
 class DirectReader:
     """Reads the log at once, in the loop's own thread; implements `ports.ChangeReader`."""
 
-    def __init__(self, connection: sqlite3.Connection, epoch: str) -> None:
+    def __init__(self, session: Session, epoch: str) -> None:
         self.epoch = epoch
-        self.log = ChangeLog(connection, windows=WINDOWS)
+        self.log = ChangeLog(session, windows=WINDOWS)
         self.snapshots = 0
 
     async def snapshot(self, topic: str) -> Update:
@@ -122,11 +121,12 @@ class Rig:
     """A hub over a database file; `settings` are those of `[hub]`."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        self.database = Database(f"sqlite:///{folder / 'robodyne.db'}")
-        self.connection = self.database.open_writer()
+        self.database = SqliteDatabase(f"sqlite:///{folder / 'robodyne.db'}")
+        self.session = self.database.open_writer()
+        self.connection = self.session.connection
         # Tests that count in thousands need no disk.
         self.connection.execute("PRAGMA synchronous = OFF")
-        self.epoch = self.database.prepare(self.connection)
+        self.epoch = self.database.prepare(self.session)
         self.clock = HandClock()
         self.settings = Hub(**settings)
         self.store = NoStore()
@@ -134,14 +134,14 @@ class Rig:
 
     def start(self) -> None:
         """Build the hub as a server's start does; also after a restart."""
-        self.reader = DirectReader(self.connection, self.epoch)
-        self.positions = self.reader.log.heads()
+        self.reader = DirectReader(self.session, self.epoch)
+        snapshots = {topic: self.reader.log.snapshot(topic) for topic in TOPICS}
+        self.positions = {topic: snapshot.offset for topic, snapshot in snapshots.items()}
         self.hub = ConnectionManager(
             settings=self.settings,
             reader=self.reader,
             store=cast(Any, self.store),
-            positions=dict(self.positions),
-            robots=list(self.reader.log.snapshot("robots").entities.values()),
+            snapshots=snapshots,
             windows=WINDOWS,
             offline_after_s=10,
             robots_limit=500,

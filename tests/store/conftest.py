@@ -8,18 +8,17 @@ import pytest
 
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.store.changes import ChangeLog
-from robodyne_rt.store.database import Database
-
-WINDOWS = {"events_window": 20, "systemlogs_window": 30, "orders_finished_minutes": 60}
+from robodyne_rt.store.sqlite import SqliteDatabase, SqliteSession
+from tests.stores import WINDOWS
 
 
 class LogReader:
     """Reads what is new per topic, and checks on the way that offsets have no gaps."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.log = ChangeLog(connection, windows=WINDOWS)
+    def __init__(self, session: SqliteSession) -> None:
+        self.log = ChangeLog(session, windows=WINDOWS)
         self.positions = dict.fromkeys(TOPICS, 0)
-        self._connection = connection
+        self._connection = session.connection
 
     def news(self, topic: str) -> tuple[list[int], list[int]]:
         """Return (ids of changed entities, removed ids) since the last call."""
@@ -40,21 +39,27 @@ class LogReader:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    return Database(f"sqlite:///{tmp_path / 'robodyne.db'}")
+def database(tmp_path: Path) -> SqliteDatabase:
+    return SqliteDatabase(f"sqlite:///{tmp_path / 'robodyne.db'}")
 
 
 @pytest.fixture
-def writer(database: Database) -> Iterator[sqlite3.Connection]:
+def session(database: SqliteDatabase) -> Iterator[SqliteSession]:
+    """The writer's session on a prepared file."""
+    session = database.open_writer()
+    database.prepare(session)
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def writer(session: SqliteSession) -> sqlite3.Connection:
     """The writer's connection to a prepared file."""
-    connection = database.open_writer()
-    database.prepare(connection)
-    yield connection
-    connection.close()
+    return session.connection
 
 
 @pytest.fixture
-def foreign(database: Database, writer: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+def foreign(database: SqliteDatabase, writer: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     """Another program's connection, with SQLite's defaults: foreign keys off, no recursive triggers."""
     connection = sqlite3.connect(database.path, isolation_level=None)
     yield connection
@@ -62,5 +67,5 @@ def foreign(database: Database, writer: sqlite3.Connection) -> Iterator[sqlite3.
 
 
 @pytest.fixture
-def reader(writer: sqlite3.Connection) -> LogReader:
-    return LogReader(writer)
+def reader(session: SqliteSession) -> LogReader:
+    return LogReader(session)

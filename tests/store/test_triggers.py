@@ -5,7 +5,8 @@ import sqlite3
 import pytest
 
 from robodyne_rt.model.topics import TOPICS
-from robodyne_rt.store import schema, triggers
+from robodyne_rt.store import sqlite_triggers as triggers
+from robodyne_rt.store.sqlite import SqliteDatabase, SqliteSession
 from tests.store.conftest import LogReader
 
 INSERTS = {
@@ -191,13 +192,15 @@ def test_a_rolled_back_write_leaves_no_line_and_no_gap(foreign: sqlite3.Connecti
     assert reader.lines("robots") == [(1, "upsert")]
 
 
-def test_triggers_are_made_anew_where_somebody_dropped_or_changed_them(writer: sqlite3.Connection) -> None:
+def test_triggers_are_made_anew_where_somebody_dropped_or_changed_them(
+    database: SqliteDatabase, session: SqliteSession, writer: sqlite3.Connection
+) -> None:
     names = list(triggers.statements())
     writer.execute(f'DROP TRIGGER "{names[0]}"')
-    assert schema.missing_triggers(writer) == [names[0]]
+    assert session.missing_triggers() == [names[0]]
     writer.execute('CREATE TRIGGER "zz_old" AFTER INSERT ON robot BEGIN SELECT 1; END')
-    schema.install_triggers(writer)
-    assert schema.missing_triggers(writer) == []
+    database.prepare(session)
+    assert session.missing_triggers() == []
     assert not writer.execute("SELECT 1 FROM sqlite_master WHERE name = 'zz_old'").fetchone()
 
 

@@ -1,10 +1,28 @@
 """Steps from one schema version to the next, oldest first: `MIGRATIONS[0]` leads from version 1 to 2.
 
 A new database is created by the models at the newest version; an older one gets these steps at start, each in the same
-transaction as its version number, after a backup of the file. A step is a tuple of SQL statements; triggers are made anew
-after all steps and need none.
+transaction as its version number, after a backup of a SQLite file. Triggers are made anew after all steps and need none.
 """
 
-Migration = tuple[str, ...]
+from typing import NamedTuple
 
-MIGRATIONS: tuple[Migration, ...] = ()
+
+class Migration(NamedTuple):
+    """One step, in the words of each database; `@schema@` stands for Postgres' schema."""
+
+    sqlite: tuple[str, ...]
+    postgres: tuple[str, ...]
+
+
+DEAD_LETTERS = Migration(
+    sqlite=(
+        "CREATE TABLE dead_letter (id INTEGER NOT NULL, kind TEXT NOT NULL, device TEXT, message_id TEXT, payload TEXT NOT NULL, "
+        "error TEXT NOT NULL, attempts INTEGER NOT NULL, first_at TEXT NOT NULL, last_at TEXT NOT NULL, PRIMARY KEY (id), "
+        "CONSTRAINT first_at_is_utc CHECK (first_at GLOB '????-??-??T??:??:??*Z'), "
+        "CONSTRAINT last_at_is_utc CHECK (last_at GLOB '????-??-??T??:??:??*Z')) STRICT",
+        "CREATE INDEX dead_letter_by_message ON dead_letter (device, message_id)",
+    ),
+    postgres=(),  # Postgres came with version 2
+)
+
+MIGRATIONS: tuple[Migration, ...] = (DEAD_LETTERS,)

@@ -1,6 +1,6 @@
-"""Triggers that write the change log, generated from models and registry (SPEC section 6, "Change log"); see schema.py.
+"""SQLite triggers that write the change log, generated from models and registry (SPEC section 6, "Change log"); see schema.py.
 
-Whoever writes, however it is written, the row and its line in `change` live or die together. On SQLite writers come one
+Whoever writes, however it is written, the row and its line in `change` live or die together. Writers come one
 at a time, so the trigger takes the topic's next offset itself. Names start with `zz_` so that they run last.
 
 What is not obvious:
@@ -17,8 +17,8 @@ from sqlalchemy import UniqueConstraint
 
 from robodyne_rt.model import entities
 from robodyne_rt.model.topics import QUIET_COLUMNS, TOPICS, Nested, Rows, Topic
+from robodyne_rt.store.schema import TRIGGER_PREFIX
 
-PREFIX = "zz_"
 _NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 
 
@@ -38,7 +38,7 @@ def _of_topic(topic: Topic) -> Iterator[tuple[str, str]]:
     yield _trigger(
         table,
         "update",
-        f"AFTER UPDATE ON {table} WHEN {_really_changed(_loud_columns(topic))}",
+        f"AFTER UPDATE ON {table} WHEN {_really_changed(loud_columns(topic))}",
         _log(topic, "NEW.id", "upsert"),
     )
     yield _trigger(table, "rekey", f"AFTER UPDATE OF id ON {table} WHEN OLD.id IS NOT NEW.id", _log(topic, "OLD.id", "delete"))
@@ -58,7 +58,7 @@ def _of_topic(topic: Topic) -> Iterator[tuple[str, str]]:
 
 def _of_nested(topic: Topic, nested: Nested) -> Iterator[tuple[str, str]]:
     table, parent = nested.rows.table, nested.parent_column
-    columns = [column.name for column in _sql_table(nested.rows).columns]
+    columns = [column.name for column in sql_table(nested.rows).columns]
     # An item whose parent is going or gone announces nothing: the parent's own delete does.
     new_parent = f"EXISTS (SELECT 1 FROM {topic.table} WHERE id = NEW.{parent})"
     old_parent = f"EXISTS (SELECT 1 FROM {topic.table} WHERE id = OLD.{parent})"
@@ -86,7 +86,7 @@ def _of_nested(topic: Topic, nested: Nested) -> Iterator[tuple[str, str]]:
 
 
 def _trigger(table: str, what: str, head: str, *body: str) -> tuple[str, str]:
-    name = f"{PREFIX}{table}_{what}"
+    name = f"{TRIGGER_PREFIX}{table}_{what}"
     return name, f'CREATE TRIGGER "{name}" {head} BEGIN {" ".join(body)} END'
 
 
@@ -105,12 +105,13 @@ def _really_changed(columns: list[str]) -> str:
     )
 
 
-def _loud_columns(topic: Topic) -> list[str]:
-    return [column.name for column in _sql_table(topic.rows).columns if column.name not in QUIET_COLUMNS]
+def loud_columns(topic: Topic) -> list[str]:
+    """Return the columns whose change is announced."""
+    return [column.name for column in sql_table(topic.rows).columns if column.name not in QUIET_COLUMNS]
 
 
 def _unique_columns(topic: Topic) -> list[str]:
-    table = _sql_table(topic.rows)
+    table = sql_table(topic.rows)
     names = [column.name for column in table.columns if column.unique]
     for constraint in table.constraints:
         if isinstance(constraint, UniqueConstraint) and len(constraint.columns) == 1:
@@ -118,5 +119,6 @@ def _unique_columns(topic: Topic) -> list[str]:
     return sorted(set(names))
 
 
-def _sql_table(rows: Rows) -> SqlTable:
+def sql_table(rows: Rows) -> SqlTable:
+    """Return the model's table."""
     return entities.Robot.metadata.tables[rows.table]

@@ -1,0 +1,103 @@
+"""Dead letters: looking at them, trying them again, dropping them; for the API and the command `dlq` (SPEC section 6)."""
+
+from typing import Any
+
+import orjson
+
+from robodyne_rt.core import times
+from robodyne_rt.errors import ResourceNotFound, RobodyneError
+from robodyne_rt.model.changes import Entity
+from robodyne_rt.store import writes
+from robodyne_rt.store.apply import Applier
+from robodyne_rt.store.database import Session
+
+LISTED_AT_MOST = 1000
+
+_COLUMNS = ("id", "kind", "device", "message_id", "error", "attempts", "first_at", "last_at")
+
+
+def listed(session: Session, *, limit: int = LISTED_AT_MOST) -> list[Entity]:
+    """Return the newest letters, without their payload."""
+    query = f"SELECT {', '.join(_COLUMNS)} FROM dead_letter ORDER BY id DESC LIMIT ?"
+    return [_letter(session, dict(zip(_COLUMNS, row, strict=True))) for row in session.execute(query, (limit,)).fetchall()]
+
+
+def shown(session: Session, id: int) -> Entity:
+    """Return one letter with its payload.
+
+    Raises:
+        ResourceNotFound: there is none with this id.
+    """
+    columns = (*_COLUMNS, "payload")
+    row = session.execute(f"SELECT {', '.join(columns)} FROM dead_letter WHERE id = ?", (id,)).fetchone()
+    if row is None:
+        raise ResourceNotFound(f"no dead letter {id}")
+    letter = _letter(session, dict(zip(columns, row, strict=True)))
+    letter["payload"] = orjson.loads(letter["payload"])
+    return letter
+
+
+def _letter(session: Session, letter: Entity) -> Entity:
+    return letter | {name: session.time_text(letter[name]) for name in ("first_at", "last_at")}
+
+
+def ids(session: Session) -> list[int]:
+    """Return the ids of all letters, oldest first."""
+    return [id for (id,) in session.execute("SELECT id FROM dead_letter ORDER BY id").fetchall()]
+
+
+def requeue(session: Session, applier: Applier, id: int, now_s: float) -> Entity:
+    """Try one letter again, in the caller's transaction; it stays, with one attempt more, if that fails again.
+
+    Returns:
+        `{"id", "stored": bool, "error": why not}`.
+    Raises:
+        ResourceNotFound: there is none with this id.
+    """
+    letter = shown(session, id)
+    session.execute("SAVEPOINT letter")
+    try:
+        _forget(session, letter)
+        writes.load(orjson.dumps(letter["payload"])).apply(applier)
+    except Exception as error:
+        # Where the database itself is away this fails as well, and the caller hears of that.
+        session.execute("ROLLBACK TO SAVEPOINT letter")
+        text = error.text if isinstance(error, RobodyneError) else f"{type(error).__name__}: {str(error).strip()}"
+        session.execute(
+            "UPDATE dead_letter SET attempts = attempts + 1, error = ?, last_at = ? WHERE id = ?",
+            (text[:2000], times.to_text(now_s), id),
+        )
+        return {"id": id, "stored": False, "error": text}
+    finally:
+        session.execute("RELEASE SAVEPOINT letter")
+    return {"id": id, "stored": True, "error": None}
+
+
+def drop(session: Session, id: int) -> Entity:
+    """Forget one letter, and its message's id: its device may send it again.
+
+    Raises:
+        ResourceNotFound: there is none with this id.
+    """
+    _forget(session, shown(session, id))
+    return {"id": id, "dropped": True}
+
+
+def _forget(session: Session, letter: Entity) -> None:
+    session.execute("DELETE FROM dead_letter WHERE id = ?", (letter["id"],))
+    if letter["message_id"] is not None:
+        session.execute(
+            "DELETE FROM device_message WHERE device = ? AND id = ?", (letter["device"], letter["message_id"])
+        )
+
+
+def act(session: Session, applier: Applier, action: str, wanted: list[int] | None, now_s: float) -> list[Any]:
+    """Requeue or drop letters, in the caller's transaction; None means all of them.
+
+    Raises:
+        ResourceNotFound: one of them does not exist.
+    """
+    chosen = ids(session) if wanted is None else wanted
+    if action == "drop":
+        return [drop(session, id) for id in chosen]
+    return [requeue(session, applier, id, now_s) for id in chosen]

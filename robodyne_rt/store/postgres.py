@@ -1,0 +1,501 @@
+"""Postgres: the same tables and code above the seam, notes sealed into the change log, and a doorbell (SPEC section 6).
+
+Foreign writers' triggers only note what they changed (postgres_triggers.py). The server seals the notes inside its own
+write transactions and whenever the doorbell rings or it looks: under the lock of one row it moves what is committed into
+`change` with the next offsets. `NOTIFY` is a hint; whoever misses one looks again within 100 ms.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import secrets
+import select
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+import psycopg
+from psycopg import sql
+from psycopg.types.string import TextLoader
+
+from robodyne_rt.errors import SchemaTooNew, StorageBroken, StorageUnavailable
+from robodyne_rt.settings import ConfigError
+from robodyne_rt.store import schema
+from robodyne_rt.store.database import (
+    Column,
+    Database,
+    Fault,
+    Session,
+    begin_history,
+    read_meta,
+    schema_version,
+    write_meta,
+)
+from robodyne_rt.store.migrations import MIGRATIONS, Migration
+
+logger = logging.getLogger(__name__)
+
+OLDEST_VERSION = 130000
+"""Postgres 13 brought `xid8`."""
+
+CONNECT_TIMEOUT_S = 3
+READ_DEADLINE_MS = 2000
+SEAL_AT_ONCE = 5000
+"""Notes per sealing: a bulk load must not become one endless transaction."""
+
+LISTEN_PROBE_S = 5.0
+"""How often the doorbell's connection is asked whether it still lives: a half-open link is otherwise never noticed."""
+
+SCHEMA_LOCK = 0x526F626F
+"""Advisory lock of whoever creates or migrates the schema."""
+
+_OPTIONS = {
+    "application_name": "robodyne-rt",
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    "client_encoding": "utf8",
+}
+
+_SESSION_SETTINGS = ("SET timezone = 'UTC'", "SET datestyle = 'ISO, YMD'")
+_WRITER_SETTINGS = ("SET synchronous_commit = on", "SET robodyne.quiet = 'on'")
+
+_LOCK_SEAL = "SELECT value FROM meta WHERE key = 'epoch' FOR UPDATE"
+
+_SEAL = f"""WITH taken AS (
+    DELETE FROM inbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM inbox ORDER BY id LIMIT {SEAL_AT_ONCE}))
+    RETURNING id, xid, at, topic, key, op, native
+), grouped AS (
+    SELECT topic, key, min(id) AS first, max(at) AS at, (array_agg(op ORDER BY native DESC, id DESC))[1] AS op
+    FROM taken GROUP BY topic, key, xid
+), numbered AS (
+    SELECT topic, key, at, op, row_number() OVER (PARTITION BY topic ORDER BY first) AS n FROM grouped
+), heads AS (
+    UPDATE topic_head h SET "offset" = h."offset" + counted.n
+    FROM (SELECT topic, count(*) AS n FROM grouped GROUP BY topic) counted WHERE h.topic = counted.topic
+    RETURNING h.topic, h."offset" - counted.n AS base
+), sealed AS (
+    INSERT INTO change(topic, "offset", key, op, at)
+    SELECT topic, base + n, key, op, at FROM numbered JOIN heads USING (topic)
+)
+SELECT pg_current_xact_id()::text, (SELECT count(*) FROM taken)"""
+
+_TIMESTAMPTZ = 1184
+"""The number of its type."""
+
+_AWAY_CLASSES = ("08", "57", "58", "53", "25")
+_BUSY_STATES = ("40001", "40P01", "55P03", "57014")
+_HOPELESS_STATES = ("28000", "28P01", "3D000", "3F000", "42501", "0A000")
+
+
+class PostgresSession(Session):
+    """One connection to a server.
+
+    Args:
+        prepares: whether statements may be prepared; not behind a pooler that hands each transaction another connection.
+    """
+
+    def __init__(self, connection: "psycopg.Connection[Any]", *, prepares: bool = True) -> None:
+        self.connection = connection
+        connection.prepare_threshold = 3 if prepares else None
+        connection.prepared_max = 500
+        for name in ("timestamptz", "jsonb", "json"):
+            connection.adapters.register_loader(name, TextLoader)
+        self._translated: dict[str, str] = {}
+        self._cursor = connection.cursor()
+        self._run = self._cursor.execute
+        self.execute = self._execute
+        # Behind a pooler what is set for a session is lost with its transaction.
+        self._begin = "BEGIN ISOLATION LEVEL READ COMMITTED" + ("" if prepares else f"; {'; '.join(_WRITER_SETTINGS)}").replace(
+            "SET ", "SET LOCAL "
+        )
+
+    def _execute(self, query: str, parameters: Sequence[Any] | None = None) -> Any:
+        if not parameters:
+            return self._run(query)
+        translated = self._translated.get(query)
+        if translated is None:
+            translated = self._translated[query] = query.replace("%", "%%").replace("?", "%s")
+        return self._run(translated, parameters)
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.connection.pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE
+
+    def begin(self) -> None:
+        self._run(self._begin)
+
+    def begin_reading(self) -> None:
+        self._run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    def rollback(self) -> None:
+        if self.connection.closed or self.connection.broken:
+            return
+        super().rollback()
+
+    def seal(self) -> str:
+        self._run(_LOCK_SEAL)
+        row = self._run(_SEAL).fetchone()
+        assert row is not None
+        return str(row[0])
+
+    def seal_foreign(self) -> None:
+        while True:
+            self.begin()
+            self._run(_LOCK_SEAL)
+            row = self._run(_SEAL).fetchone()
+            self.commit()
+            if row is None or row[1] < SEAL_AT_ONCE:
+                return
+
+    def was_committed(self, transaction: str) -> bool:
+        try:
+            row = self._execute("SELECT pg_xact_status(?::xid8)", (transaction,)).fetchone()
+        except psycopg.DataError:
+            return False  # another server's number: this one has not come that far
+        return row is not None and row[0] == "committed"
+
+    def is_news(self, positions: dict[str, int]) -> bool:
+        row = self._run('SELECT EXISTS (SELECT FROM inbox), (SELECT sum("offset") FROM topic_head)').fetchone()
+        return row is not None and (row[0] or int(row[1] or 0) != sum(positions.values()))
+
+    def missing_triggers(self) -> list[str]:
+        rows = self._run(
+            "SELECT t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
+            " WHERE c.relnamespace = current_schema()::regnamespace AND t.tgenabled = 'A' AND NOT t.tgisinternal"
+        ).fetchall()
+        present = {name for (name,) in rows}
+        return [name for name in wanted_triggers(doorbell=False) if name not in present]
+
+    def columns(self, table: str) -> list[Column]:
+        description = self._run(sql.SQL("SELECT * FROM {} LIMIT 0").format(sql.Identifier(table))).description or []
+        return [Column(column.name, time_text if column.type_code == _TIMESTAMPTZ else None) for column in description]
+
+    def is_in(self, column: str, keys: list[int]) -> tuple[str, Any]:
+        return f"{column} = ANY(?)", keys
+
+    def time_text(self, value: Any) -> str | None:
+        try:
+            return None if value is None else time_text(value)
+        except ValueError:
+            return None
+
+    def mend(self) -> None:
+        """Bring the sequences of ids up to what foreign programs inserted with ids of their own."""
+        rows = self._run(
+            "SELECT c.relname, pg_get_serial_sequence(format('%I', c.relname), 'id') FROM pg_class c"
+            " WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND EXISTS"
+            " (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'id')"
+        ).fetchall()
+        for table, sequence in rows:
+            if sequence and table != "inbox":
+                query = sql.SQL("SELECT setval({}, greatest((SELECT max(id) FROM {}), (SELECT last_value FROM {})))").format(
+                    sql.Literal(sequence), sql.Identifier(table), sql.SQL(sequence)
+                )
+                self._run(query)
+
+    def upkeep(self, commits: int) -> int | None:
+        return None  # autovacuum and the server's checkpointer do it
+
+    def checkpoint(self) -> None:
+        return None
+
+    def copy(self, target: Path, *, pages: int, between: Callable[[], object]) -> None:
+        raise StorageUnavailable("a Postgres database is backed up by its own tools: pg_dump --format=custom")
+
+    def interrupt(self) -> None:
+        """Cut the connection: a call that waits for a server that hangs fails at once."""
+        with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=_duplicate(self.connection.fileno())) as sock:
+            sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with contextlib.suppress(psycopg.Error, OSError):
+            self.connection.close()
+
+
+class PostgresDatabase(Database):
+    """One database of a server, in the first schema of its search path.
+
+    Args:
+        url: `postgresql+psycopg://USER:PASSWORD@HOST:PORT/NAME?OPTION=VALUE`, as libpq takes it.
+        notify: whether to listen at all.
+        doorbell: whether foreign transactions ring; each then takes a lock of the whole server while it commits.
+    """
+
+    kind = "postgres"
+    errors = (psycopg.Error,)
+
+    def __init__(
+        self, url: str, *, notify: bool = True, doorbell: bool = True, migrations: Sequence[Migration] = MIGRATIONS
+    ) -> None:
+        scheme, _, rest = url.partition("://")
+        if scheme not in ("postgresql+psycopg", "postgresql", "postgres") or not rest:
+            raise ConfigError(f"[database] url {scheme!r}: expected sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME")
+        self._conninfo = f"postgresql://{rest}"
+        parts = urlsplit(self._conninfo)
+        self.name = f"{parts.hostname or 'local socket'}{f':{parts.port}' if parts.port else ''}{parts.path}"
+        self._notify = notify
+        self._rings = notify and doorbell
+        self._migrations = migrations
+        self._pooled: bool | None = None
+        self._facts: list[tuple[str, str]] = []
+
+    @property
+    def schema_version(self) -> int:
+        """Version that this program writes."""
+        return 1 + len(self._migrations)
+
+    def fault(self, error: BaseException) -> Fault:
+        state = getattr(error, "sqlstate", None)
+        if state is None:
+            return Fault.AWAY if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) else Fault.WRITE
+        if state in _BUSY_STATES:
+            return Fault.BUSY
+        if state == "53100":
+            return Fault.FULL
+        return Fault.AWAY if state[:2] in _AWAY_CLASSES else Fault.WRITE
+
+    def _connect(self) -> "psycopg.Connection[Any]":
+        try:
+            return psycopg.connect(self._conninfo, autocommit=True, **_OPTIONS)  # type: ignore[arg-type]
+        except psycopg.ProgrammingError as error:
+            raise ConfigError(f"[database] url: {error}") from error
+
+    def open_writer(self) -> PostgresSession:
+        try:
+            connection = self._connect()
+        except psycopg.OperationalError as error:
+            text = str(error).strip()
+            # libpq gives no state for a refused login; its words are translated only where the server's are.
+            if error.sqlstate in _HOPELESS_STATES or any(word in text for word in _HOPELESS_WORDS):
+                raise ConfigError(f"[database] url: {self.name}: {text}") from error
+            raise StorageUnavailable(f"{self.name}: {text}") from error
+        try:
+            if connection.info.server_version < OLDEST_VERSION:
+                raise ConfigError(f"[database] url: {self.name} is Postgres {connection.info.server_version // 10000}; 13 is needed")
+            session = PostgresSession(connection, prepares=not self._is_pooled(connection))
+            for setting in (*_SESSION_SETTINGS, *_WRITER_SETTINGS):
+                session.execute(setting)
+            self._read_back(session)
+        except psycopg.Error as error:
+            connection.close()
+            if self.fault(error) is Fault.WRITE:
+                raise ConfigError(f"[database] url: {self.name}: {error}") from error
+            raise StorageUnavailable(f"{self.name}: {error}") from error
+        except BaseException:
+            connection.close()
+            raise
+        return session
+
+    def _read_back(self, session: PostgresSession) -> None:
+        """Success means durable: refuse a server that may forget what it said is committed."""
+        self._facts = [("database", self.name), ("Postgres", str(session.execute("SHOW server_version").fetchone()[0]))]
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            (value,) = session.execute(f"SHOW {setting}").fetchone()
+            self._facts.append((setting, value))
+            if value == "off":
+                raise ConfigError(
+                    f"[database] url: {self.name} runs with {setting} = {value}: what it calls committed may be lost. "
+                    f"Set {setting} = on there"
+                )
+        (read_only,) = session.execute("SELECT pg_is_in_recovery()").fetchone()
+        if read_only:
+            raise StorageUnavailable(f"{self.name} is a standby: it takes no writes now")
+        if self._pooled:
+            self._facts.append(("pooler", "transaction mode: changes are looked for every 100 ms"))
+
+    def _is_pooled(self, connection: "psycopg.Connection[Any]") -> bool:
+        """Return whether a pooler hands each transaction another connection: then LISTEN and SET are lost (PITFALLS P4)."""
+        if self._pooled is None:
+            try:
+                connection.prepare_threshold = None
+                backend = connection.execute("SELECT pg_backend_pid()").fetchone()
+                if backend is not None and backend[0] != connection.info.backend_pid:
+                    self._pooled = True  # the key we were given at login is not the server's
+                else:
+                    connection.execute("LISTEN robodyne_probe")
+                    heard = connection.execute("SELECT count(*) FROM pg_listening_channels()").fetchone()
+                    connection.execute("UNLISTEN *")
+                    self._pooled = heard is None or heard[0] == 0
+            except psycopg.NotSupportedError:
+                self._pooled = True
+            if self._pooled:
+                logger.warning(
+                    "%s is behind a pooler in transaction mode: looking for changes every 100 ms instead of listening",
+                    self.name,
+                    extra={"action": "database_pooled"},
+                )
+        return self._pooled
+
+    def open_reader(self) -> PostgresSession:
+        session = PostgresSession(self._connect(), prepares=not self._pooled)
+        for setting in (*_SESSION_SETTINGS, f"SET statement_timeout = {READ_DEADLINE_MS}"):
+            session.execute(setting)
+        return session
+
+    def prepare(self, session: Session) -> str:
+        assert isinstance(session, PostgresSession)
+        session.begin()
+        try:
+            session.execute("SELECT pg_advisory_xact_lock(?)", (SCHEMA_LOCK,))
+            row = session.execute("SELECT current_schema(), to_regclass('meta') IS NOT NULL").fetchone()
+            name, exists = row
+            if name is None:
+                raise ConfigError(f"[database] url: {self.name}: its search_path names no schema that exists")
+            version = schema_version(session) if exists else 0
+            if version > self.schema_version:
+                raise SchemaTooNew(
+                    f"{self.name}: schema version {version}, this program knows up to {self.schema_version}: "
+                    "install the newer version again"
+                )
+            self._make(session, name, version)
+            epoch = begin_history(session, secrets.token_hex(6))
+            session.commit()
+        except psycopg.Error as error:
+            session.rollback()
+            if self.fault(error) is Fault.WRITE:
+                raise StorageBroken(f"{self.name}: the schema cannot be made: {error}") from error
+            raise StorageUnavailable(f"{self.name}: {error}") from error
+        except BaseException:
+            session.rollback()
+            raise
+        return epoch
+
+    def _make(self, session: PostgresSession, name: str, version: int) -> None:
+        shipped = schema.load("postgres")
+        quoted = '"' + name.replace('"', '""') + '"'
+        place: Callable[[str], str] = lambda statement: statement.replace(schema.SCHEMA, quoted)  # noqa: E731
+        if version == 0:
+            for statement in shipped.creation:
+                session.execute(place(statement))
+            logger.info("created the schema in %s", self.name, extra={"action": "database_created"})
+        for number in range(version, self.schema_version) if version else ():
+            logger.info("migrating to schema version %d", number + 1, extra={"action": "database_migrated"})
+            for statement in self._migrations[number - 1].postgres:
+                session.execute(place(statement))
+        if version < self.schema_version:
+            write_meta(session, "schema_version", str(self.schema_version))
+        wanted = wanted_triggers(doorbell=self._rings)
+        digest = f"{hash_of(shipped.functions, wanted)}"
+        unwanted = set(_triggers(session)) - set(wanted)
+        if digest == read_meta(session, "triggers") and not session.missing_triggers() and not unwanted:
+            return
+        for statement in shipped.functions:
+            session.execute(place(statement))
+        for trigger, table in _triggers(session).items():
+            session.execute(f'DROP TRIGGER "{trigger}" ON {quoted}."{table}"')
+        for trigger, statement in wanted.items():
+            session.execute(place(statement))
+            table = statement.partition(" ON ")[2].split()[0]
+            session.execute(place(f'ALTER TABLE {table} ENABLE ALWAYS TRIGGER "{trigger}"'))
+        write_meta(session, "triggers", digest)
+
+    def doorbell(self, ring: Callable[[], None]) -> "PostgresDoorbell | None":
+        if not self._notify or self._pooled:
+            return None
+        return PostgresDoorbell(self._connect, ring)
+
+    def facts(self) -> list[tuple[str, str]]:
+        return list(self._facts)
+
+
+_HOPELESS_WORDS = ("password authentication failed", "does not exist", "no password supplied", "no pg_hba.conf entry")
+
+
+class PostgresDoorbell:
+    """A connection of its own that listens; it comes back by itself, and after each return asks for a look."""
+
+    def __init__(self, connect: Callable[[], "psycopg.Connection[Any]"], ring: Callable[[], None]) -> None:
+        self.trouble = "not listening yet"
+        self._connect = connect
+        self._ring = ring
+        self._stopped = threading.Event()
+        self._wake, self._woken = socket.socketpair()
+
+    def run(self) -> None:
+        with self._wake, self._woken:
+            self._run()
+
+    def _run(self) -> None:
+        pause_s = 0.1
+        while not self._stopped.is_set():
+            try:
+                with self._connect() as connection:
+                    channel = connection.execute("SELECT quote_ident(current_schema()) || '.change'").fetchone()
+                    assert channel is not None
+                    connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel[0])))
+                    self.trouble, pause_s = "", 0.1
+                    self._ring()  # what was committed while nobody listened
+                    self._listen(connection)
+            except (psycopg.Error, ConfigError, OSError) as error:
+                self.trouble = f"not listening: {str(error).strip()}"
+                self._stopped.wait(pause_s)
+                pause_s = min(5.0, 2 * pause_s)
+
+    def _listen(self, connection: "psycopg.Connection[Any]") -> None:
+        while not self._stopped.is_set():
+            link, wake = connection.fileno(), self._woken.fileno()
+            readable, _, _ = select.select([link, wake], [], [], LISTEN_PROBE_S)
+            if wake in readable:
+                return
+            if readable:
+                connection.pgconn.consume_input()
+                rang = False
+                while connection.pgconn.notifies() is not None:
+                    rang = True
+                if rang:
+                    self._ring()
+                elif connection.pgconn.status != psycopg.pq.ConnStatus.OK:
+                    raise psycopg.OperationalError("the connection was closed")
+            else:
+                connection.execute("SELECT 1")
+
+    def stop(self) -> None:
+        self._stopped.set()
+        with contextlib.suppress(OSError):
+            self._wake.send(b"x")
+
+
+def wanted_triggers(*, doorbell: bool) -> dict[str, str]:
+    """Return the triggers that should be there."""
+    triggers = schema.load("postgres").triggers
+    return triggers if doorbell else {name: text for name, text in triggers.items() if not name.endswith("_ring")}
+
+
+def hash_of(functions: Sequence[str], triggers: dict[str, str]) -> str:
+    """Return what tells one set of triggers and functions from another."""
+    return hashlib.blake2b(orjson.dumps([*functions, *triggers.items()]), digest_size=12).hexdigest()
+
+
+def _triggers(session: Session) -> dict[str, str]:
+    rows = session.execute(
+        "SELECT t.tgname, c.relname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
+        " WHERE c.relnamespace = current_schema()::regnamespace AND NOT t.tgisinternal AND starts_with(t.tgname, ?)",
+        (schema.TRIGGER_PREFIX,),
+    ).fetchall()
+    return dict(rows)
+
+
+def time_text(value: str) -> str:
+    """Return Postgres' text of a time, `2026-11-21 19:42:00.5+00`, as clients see it.
+
+    Raises:
+        ValueError: a time that has no such form (infinity, years before 1 or after 9999).
+    """
+    if value.endswith("+00") and 22 <= len(value) <= 29 and value[10] == " ":
+        moment, _, fraction = value[:-3].partition(".")
+        return f"{moment[:10]}T{moment[11:]}.{fraction:0<6}Z"
+    # Behind a pooler the session's time zone may be anybody's.
+    return datetime.fromisoformat(value).astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def _duplicate(descriptor: int) -> int:
+    return os.dup(descriptor)

@@ -1,0 +1,117 @@
+"""Postgres triggers and functions of the change log, generated from models and registry; see schema.py and postgres.py.
+
+Triggers only note (topic, key, op) in `inbox`, without a lock, so that foreign writers of any isolation level neither wait
+nor fail because of the log; the server seals the notes (`SEAL`): it moves what is committed into `change` with the next
+offsets. What commits late is sealed late, so no reader can skip it (SPEC section 6).
+
+What is not obvious:
+- Rows are compared by `*<>`, their stored bytes: 5 and 5.0 in a JSON value are different.
+- Functions run with their owner's rights and a fixed search path: a foreign role needs rights on the entity tables only.
+- Triggers are "enable always", so that `session_replication_role = replica` does not silence them.
+- A TRUNCATE is noted as one line for the whole topic; readers answer it with a snapshot.
+- `key` 0 with op `truncate` names no row. `native` tells a row's own note from one on behalf of a nested row, so that an
+  order's delete wins over the notes of its items.
+"""
+
+from collections.abc import Iterator
+
+from robodyne_rt.model.topics import TOPICS, Nested, Topic
+from robodyne_rt.store.schema import SCHEMA, TRIGGER_PREFIX
+from robodyne_rt.store.sqlite_triggers import loud_columns, sql_table
+
+INBOX = f"""CREATE TABLE {SCHEMA}.inbox (
+	id BIGINT GENERATED ALWAYS AS IDENTITY,
+	xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+	at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
+	topic TEXT NOT NULL,
+	"key" BIGINT NOT NULL,
+	op TEXT NOT NULL,
+	native BOOLEAN NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_insert_scale_factor = 0,
+	autovacuum_vacuum_insert_threshold = 2000, autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off)"""
+
+NEW_ID = f"""CREATE OR REPLACE FUNCTION {SCHEMA}.zz_new_id() RETURNS bigint LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp AS
+$$ SELECT (((extract(epoch FROM clock_timestamp()) * 1000)::bigint - 1704067200000) << 12)
+	| (31 << 7) | (nextval('{SCHEMA}.zz_new_id_sequence') & 127) $$"""
+"""The id of an event, order or log line that a foreign program inserts without one: as core/ids.py makes them, of the
+last node, which is the database itself."""
+
+
+def functions() -> list[str]:
+    """Return the trigger functions."""
+    found = [
+        _function("zz_note_new", _note("TG_ARGV[0]", "NEW.id", "upsert")),
+        _function("zz_note_old", _note("TG_ARGV[0]", "OLD.id", "delete")),
+        _function("zz_note_all", _note("TG_ARGV[0]", "0", "truncate")),
+        _function("zz_ring", f"PERFORM pg_notify('{SCHEMA}.change', '');"),
+    ]
+    for topic in TOPICS.values():
+        for nested in topic.nested:
+            name, parent = nested.rows.table, nested.parent_column
+            found.append(_function(f"zz_note_{name}_new", _note("TG_ARGV[0]", f"NEW.{parent}", "upsert", native=False)))
+            found.append(_function(f"zz_note_{name}_old", _note("TG_ARGV[0]", f"OLD.{parent}", "upsert", native=False)))
+    return found
+
+
+def statements() -> dict[str, str]:
+    """Return the trigger of each name as SQL."""
+    found: dict[str, str] = {}
+    for topic in TOPICS.values():
+        found.update(_of_topic(topic))
+        for nested in topic.nested:
+            found.update(_of_nested(topic, nested))
+    return found
+
+
+def _of_topic(topic: Topic) -> Iterator[tuple[str, str]]:
+    table, row = topic.table, "FOR EACH ROW"
+    yield _trigger(table, "insert", f"AFTER INSERT ON {{}} {row}", "zz_note_new", topic)
+    yield _trigger(table, "update", f"AFTER UPDATE ON {{}} {row} WHEN ({_differ(loud_columns(topic))})", "zz_note_new", topic)
+    yield _trigger(table, "rekey", f"AFTER UPDATE ON {{}} {row} WHEN (OLD.id <> NEW.id)", "zz_note_old", topic)
+    yield _trigger(table, "delete", f"AFTER DELETE ON {{}} {row}", "zz_note_old", topic)
+    yield _trigger(table, "truncate", "AFTER TRUNCATE ON {} FOR EACH STATEMENT", "zz_note_all", topic)
+    yield _ring(table, topic)
+
+
+def _of_nested(topic: Topic, nested: Nested) -> Iterator[tuple[str, str]]:
+    table, parent, row = nested.rows.table, nested.parent_column, "FOR EACH ROW"
+    columns = [column.name for column in sql_table(nested.rows).columns]
+    new, old = f"zz_note_{table}_new", f"zz_note_{table}_old"
+    yield _trigger(table, "insert", f"AFTER INSERT ON {{}} {row}", new, topic)
+    yield _trigger(table, "update", f"AFTER UPDATE ON {{}} {row} WHEN ({_differ(columns)})", new, topic)
+    yield _trigger(table, "move", f"AFTER UPDATE ON {{}} {row} WHEN (OLD.{parent} <> NEW.{parent})", old, topic)
+    yield _trigger(table, "delete", f"AFTER DELETE ON {{}} {row}", old, topic)
+    yield _trigger(table, "truncate", "AFTER TRUNCATE ON {} FOR EACH STATEMENT", "zz_note_all", topic)
+    yield _ring(table, topic)
+
+
+def _ring(table: str, topic: Topic) -> tuple[str, str]:
+    # The server itself does not need the bell: it seals what it writes.
+    when = "WHEN (current_setting('robodyne.quiet', true) IS DISTINCT FROM 'on')"
+    head = f"AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {{}} FOR EACH STATEMENT {when}"
+    return _trigger(table, "ring", head, "zz_ring", topic)
+
+
+def _trigger(table: str, what: str, head: str, function: str, topic: Topic) -> tuple[str, str]:
+    name = f"{TRIGGER_PREFIX}{table}_{what}"
+    on = head.format(f"{SCHEMA}.{table}")
+    return name, f"CREATE TRIGGER \"{name}\" {on} EXECUTE FUNCTION {SCHEMA}.{function}('{topic.name}')"
+
+
+def _function(name: str, body: str) -> str:
+    return (
+        f"CREATE OR REPLACE FUNCTION {SCHEMA}.{name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
+        f"SET search_path = pg_catalog, pg_temp AS $$ BEGIN {body} RETURN NULL; END $$"
+    )
+
+
+def _note(topic: str, key: str, op: str, *, native: bool = True) -> str:
+    return f"INSERT INTO {SCHEMA}.inbox(topic, key, op, native) VALUES ({topic}, {key}, '{op}', {str(native).lower()});"
+
+
+def _differ(columns: list[str]) -> str:
+    old = ", ".join(f'OLD."{name}"' for name in columns)
+    new = ", ".join(f'NEW."{name}"' for name in columns)
+    return f"ROW({old})::record *<> ROW({new})::record"

@@ -1,0 +1,346 @@
+"""SQLite: how connections are opened, what their settings must be, and the schema with its version.
+
+One connection writes (`open_writer`), all others are read-only and never checkpoint (PITFALLS of WAL mode: a reader that
+checkpoints can meet the WAL-reset bug, one that writes can lose its snapshot). Writers come one at a time, so the triggers
+give offsets themselves and nothing has to be sealed.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from robodyne_rt.errors import SchemaTooNew, StorageBroken
+from robodyne_rt.settings import ConfigError
+from robodyne_rt.store import schema
+from robodyne_rt.store.database import Column, Database, Fault, Session, begin_history, schema_version, write_meta
+from robodyne_rt.store.migrations import MIGRATIONS, Migration
+
+logger = logging.getLogger(__name__)
+
+BUSY_TIMEOUT_MS = 5000
+WAL_LIMIT_BYTES = 64 * 1024 * 1024
+
+CHECKPOINT_PAGES = 400
+"""Below 500, so that a foreign program's automatic checkpoint at 1000 hardly ever runs (SPEC section 6)."""
+
+READ_DEADLINE_S = 2.0
+"""No read transaction lives longer: an open one keeps the WAL from being reset."""
+
+PRAGMAS: dict[str, int | str] = {
+    "journal_mode": "wal",
+    "synchronous": 2,  # FULL: a commit is on disk when it returns
+    "busy_timeout": BUSY_TIMEOUT_MS,
+    "foreign_keys": 1,
+    "trusted_schema": 0,
+    "journal_size_limit": WAL_LIMIT_BYTES,
+    "mmap_size": 0,
+    "temp_store": 2,
+}
+
+_FAULTS = {
+    sqlite3.SQLITE_BUSY: Fault.BUSY,
+    sqlite3.SQLITE_LOCKED: Fault.BUSY,
+    sqlite3.SQLITE_INTERRUPT: Fault.BUSY,
+    sqlite3.SQLITE_FULL: Fault.FULL,
+    sqlite3.SQLITE_IOERR: Fault.BROKEN,
+    sqlite3.SQLITE_CORRUPT: Fault.BROKEN,
+    sqlite3.SQLITE_NOTADB: Fault.BROKEN,
+    sqlite3.SQLITE_CANTOPEN: Fault.BROKEN,
+    sqlite3.SQLITE_READONLY: Fault.BROKEN,
+    sqlite3.SQLITE_PERM: Fault.BROKEN,
+    sqlite3.SQLITE_PROTOCOL: Fault.BUSY,
+}
+
+
+
+def fault(error: BaseException) -> Fault:
+    """Return what an error of SQLite means."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return Fault.WRITE
+    return _FAULTS.get(code & 0xFF, Fault.WRITE)
+
+
+class SqliteSession(Session):
+    """One connection to a file."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.execute = connection.execute
+        self._data_version = 0
+        self._read_until = math.inf
+        self._checkpointed_changes = 0
+        self._checkpointed_commits = 0
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.connection.in_transaction
+
+    def begin(self) -> None:
+        self.execute("BEGIN IMMEDIATE")
+
+    def begin_reading(self) -> None:
+        self._read_until = time.monotonic() + READ_DEADLINE_S
+        self.execute("BEGIN")
+
+    def limit_reads(self) -> None:
+        """Interrupt reads that run over the deadline."""
+        self.connection.set_progress_handler(lambda: time.monotonic() > self._read_until, 10_000)
+
+    def seal(self) -> str:
+        return ""
+
+    def was_committed(self, transaction: str) -> bool:
+        return False
+
+    def is_news(self, positions: dict[str, int]) -> bool:
+        version: int = self.execute("PRAGMA data_version").fetchone()[0]
+        is_news, self._data_version = version != self._data_version, version
+        return is_news
+
+    def seal_foreign(self) -> None:
+        return None
+
+    def missing_triggers(self) -> list[str]:
+        present = _triggers(self)
+        return [name for name, sql in schema.load("sqlite").triggers.items() if present.get(name) != sql]
+
+    def columns(self, table: str) -> list[Column]:
+        names = [column[0] for column in self.execute(f"SELECT * FROM {table} LIMIT 0").description]
+        return [Column(name, None) for name in names]
+
+    def is_in(self, column: str, keys: list[int]) -> tuple[str, Any]:
+        return f"{column} IN (SELECT value FROM json_each(?))", orjson.dumps(keys).decode()
+
+    def time_text(self, value: Any) -> str | None:
+        return value if value is None or isinstance(value, str) else str(value)
+
+    def mend(self) -> None:
+        return None
+
+    def upkeep(self, commits: int) -> int | None:
+        if self._pages_written(commits) >= CHECKPOINT_PAGES:
+            return self._checkpoint(commits)
+        return None
+
+    def _pages_written(self, commits: int) -> int:
+        """Return about how many pages the WAL holds: Python's sqlite3 has no hook that tells. A commit touches about five
+        pages, and one more for every thirty rows (measured; each checkpoint tells the true count)."""
+        rows = self.connection.total_changes - self._checkpointed_changes
+        return 5 * (commits - self._checkpointed_commits) + rows // 30
+
+    def checkpoint(self) -> None:
+        self._checkpoint(self._checkpointed_commits)
+
+    def _checkpoint(self, commits: int) -> int | None:
+        """Bring the WAL into the file; return its size in pages, None where another program is in the way."""
+        try:
+            row = self.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.OperationalError as error:
+            if fault(error) is Fault.BROKEN:
+                raise
+            return None  # locked, or the disk is full: the WAL keeps everything until the next time
+        self._checkpointed_changes = self.connection.total_changes
+        self._checkpointed_commits = commits
+        return int(row[1]) if row else 0
+
+    def copy(self, target: Path, *, pages: int, between: Callable[[], object]) -> None:
+        copy_database(self.connection, target, pages=pages, between=between)
+
+    def interrupt(self) -> None:
+        return None  # a commit on a slow disk must not be broken off: it would be in doubt
+
+    def close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self.connection.close()
+
+    def read_leniently(self, query: str, parameters: tuple[Any, ...]) -> list[Any]:
+        """Read text that a foreign program wrote in another encoding; slow, so only after a strict read failed."""
+        self.connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        try:
+            rows: list[Any] = self.execute(query, parameters).fetchall()
+            return rows
+        finally:
+            self.connection.text_factory = str
+
+
+class SqliteDatabase(Database):
+    """One file.
+
+    Args:
+        url: `sqlite:///FILE`; a relative file is relative to the working directory.
+        migrations: steps between schema versions, oldest first.
+    """
+
+    kind = "sqlite"
+    errors = (sqlite3.Error,)
+
+    def __init__(self, url: str, *, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+        if not url.startswith("sqlite:///") or url == "sqlite:///":
+            raise ConfigError(f"[database] url {url!r}: expected sqlite:///FILE")
+        self.path = Path(url.removeprefix("sqlite:///")).absolute()
+        self.name = str(self.path)
+        self._migrations = migrations
+
+    @property
+    def schema_version(self) -> int:
+        """Version that this program writes: 1 is the first schema, each migration adds one."""
+        return 1 + len(self._migrations)
+
+    def fault(self, error: BaseException) -> Fault:
+        return fault(error)
+
+    def open_writer(self) -> SqliteSession:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=512)
+            for name, value in PRAGMAS.items():
+                connection.execute(f"PRAGMA {name} = {value}")
+                got = connection.execute(f"PRAGMA {name}").fetchone()
+                if got is not None and str(got[0]).lower() != str(value):
+                    raise StorageBroken(f"{self.path}: PRAGMA {name} is {got[0]}, not {value}")
+            # We checkpoint ourselves, below the 1000 pages at which a foreign program's connection would.
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+        except (sqlite3.Error, OSError) as error:
+            raise StorageBroken(f"{self.path}: cannot be opened: {error}") from error
+        session = SqliteSession(connection)
+        session.is_news({})
+        return session
+
+    def open_reader(self) -> SqliteSession:
+        connection = sqlite3.connect(
+            f"file:{_quoted(self.path)}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+        )
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        session = SqliteSession(connection)
+        session.limit_reads()
+        return session
+
+    def prepare(self, session: Session) -> str:
+        assert isinstance(session, SqliteSession)
+        version = schema_version(session) if _has_schema(session) else 0
+        if version > self.schema_version:
+            raise SchemaTooNew(
+                f"{self.path}: schema version {version}, this program knows up to {self.schema_version}: "
+                "install the newer version again, or restore the backup that it made"
+            )
+        # What a crashed process left in the WAL goes to the file and to the disk: after a failed fsync the kernel may call
+        # pages written that never were (PITFALLS S7).
+        session.checkpoint()
+        if 0 < version < self.schema_version:
+            self._backup(session.connection, version)
+        session.begin()
+        try:
+            if version == 0:
+                for statement in schema.load("sqlite").creation:
+                    session.execute(statement)
+                logger.info("created %s", self.path, extra={"action": "database_created"})
+            for number in range(max(version, 1), self.schema_version) if version else ():
+                logger.info("migrating to schema version %d", number + 1, extra={"action": "database_migrated"})
+                for statement in self._migrations[number - 1].sqlite:
+                    session.execute(statement)
+            if version < self.schema_version:
+                write_meta(session, "schema_version", str(self.schema_version))
+            _install_triggers(session)
+            epoch = begin_history(session, secrets.token_hex(6))
+            session.commit()
+        except BaseException:
+            session.rollback()
+            raise
+        return epoch
+
+    def _backup(self, connection: sqlite3.Connection, version: int) -> None:
+        """Copy the file beside itself before its schema changes."""
+        target = self.path.with_name(f"{self.path.name}.before-v{version + 1}-{time.strftime('%Y%m%dT%H%M%S')}")
+        copy_database(connection, target)
+        logger.info("backup before migration: %s", target, extra={"action": "database_backed_up"})
+
+    def facts(self) -> list[tuple[str, str]]:
+        return [("database", str(self.path)), ("SQLite", sqlite3.sqlite_version)]
+
+
+def copy_database(
+    connection: sqlite3.Connection, target: Path, *, pages: int = -1, between: Callable[[], object] | None = None
+) -> None:
+    """Copy a database to a new file, online and verified: the WAL's content is in it, and it reaches the disk.
+
+    Args:
+        pages: copied at a time; on the connection that writes, commits between two steps go into the copy as well.
+        between: called between two steps.
+    Raises:
+        StorageBroken: the copy is not sound.
+    """
+    part = target.with_name(target.name + ".part")
+    part.unlink(missing_ok=True)
+    copy = sqlite3.connect(part)
+    try:
+        connection.backup(copy, pages=pages, progress=None if between is None else lambda *_: between(), sleep=0.001)
+        copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a WAL beside it
+        verdict = check(copy)
+    finally:
+        copy.close()
+    if verdict != "ok":
+        part.unlink()
+        raise StorageBroken(f"{target}: the copy is not sound: {verdict}")
+    sync(part)
+    part.rename(target)
+    sync(target.parent)
+
+
+def check(connection: sqlite3.Connection) -> str:
+    """Return "ok", or what is wrong with a database: its pages, its references, and the change log against its heads."""
+    (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if verdict != "ok":
+        return str(verdict)
+    for topic, head, newest in connection.execute(
+        'SELECT topic, h."offset", (SELECT max("offset") FROM change c WHERE c.topic = h.topic) FROM topic_head h'
+    ):
+        if newest is not None and newest != head:
+            return f"the log of {topic} ends at {newest}, its head is {head}"
+    return "ok"
+
+
+def sync(path: Path) -> None:
+    """Bring a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _has_schema(session: Session) -> bool:
+    return session.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is not None
+
+
+def _triggers(session: Session) -> dict[str, str]:
+    query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name GLOB ?"
+    return dict(session.execute(query, (schema.TRIGGER_PREFIX + "*",)).fetchall())
+
+
+def _install_triggers(session: Session) -> None:
+    """Make the database's triggers those of the schema, inside the caller's transaction; what fits already is left alone."""
+    wanted, present = schema.load("sqlite").triggers, _triggers(session)
+    for name, sql in present.items():
+        if sql != wanted.get(name):
+            session.execute(f'DROP TRIGGER "{name}"')
+    for name, sql in wanted.items():
+        if present.get(name) != sql:
+            session.execute(sql)
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+

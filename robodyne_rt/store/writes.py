@@ -1,0 +1,227 @@
+"""What the store is asked to write: one object from the device's answer callback to the commit, the spool or the dead letters.
+
+A write is applied by the writer inside its transaction. `dump` and `load` turn it into JSON and back, for the spool file and
+the dead letters; what need not survive (`kept = False`) is dropped instead where the database is away.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import orjson
+
+from robodyne_rt.core import device_messages
+from robodyne_rt.core.device_messages import DeviceMessage, OrderReport
+from robodyne_rt.errors import RobodyneError
+from robodyne_rt.model.changes import Entity
+from robodyne_rt.ports import Outcome
+from robodyne_rt.store.apply import Applier
+
+
+class Write:
+    """Base of all writes.
+
+    Attributes:
+        order: counts writes in the order in which they were submitted.
+        since: monotonic time of submission, in seconds.
+        outcome: called once, on the loop, when it is durable or refused; None where nobody asks.
+        foretold: what the forecast said of it: (result, refusal); None where nobody asked.
+    """
+
+    __slots__ = ("foretold", "order", "outcome", "since")
+    kind: ClassVar[str] = ""
+    kept: ClassVar[bool] = True
+
+    def __init__(self, outcome: Outcome | None = None) -> None:
+        self.outcome = outcome
+        self.order = 0
+        self.since = 0.0
+        self.foretold: tuple[Any, RobodyneError | None] | None = None
+
+    def apply(self, applier: Applier) -> Any:
+        """Write it, in the caller's transaction; return what the outcome is told."""
+        raise NotImplementedError
+
+    def fields(self) -> Entity:
+        """Return what `load` needs, JSON-ready."""
+        raise NotImplementedError
+
+    def letter(self) -> Entity:
+        """Return the columns of a dead letter that tell what this is."""
+        return {"id": None, "kind": self.kind, "device": None, "message_id": None, "payload": dump(self).decode()}
+
+    @property
+    def digest(self) -> str:
+        """What tells its body from another one with the same id; empty where it has none."""
+        return ""
+
+    @property
+    def keys(self) -> list[tuple[str, int]]:
+        """Topic and id of the rows whose ids it brings along."""
+        return []
+
+
+class MessageWrite(Write):
+    """One device message; `ids` are for the rows it makes."""
+
+    __slots__ = ("_digest", "device", "heard_at", "ids", "message")
+    kind = "message"
+
+    def __init__(
+        self,
+        message: DeviceMessage,
+        device: str,
+        digest: str,
+        heard_at: str,
+        ids: Sequence[int],
+        outcome: Outcome | None = None,
+    ) -> None:
+        # Every slot here: this is made for each message, and calling the base costs as much again.
+        self.message = message
+        self.device = device
+        self._digest = digest
+        self.heard_at = heard_at
+        self.ids = ids
+        self.outcome = outcome
+        self.order = 0
+        self.since = 0.0
+        self.foretold = None
+
+    @property
+    def digest(self) -> str:
+        return self._digest
+
+    def apply(self, applier: Applier) -> Any:
+        return applier.message(self.message, self.device, self._digest, self.heard_at, self.ids)
+
+    def fields(self) -> Entity:
+        return {
+            "message": self.message.model_dump(),
+            "device": self.device,
+            "digest": self._digest,
+            "heard_at": self.heard_at,
+            "ids": list(self.ids),
+        }
+
+    def letter(self) -> Entity:
+        return super().letter() | {"id": self.ids[0], "device": self.device, "message_id": self.message.id}
+
+    @property
+    def keys(self) -> list[tuple[str, int]]:
+        topic = {"Event": "events", "Chatbot": "events", "Log": "systemlogs", "Order": "orders"}.get(self.message.msg_type)
+        if topic is None or (isinstance(self.message, OrderReport) and self.message.order_id is not None):
+            return []
+        return [(topic, self.ids[0])]
+
+    @classmethod
+    def from_fields(cls, fields: Entity) -> "MessageWrite":
+        message = device_messages.check(fields["message"], may_be_deep=False).message
+        return cls(message, fields["device"], fields["digest"], fields["heard_at"], fields["ids"])
+
+
+class TelemetryWrite(Write):
+    """The newest telemetry of a robot; newer comes within a second."""
+
+    __slots__ = ("columns", "heard_at", "robot_id")
+    kind = "telemetry"
+    kept = False
+
+    def __init__(self, robot_id: str, columns: Entity, heard_at: str) -> None:
+        super().__init__()
+        self.robot_id = robot_id
+        self.columns = columns
+        self.heard_at = heard_at
+
+    def apply(self, applier: Applier) -> Any:
+        applier.telemetry(self.robot_id, self.columns, self.heard_at)
+
+
+class VanishedWrite(Write):
+    """A robot fell silent."""
+
+    __slots__ = ("heard_at", "id", "robot_id")
+    kind = "vanished"
+
+    def __init__(self, robot_id: str, heard_at: str, id: int) -> None:
+        super().__init__()
+        self.robot_id = robot_id
+        self.heard_at = heard_at
+        self.id = id
+
+    def apply(self, applier: Applier) -> Any:
+        applier.vanished(self.robot_id, self.heard_at, self.id)
+
+    def fields(self) -> Entity:
+        return {"robot_id": self.robot_id, "heard_at": self.heard_at, "id": self.id}
+
+    def letter(self) -> Entity:
+        return super().letter() | {"id": self.id, "device": self.robot_id}
+
+    @property
+    def keys(self) -> list[tuple[str, int]]:
+        return [("events", self.id)]
+
+
+class EventWrite(Write):
+    """An event that the server itself has to tell: a dead letter, a value that cannot be read, lost history."""
+
+    __slots__ = ("at", "data", "description", "id", "severity", "type")
+    kind = "event"
+
+    def __init__(self, id: int, type: str, severity: str, description: str, data: Any, at: str) -> None:  # noqa: PLR0917
+        super().__init__()
+        self.id = id
+        self.type = type
+        self.severity = severity
+        self.description = description
+        self.data = data
+        self.at = at
+
+    def apply(self, applier: Applier) -> Any:
+        applier.event(self.id, self.type, self.severity, None, None, self.description, self.data, self.at)
+
+    def fields(self) -> Entity:
+        return {name: getattr(self, name) for name in ("id", "type", "severity", "description", "data", "at")}
+
+    def letter(self) -> Entity:
+        return super().letter() | {"id": self.id}
+
+    @property
+    def keys(self) -> list[tuple[str, int]]:
+        return [("events", self.id)]
+
+
+class CallWrite(Write):
+    """A function of the applier; for what must not outlive this process."""
+
+    __slots__ = ("function",)
+    kind = "call"
+    kept = False
+
+    def __init__(self, function: Callable[[Applier], Any], outcome: Outcome | None = None) -> None:
+        super().__init__(outcome)
+        self.function = function
+
+    def apply(self, applier: Applier) -> Any:
+        return self.function(applier)
+
+
+def dump(write: Write) -> bytes:
+    """Return a write as JSON."""
+    return orjson.dumps({"kind": write.kind, **write.fields()})
+
+
+def load(payload: bytes | str) -> Write:
+    """Return the write that `dump` made JSON of.
+
+    Raises:
+        ValueError, KeyError, TypeError, RobodyneError: it is none, or of a version that knew other messages.
+    """
+    fields = orjson.loads(payload)
+    kind = fields.pop("kind")
+    if kind == MessageWrite.kind:
+        return MessageWrite.from_fields(fields)
+    if kind == VanishedWrite.kind:
+        return VanishedWrite(**fields)
+    if kind == EventWrite.kind:
+        return EventWrite(**fields)
+    raise ValueError(f"unknown kind of write {kind!r}")

@@ -1,0 +1,31 @@
+"""What all tests share: databases of both kinds."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from robodyne_rt.sim.cluster import Cluster
+from tests import stores
+from tests.stores import Store
+
+
+@pytest.fixture(scope="session")
+def cluster_of() -> Iterator[Callable[[], Cluster]]:
+    """A Postgres server, started when it is first asked for."""
+    with ExitStack() as stack:
+        running: list[Cluster] = []
+
+        def start() -> Cluster:
+            if not running:
+                running.append(stack.enter_context(stores.cluster()))
+            return running[0]
+
+        yield start
+
+
+@pytest.fixture(params=stores.KINDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path, cluster_of: Callable[[], Cluster]) -> Store:
+    """A fresh database of each kind."""
+    return stores.make_store(request.param, tmp_path, cluster_of)

@@ -1,0 +1,148 @@
+"""The store as the server runs it: intake, writer, spool and doorbell on one database, and what they bring."""
+
+import asyncio
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+from robodyne_rt.core import device_messages
+from robodyne_rt.model.changes import Entity, Update
+from robodyne_rt.ports import Clock, Foretold
+from robodyne_rt.store.intake import Intake
+from robodyne_rt.store.spool import Spool
+from robodyne_rt.store.writer import Writer
+from robodyne_rt.store.writes import CallWrite
+from tests.stores import WINDOWS, Store
+
+
+class Screens:
+    """Keeps what would be shown; implements `ports.Screens`."""
+
+    def __init__(self) -> None:
+        self.updates: list[Update] = []
+        self.entities: dict[str, dict[int, Entity]] = {}
+        self.foretold: list[tuple[str, dict[int, Foretold]]] = []
+        self.settled: list[tuple[str, list[int], list[int]]] = []
+        self.epochs: list[str] = []
+
+    def publish(self, updates: list[Update]) -> None:
+        self.updates += updates
+        for update in updates:
+            known = self.entities.setdefault(update.topic, {})
+            if update.snapshot:
+                known.clear()
+            known.update(update.entities)
+            for key in update.removed:
+                known.pop(key, None)
+
+    def begin_history(self, epoch: str, snapshots: list[Update]) -> None:
+        self.epochs.append(epoch)
+        self.publish(snapshots)
+
+    def current(self, topic: str) -> dict[int, Entity]:
+        return self.entities.get(topic, {})
+
+    def foretell(self, topic: str, changes: dict[int, Foretold]) -> None:
+        self.foretold.append((topic, changes))
+
+    def settle(self, topic: str, *, stored: list[int], failed: list[int]) -> None:
+        self.settled.append((topic, stored, failed))
+
+
+class Running:
+    """A store whose threads run."""
+
+    def __init__(self, store: Store, folder: Path, *, spool_max_bytes: int = 1 << 30, push_deadline_s: float = 0.05, **options: Any) -> None:
+        database_options = {name: options.pop(name) for name in ("doorbell",) if name in options}
+        settings: dict[str, Any] = {"batch_max": 100, "changes_retained": 1000, "fallback_interval_s": 0.2, "notify": True}
+        settings |= options
+        self.database = store.database(notify=settings["notify"], **database_options)
+        session = self.database.open_writer()
+        self.epoch = self.database.prepare(session)
+        self.clock = Clock()
+        self.screens = Screens()
+        self.spool = Spool(folder / "spool.db", max_bytes=spool_max_bytes) if spool_max_bytes else None
+        self.intake = Intake(
+            spool=self.spool, batch_max=settings["batch_max"], push_deadline_s=push_deadline_s, windows=WINDOWS, clock=self.clock
+        )
+        self.writer = Writer(
+            self.database,
+            session,
+            epoch=self.epoch,
+            spool=self.spool,
+            windows=WINDOWS,
+            clock=self.clock,
+            report=self.intake.on_report,
+            **settings,
+        )
+        for topic, snapshot in self.writer.snapshots.items():
+            self.screens.entities[topic] = dict(snapshot.entities)
+        self.intake.start(asyncio.get_running_loop(), self.writer, self.screens)
+        self.doorbell = self.database.doorbell(self.writer.ring)
+        self.failure: BaseException | None = None
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+        self.helpers = [threading.Thread(target=part.run) for part in (self.spool, self.doorbell) if part is not None]
+        for helper in self.helpers:
+            helper.start()
+
+    @property
+    def updates(self) -> list[Update]:
+        return self.screens.updates
+
+    def _run(self) -> None:
+        try:
+            self.writer.run()
+        except BaseException as error:
+            self.failure = error
+
+    async def do(self, *applies: Any) -> list[Any]:
+        """Submit writes in one turn of the loop; return each result, or the error it was refused with."""
+        futures = []
+        for apply in applies:
+            future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            futures.append(future)
+
+            def outcome(result: Any, error: BaseException | None, future: asyncio.Future[Any] = future) -> None:
+                future.set_result(error if error is not None else result)
+
+            self.intake.submit(CallWrite(apply, outcome))
+        return await asyncio.wait_for(asyncio.gather(*futures), 20)
+
+    def say(self, device: str = "d", **fields: Any) -> "asyncio.Future[Any]":
+        """Hand over one device message; the future gets its details, or the error."""
+        parsed = device_messages.parse(json.dumps(fields).encode())
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def outcome(result: Any, error: BaseException | None) -> None:
+            if not future.done():
+                future.set_result(error if error is not None else result)
+
+        self.intake.store_message(
+            parsed.message, device=device, digest=parsed.digest, heard_at=self.clock.stamp(), outcome=outcome
+        )
+        return future
+
+    async def tell(self, device: str = "d", **fields: Any) -> Any:
+        """Store one device message; return its details, or the error."""
+        return await asyncio.wait_for(self.say(device, **fields), 20)
+
+    async def until(self, fact: Any, *, within_s: float = 20.0) -> None:
+        """Wait until `fact()` holds."""
+        async with asyncio.timeout(within_s):
+            while not fact():
+                await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        self.intake.stop()
+        self.writer.stop()
+        await asyncio.to_thread(self.thread.join, 10)
+        assert not self.thread.is_alive()
+        await asyncio.sleep(0)
+        for part in (self.spool, self.doorbell):
+            if part is not None:
+                part.stop()
+        for helper in self.helpers:
+            await asyncio.to_thread(helper.join, 10)
+            assert not helper.is_alive()
