@@ -344,12 +344,12 @@ class App:
         """Tell systemd that loop and writer work, only while they do."""
         interval_s = systemd.watchdog_interval_s()
         while interval_s is not None:
-            if not self._is_writer_stuck():
+            if not self._is_writer_stuck(interval_s):
                 systemd.notify("WATCHDOG=1")
             await anyio.sleep(min(WATCHDOG_CHECK_S, interval_s / 3))
 
-    def _is_writer_stuck(self) -> bool:
-        return time.monotonic() - self._writer.stats.turned_at > WRITER_SILENT_S
+    def _is_writer_stuck(self, patience_s: float = WRITER_SILENT_S) -> bool:
+        return time.monotonic() - self._writer.stats.turned_at > min(patience_s, WRITER_SILENT_S)
 
     async def _shut_down(self, runner: web.AppRunner) -> None:
         """Stop in reverse within `shutdown_grace_s`."""

@@ -1,4 +1,4 @@
-"""`robodyne-rt demo`: the server on SQLite with a simulated restaurant, in one command."""
+"""`robodyne-rt demo`: the server on SQLite or Postgres with a simulated restaurant, in one command."""
 
 import argparse
 import contextlib
@@ -13,7 +13,8 @@ from pathlib import Path
 from robodyne_rt.app import Ports
 from robodyne_rt.model.topics import TOPIC_NAMES
 from robodyne_rt.serve import serve
-from robodyne_rt.settings import Auth, Database, Devices, Hub, Log, SerialPort, Server, Settings
+from robodyne_rt.settings import Auth, ConfigError, Database, Devices, Hub, Log, SerialPort, Server, Settings
+from robodyne_rt.sim.cluster import Cluster, NoPostgres
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +35,19 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser = commands.add_parser(
         "demo",
         help="run the server with a simulated restaurant",
-        description="Run the server on a fresh SQLite file with a simulated restaurant, and print the links. Ctrl-C ends both.",
+        description="Run the server on a fresh database with a simulated restaurant, and print the links. Ctrl-C ends both.",
     )
     parser.add_argument("--port", type=int, default=8000, help="for browsers (default: %(default)s)")
     parser.add_argument("--devices-port", type=int, default=8001, help="for devices (default: %(default)s)")
     parser.add_argument(
         "--lan", action="store_true", help="let everybody on the LAN read all topics (default: this machine only)"
+    )
+    parser.add_argument(
+        "--postgres",
+        nargs="?",
+        const="",
+        metavar="URL",
+        help="store in Postgres instead of SQLite: in the database that URL names, or in a server started for the demo",
     )
     parser.add_argument("--speed", type=float, default=1.0, help="how much faster than life (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same evening (default: %(default)s)")
@@ -56,19 +64,33 @@ def _run(options: argparse.Namespace) -> int:
             folder.mkdir(parents=True, exist_ok=True)
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="robodyne-demo-")))
-        simulation = _Simulation(options, folder)
+        url = _database_url(options, folder, stack)
+        simulation = _Simulation(options, folder, url)
         stack.callback(simulation.stop)
-        serve(_settings(options, folder), config=None, on_ready=simulation.start)
+        serve(_settings(options, folder, url), config=None, on_ready=simulation.start)
     return 0
 
 
-def _settings(options: argparse.Namespace, folder: Path) -> Settings:
+def _database_url(options: argparse.Namespace, folder: Path, stack: contextlib.ExitStack) -> str:
+    if options.postgres is None:
+        return f"sqlite:///{folder / 'robodyne.db'}"
+    if options.postgres:
+        return str(options.postgres)
+    print("Starting a Postgres server for the demo ...", file=sys.stderr)
+    folder.chmod(0o755)  # root starts it as another user
+    try:
+        return stack.enter_context(Cluster(folder / "postgres")).url
+    except NoPostgres as error:
+        raise ConfigError(str(error)) from error
+
+
+def _settings(options: argparse.Namespace, folder: Path, url: str) -> Settings:
     host = "0.0.0.0" if options.lan else "127.0.0.1"
     return Settings(
         server=Server(host=host, port=options.port, name="demo"),
         devices=Devices(host="127.0.0.1", port=options.devices_port, auth="none"),
         serial=[SerialPort(port=str(folder / "serial" / name)) for name in ("robot", "buttons")],
-        database=Database(url=f"sqlite:///{folder / 'robodyne.db'}"),
+        database=Database(url=url, spool_path=str(folder / "spool.db")),
         hub=Hub(),
         auth=Auth(mode="local", anonymous_topics=list(TOPIC_NAMES), anonymous_networks=PRIVATE_NETWORKS)
         if options.lan
@@ -80,9 +102,10 @@ def _settings(options: argparse.Namespace, folder: Path) -> Settings:
 class _Simulation:
     """The simulator as a process of its own, so that it is as foreign to the server as real devices are."""
 
-    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+    def __init__(self, options: argparse.Namespace, folder: Path, url: str) -> None:
         self._options = options
         self._folder = folder
+        self._url = url
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, ports: Ports) -> None:
@@ -90,7 +113,7 @@ class _Simulation:
         options = self._options
         command = [sys.executable, "-m", "robodyne_rt", "sim", "--port", str(ports.devices), "--speed", str(options.speed)]
         command += ["--seed", str(options.seed), "--robots", str(options.robots), "--tables", str(options.tables)]
-        command += ["--serial-dir", str(self._folder / "serial"), "--furnish", str(self._folder / "robodyne.db")]
+        command += ["--serial-dir", str(self._folder / "serial"), "--furnish", self._url]
         self._process = subprocess.Popen(command)
         hosts = ["localhost", *(_own_addresses() if options.lan else [])]
         print("\nThe restaurant is open. Look at it in a browser:", flush=True)
@@ -100,8 +123,8 @@ class _Simulation:
         print("Be a robot yourself:")
         line = '{"msg_type":"Albabot","robot_id":"me","status":"SERVING","battery_level":81,"id":"1"}'
         print(f"    echo '{line}' | nc -q1 127.0.0.1 {ports.devices}")
-        print(f"Change the database behind the server's back:\n    sqlite3 {self._folder / 'robodyne.db'} ", end="")
-        print("\"update robot set battery_level = 7 where robot_id = 'alba-1'\"")
+        update = "update robot set battery_level = 7 where robot_id = 'alba-1'"
+        print(f"Change the database behind the server's back:\n    {_shell(self._url)} \"{update}\"")
         print("Ctrl-C ends it.\n", flush=True)
 
     def stop(self) -> None:
@@ -112,6 +135,13 @@ class _Simulation:
                 self._process.wait(5)
             except subprocess.TimeoutExpired:
                 self._process.kill()
+
+
+def _shell(url: str) -> str:
+    """Return the command line that runs a statement on a database."""
+    if url.startswith("sqlite:"):
+        return f"sqlite3 {url.removeprefix('sqlite:///')}"
+    return f"psql {url.replace('+psycopg', '')} -c"
 
 
 def _own_addresses() -> Iterator[str]:

@@ -4,7 +4,6 @@ import argparse
 import logging
 import secrets
 import signal
-import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import anyio
 
 from robodyne_rt.settings import ConfigError
 from robodyne_rt.sim.devices import Device, SerialDevice, TcpDevice, json_line, length_prefixed
-from robodyne_rt.sim.furniture import furnish
+from robodyne_rt.sim.furniture import CannotFurnish, furnish
 from robodyne_rt.sim.restaurant import Hang, Message, Restaurant, Say
 
 TICK_S = 0.1
@@ -43,9 +42,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     parser.add_argument(
         "--furnish",
-        type=Path,
-        metavar="FILE",
-        help="first fill the server's SQLite file with tables, a menu and stock, if empty",
+        metavar="URL",
+        help="first fill the server's database with tables, a menu and stock, if empty: its [database] url, or a SQLite file",
     )
     parser.set_defaults(run=_run)
 
@@ -57,8 +55,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.furnish is not None:
         try:
             furnish(options.furnish, tables=options.tables)
-        except sqlite3.Error as error:
-            raise ConfigError(f"--furnish {options.furnish}: {error}; start the server on this file first") from error
+        except CannotFurnish as error:
+            raise ConfigError(f"--furnish: {error}; start the server on this database first") from error
     anyio.run(_simulate, options)
     return 0
 

@@ -3,9 +3,11 @@
 `furnish` writes it as any other program would: straight into the server's database, so that the change log carries it out.
 """
 
+import contextlib
 import sqlite3
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,44 +65,82 @@ def table_places(count: int) -> list[Place]:
     return [Place(index + 1, 6.2 + 2.9 * (index % 5), 1.9 + 2.7 * (index // 5)) for index in range(count)]
 
 
-def furnish(database: Path, *, tables: int) -> None:
+class CannotFurnish(Exception):
+    """The database is none of this server, or cannot be reached."""
+
+
+def furnish(url: str, *, tables: int) -> None:
     """Fill the server's database where it has no menu yet.
 
+    Args:
+        url: as in `[database] url`, or a SQLite file.
     Raises:
-        sqlite3.Error: the file is no database of this server; start the server on it first.
+        CannotFurnish: the database is none of this server; start the server on it first.
     """
-    connection = sqlite3.connect(database, timeout=10)
+    with _connect(url) as database:
+        if database.ask("SELECT 1 FROM menu_item LIMIT 1"):
+            return
+        database.run(
+            "INSERT INTO table_(table_number, max_customer, x, y, width, height) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT(table_number) DO UPDATE SET x = excluded.x, y = excluded.y,"
+            " width = excluded.width, height = excluded.height",
+            [(place.number, place.seats, place.x, place.y, place.width, place.height) for place in table_places(tables)],
+        )
+        database.run("INSERT INTO ingredient(name, name_en) VALUES (?, ?)", INGREDIENTS.items())
+        database.run(
+            "INSERT INTO inventory(ingredient_id, name, count, max_count, threshold)"
+            " SELECT id, name, 80, 100, 15 FROM ingredient",
+            [()],
+        )
+        for dish in MENU:
+            ((id,),) = database.ask(
+                "INSERT INTO menu_item(name, name_en, price, prepare_time, station) VALUES (?, ?, ?, ?, ?) RETURNING id",
+                (dish.name, dish.name_en, dish.price, dish.prepare_s, dish.station),
+            )
+            database.run(
+                "INSERT INTO menu_item_ingredient(menu_item_id, ingredient_id, quantity)"
+                " SELECT ?, id, 1 FROM ingredient WHERE name = ?",
+                [(id, name) for name in dish.ingredients],
+            )
+        database.run(
+            "INSERT INTO video_stream(name, source_type, url, status) VALUES (?, ?, ?, ?)",
+            [
+                ("hall", "GLOBAL_CAM", "http://camera.local/hall.mjpg", "ACTIVE"),
+                ("cook-1", "COOKBOT", "http://camera.local/cook-1.mjpg", "INACTIVE"),
+            ],
+        )
+
+
+class _Foreign:
+    """Another program's transaction, through the database's own driver."""
+
+    def __init__(self, cursor: Any, mark: str) -> None:
+        self._cursor = cursor
+        self._mark = mark
+
+    def ask(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        self._cursor.execute(statement.replace("?", self._mark), parameters)
+        rows: list[tuple[Any, ...]] = self._cursor.fetchall()
+        return rows
+
+    def run(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        for row in rows:
+            self._cursor.execute(statement.replace("?", self._mark), row)
+
+
+@contextlib.contextmanager
+def _connect(url: str) -> Iterator[_Foreign]:
+    error: type[Exception]
+    connect: Callable[[], Any]
+    if url.startswith("postgres"):
+        import psycopg
+
+        connect, error, mark = (lambda: psycopg.connect(url.replace("+psycopg", ""))), psycopg.Error, "%s"
+    else:
+        connect, error, mark = (lambda: sqlite3.connect(url.removeprefix("sqlite:///"), timeout=10)), sqlite3.Error, "?"
     try:
-        with connection:
-            if connection.execute("SELECT 1 FROM menu_item").fetchone():
-                return
-            connection.executemany(
-                "INSERT INTO table_(table_number, max_customer, x, y, width, height) VALUES (?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT(table_number) DO UPDATE SET x = excluded.x, y = excluded.y,"
-                " width = excluded.width, height = excluded.height",
-                [(place.number, place.seats, place.x, place.y, place.width, place.height) for place in table_places(tables)],
-            )
-            connection.executemany("INSERT INTO ingredient(name, name_en) VALUES (?, ?)", INGREDIENTS.items())
-            connection.execute(
-                "INSERT INTO inventory(ingredient_id, name, count, max_count, threshold)"
-                " SELECT id, name, 80, 100, 15 FROM ingredient"
-            )
-            for dish in MENU:
-                (id,) = connection.execute(
-                    "INSERT INTO menu_item(name, name_en, price, prepare_time, station) VALUES (?, ?, ?, ?, ?) RETURNING id",
-                    (dish.name, dish.name_en, dish.price, dish.prepare_s, dish.station),
-                ).fetchone()
-                connection.executemany(
-                    "INSERT INTO menu_item_ingredient(menu_item_id, ingredient_id, quantity)"
-                    " SELECT ?, id, 1 FROM ingredient WHERE name = ?",
-                    [(id, name) for name in dish.ingredients],
-                )
-            connection.executemany(
-                "INSERT INTO video_stream(name, source_type, url, status) VALUES (?, ?, ?, ?)",
-                [
-                    ("hall", "GLOBAL_CAM", "http://camera.local/hall.mjpg", "ACTIVE"),
-                    ("cook-1", "COOKBOT", "http://camera.local/cook-1.mjpg", "INACTIVE"),
-                ],
-            )
-    finally:
-        connection.close()
+        with contextlib.closing(connect()) as connection:
+            with connection:
+                yield _Foreign(connection.cursor(), mark)
+    except error as failure:
+        raise CannotFurnish(str(failure).strip()) from failure

@@ -77,10 +77,13 @@ class Intake:
         self._gathered: list[Write] = []
         self._timer: asyncio.TimerHandle | None = None
         self._is_away = False
-        self._is_spooling = False
+        # What an earlier run left in the spool comes first; much of it is no wait for devices.
+        self._is_spooling = spool is not None and spool.rows_at_start > self._little
         self._next_seq = spool.last_seq + 1 if spool else 1
         self._spooled_upto = spool.last_seq if spool else 0
-        self._drained_upto = 0 if spool and spool.rows_at_start else self._spooled_upto
+        self._drained_upto = self._spooled_upto - (spool.rows_at_start if spool else 0)
+        # Where both stood when the database came back.
+        self._seq_at_return, self._drained_at_return = self._next_seq, self._drained_upto
         self._spool_gathered: list[_Spooling] = []
         self._spool_waiting = 0
         self._spool_again_at = 0.0
@@ -118,7 +121,12 @@ class Intake:
 
     @property
     def is_behind(self) -> bool:
-        """Whether devices should not be read from: four full batches are waiting."""
+        """Whether devices should not be read from: four full batches are waiting, or the spool would not run dry."""
+        if self._is_spooling and not self._is_away:
+            # What comes in while it drains must be less than what goes out, or it would drain for ever.
+            since_return = self._next_seq - self._seq_at_return
+            if 2 * since_return > self._drained_upto - self._drained_at_return + self._little:
+                return True
         return self.queued >= self._behind_at
 
     def when_caught_up(self, resume: Callable[[], None]) -> None:
@@ -193,6 +201,7 @@ class Intake:
             self._fail(report.failure)
         if report.recovered:
             self._is_away = False
+            self._seq_at_return, self._drained_at_return = self._next_seq, self._drained_upto
             self._perhaps_go_direct()
         if self._unsettled or report.lost:
             self._settle(report)

@@ -109,7 +109,7 @@ class WriterStats:
         self.newest_change_at = ""
         self.published_at = 0.0
         self.missing_triggers: list[str] = []
-        self.turned_at = 0.0
+        self.turned_at = time.monotonic()
         self.trouble = ""
 
     @property

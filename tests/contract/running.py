@@ -81,9 +81,9 @@ class Running:
         self.intake.start(asyncio.get_running_loop(), self.writer, self.screens)
         self.doorbell = self.database.doorbell(self.writer.ring)
         self.failure: BaseException | None = None
-        self.thread = threading.Thread(target=self._run)
+        self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
-        self.helpers = [threading.Thread(target=part.run) for part in (self.spool, self.doorbell) if part is not None]
+        self.helpers = [threading.Thread(target=part.run, daemon=True) for part in (self.spool, self.doorbell) if part is not None]
         for helper in self.helpers:
             helper.start()
 
@@ -125,7 +125,12 @@ class Running:
         return future
 
     async def tell(self, device: str = "d", **fields: Any) -> Any:
-        """Store one device message; return its details, or the error."""
+        """Store one device message, as a shell does that reads no further while the store is behind; return its details, or
+        the error."""
+        if self.intake.is_behind:
+            resumed = asyncio.Event()
+            self.intake.when_caught_up(resumed.set)
+            await asyncio.wait_for(resumed.wait(), 20)
         return await asyncio.wait_for(self.say(device, **fields), 20)
 
     async def until(self, fact: Any, *, within_s: float = 20.0) -> None:

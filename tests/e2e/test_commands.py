@@ -144,14 +144,18 @@ def test_systemd_is_told_ready_watchdog_and_stopping(tmp_path: Path) -> None:
             stderr=subprocess.DEVNULL,
         )
         try:
-            assert notify.recv(1000).startswith(b"READY=1")
+            ready = notify.recv(1000)
+            assert ready.startswith(b"READY=1")
+            devices_port = int(ready.rsplit(b" ", 1)[1])
             assert [notify.recv(1000) for _ in range(3)] == [b"WATCHDOG=1"] * 3
             # The writer is stuck behind another program's lock: the watchdog must starve.
             import sqlite3
 
             lock = sqlite3.connect(tmp_path / "robodyne.db", isolation_level=None)
             lock.execute("BEGIN EXCLUSIVE")
-            time.sleep(1.0)
+            with socket.create_connection(("127.0.0.1", devices_port), timeout=10) as sock:
+                sock.sendall(b'{"msg_type":"Event","type":"CALL","id":"1"}\n')
+                time.sleep(1.0)
             notify.setblocking(False)
             while True:
                 try:

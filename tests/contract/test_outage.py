@@ -1,0 +1,303 @@
+"""The database goes away and comes back: what was acknowledged is in it once and in order, and screens go on meanwhile."""
+
+import asyncio
+import itertools
+import signal
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from robodyne_rt.errors import Conflict, InvalidPayload, StorageUnavailable
+from robodyne_rt.sim.cluster import Cluster
+from robodyne_rt.store import sqlite
+from tests import stores
+from tests.contract.running import Running
+from tests.stores import Store
+
+
+@pytest.fixture(scope="module")
+def own_cluster() -> Iterator[Cluster]:
+    """A server that these tests may stop."""
+    with stores.cluster() as cluster:
+        yield cluster
+
+
+class Outage:
+    """Takes one kind of database away: a Postgres server is stopped, a SQLite file is locked."""
+
+    def __init__(self, store: Store, cluster: Cluster | None) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._lock: sqlite3.Connection | None = None
+
+    def begin(self) -> None:
+        if self._cluster is not None:
+            self._cluster.stop(signal.SIGQUIT)
+        else:
+            self._lock = sqlite3.connect(self._store.path, isolation_level=None)
+            self._lock.execute("BEGIN IMMEDIATE")
+
+    def end(self) -> None:
+        if self._cluster is not None:
+            if self._cluster._process is None:
+                self._cluster.start()
+        elif self._lock is not None:
+            self._lock.execute("ROLLBACK")
+            self._lock.close()
+            self._lock = None
+
+
+@pytest.fixture(params=stores.KINDS)
+def outage(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Store, Outage]]:
+    if request.param == "sqlite":
+        monkeypatch.setitem(sqlite.PRAGMAS, "busy_timeout", 200)
+        store = stores.make_store("sqlite", tmp_path, lambda: pytest.fail("no cluster"))
+        yield store, Outage(store, None)
+        return
+    cluster: Cluster = request.getfixturevalue("own_cluster")
+    store = stores.make_store("postgres", tmp_path, lambda: cluster)
+    outage = Outage(store, cluster)
+    yield store, outage
+    outage.end()
+
+
+@pytest.fixture
+async def running(outage: tuple[Store, Outage], tmp_path: Path) -> AsyncIterator[Running]:
+    run = Running(outage[0], tmp_path, push_deadline_s=0.02)
+    yield run
+    outage[1].end()
+    await run.stop()
+    assert run.failure is None
+
+
+def event(number: int, **more: Any) -> dict[str, Any]:
+    return {"msg_type": "Event", "type": "INFO", "description": f"n-{number}", "id": str(number), **more}
+
+
+async def test_what_comes_while_the_database_is_away_is_acknowledged_shown_and_stored_in_order(
+    running: Running, outage: tuple[Store, Outage]
+) -> None:
+    store, fault = outage
+    numbers = itertools.count()
+    acknowledged: list[int] = []
+
+    async def load(stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            number = next(numbers)
+            result = await running.tell(**event(number))
+            assert isinstance(result, dict), result
+            acknowledged.append(number)
+            await asyncio.sleep(0.002)
+
+    stop = asyncio.Event()
+    loads = [asyncio.create_task(load(stop)) for _ in range(4)]
+    await running.until(lambda: len(acknowledged) > 50)
+    await asyncio.to_thread(fault.begin)
+    before = len(acknowledged)
+    await running.until(lambda: len(acknowledged) > before + 200)
+    assert running.intake.state == "spooling"
+    shown = {change.entity["description"] for topic, changes in running.screens.foretold for change in changes.values()}
+    assert shown
+    await asyncio.to_thread(fault.end)
+    await running.until(lambda: running.intake.state == "ok")
+    after = len(acknowledged)
+    await running.until(lambda: len(acknowledged) > after + 50)
+    stop.set()
+    await asyncio.gather(*loads)
+    stored = [text for (text,) in store.ask("SELECT description FROM event WHERE type = 'INFO' ORDER BY id")]
+    assert sorted(stored) == sorted(f"n-{number}" for number in acknowledged)
+    order = [int(text) for (text,) in store.ask("SELECT description FROM event WHERE type = 'INFO' ORDER BY id")
+             for text in [text.removeprefix("n-")]]  # fmt: skip
+    assert order == sorted(order)
+    await running.until(lambda: not running.screens.foretold or running.screens.settled)
+    assert not running.intake._unsettled
+    assert running.spool is not None and not running.spool.rows(running.writer._drained, 10)
+
+
+async def test_messages_are_checked_while_the_database_is_away(running: Running, outage: tuple[Store, Outage]) -> None:
+    store, fault = outage
+    with store.foreign() as foreign:
+        foreign.execute("INSERT INTO menu_item(name, station) VALUES ('kimchi', 'stew')")
+        foreign.execute("INSERT INTO robot(robot_id) VALUES ('alba-1')")
+    await running.until(lambda: running.intake._lookups.get("menu_item") and running.screens.entities["robots"])
+    await asyncio.to_thread(fault.begin)
+    placed = await running.tell(msg_type="Order", table_number=3, items=[{"name": "kimchi"}], id="a")
+    assert placed["order_id"] > 0
+    assert await running.tell(msg_type="Order", table_number=3, items=[{"name": "kimchi"}], id="a") == placed
+    assert isinstance(await running.tell(msg_type="Order", table_number=4, items=[{"name": "kimchi"}], id="a"), Conflict)
+    assert isinstance(await running.tell(msg_type="Order", table_number=3, items=[{"name": "stone"}], id="b"), InvalidPayload)
+    assert isinstance(await running.tell(msg_type="Order", order_id=77, status="READY", id="c"), StorageUnavailable)
+    assert await running.tell(msg_type="Order", order_id=placed["order_id"], status="READY", id="d") == placed
+    assert await running.tell(msg_type="Albabot", robot_id="alba-1", status="SERVING", battery_level=40) is None
+    foretold = {topic: changes for topic, changes in running.screens.foretold}
+    (order,) = foretold["orders"].values()
+    assert [item["name"] for item in order.entity["items"]] == ["kimchi"]
+    assert (order.entity["status"], order.entity["table_id"]) == ("READY", None)  # its table has no id yet
+    (robot,) = foretold["robots"].values()
+    assert (robot.entity["robot_id"], robot.entity["status"], robot.fields["battery_level"]) == ("alba-1", "SERVING", 40)
+    assert "tables" not in foretold
+    await asyncio.to_thread(fault.end)
+    await running.until(lambda: running.intake.state == "ok")
+    assert store.ask("SELECT status, (SELECT table_number FROM table_ t WHERE t.id = table_id) FROM order_") == [("READY", 3)]
+    assert store.ask("SELECT status FROM robot") == [("SERVING",)]
+    assert store.ask("SELECT count(*) FROM dead_letter") == [(0,)]
+
+
+async def test_ids_are_known_across_spool_and_store(running: Running, outage: tuple[Store, Outage]) -> None:
+    store, fault = outage
+    await running.tell(**event(1))
+    await asyncio.to_thread(fault.begin)
+    for number in (1, 2, 2, 3):
+        assert isinstance(await running.tell(**event(number)), dict)
+    await asyncio.to_thread(fault.end)
+    await running.until(lambda: running.intake.state == "ok")
+    assert isinstance(await running.tell(**event(2)), dict)
+    assert isinstance(await running.tell(**event(3, severity="ERROR")), Conflict)
+    assert store.ask("SELECT description FROM event ORDER BY id") == [("n-1",), ("n-2",), ("n-3",)]
+    # A duplicate that was shown before the database could tell is taken back.
+    assert any(failed for _, _, failed in running.screens.settled)
+
+
+async def test_a_body_that_conflicts_with_a_stored_one_is_parked_when_it_was_acknowledged(
+    running: Running, outage: tuple[Store, Outage]
+) -> None:
+    store, fault = outage
+    await running.tell(**event(1))
+    await asyncio.to_thread(fault.begin)
+    assert isinstance(await running.tell(**event(1, severity="CRITICAL")), dict)  # nobody can know yet
+    await asyncio.to_thread(fault.end)
+    await running.until(lambda: running.intake.state == "ok")
+    ((id, error),) = store.ask("SELECT message_id, error FROM dead_letter")
+    assert id is None and "Conflict" in error
+    assert isinstance(await running.tell(**event(1)), dict)  # the first body is still the one that counts
+    await running.until(lambda: store.ask("SELECT count(*) FROM event WHERE type = 'ERROR'") == [(1,)])
+
+
+async def test_a_full_spool_refuses_and_forgets_nothing(outage: tuple[Store, Outage], tmp_path: Path) -> None:
+    store, fault = outage
+    running = Running(store, tmp_path / "small", spool_max_bytes=200_000)
+    try:
+        await running.tell(**event(0))
+        await asyncio.to_thread(fault.begin)
+        acknowledged, refused = [0], 0
+        for number in range(1, 400):
+            result = await running.tell(**event(number, data={"text": "x" * 2000}))
+            if isinstance(result, StorageUnavailable):
+                refused += 1
+                assert result.details["retry_after_s"] > 0
+                if refused > 5:
+                    break
+            else:
+                assert isinstance(result, dict), result
+                acknowledged.append(number)
+        assert refused and len(acknowledged) > 10
+        await asyncio.to_thread(fault.end)
+        await running.until(lambda: running.intake.state == "ok")
+        stored = [text for (text,) in store.ask("SELECT description FROM event WHERE type = 'INFO' ORDER BY id")]
+        assert stored == [f"n-{number}" for number in acknowledged]
+        assert isinstance(await running.tell(**event(1000)), dict)
+    finally:
+        fault.end()
+        await running.stop()
+
+
+async def test_without_a_spool_devices_keep_their_messages(outage: tuple[Store, Outage], tmp_path: Path) -> None:
+    store, fault = outage
+    running = Running(store, tmp_path, spool_max_bytes=0)
+    try:
+        await running.tell(**event(0))
+        await asyncio.to_thread(fault.begin)
+        assert isinstance(await running.tell(**event(1)), StorageUnavailable)
+        await asyncio.to_thread(fault.end)
+        await running.until(lambda: running.intake.state == "ok")
+        assert isinstance(await running.tell(**event(1)), dict)
+        assert store.ask("SELECT description FROM event ORDER BY id") == [("n-0",), ("n-1",)]
+    finally:
+        fault.end()
+        await running.stop()
+
+
+async def test_poison_in_the_spool_is_parked_and_its_neighbours_are_stored(running: Running, outage: tuple[Store, Outage]) -> None:
+    store, fault = outage
+    await running.tell(**event(0))
+    poison(store)
+    await asyncio.to_thread(fault.begin)
+    for number in range(1, 30):
+        result = await running.tell(**event(number, **({"severity": "WARNING"} if number == 13 else {})))
+        assert isinstance(result, dict)
+    await asyncio.to_thread(fault.end)
+    await running.until(lambda: running.intake.state == "ok")
+    stored = [text for (text,) in store.ask("SELECT description FROM event WHERE type = 'INFO' ORDER BY id")]
+    assert stored == [f"n-{number}" for number in range(30) if number != 13]
+    assert store.ask("SELECT message_id, attempts FROM dead_letter") == [("13", 3)]
+
+
+def poison(store: Store) -> None:
+    """Let another program's rule refuse events of severity WARNING."""
+    with store.foreign() as foreign:
+        if store.kind == "sqlite":
+            foreign.execute(
+                "CREATE TRIGGER poison BEFORE INSERT ON event WHEN NEW.severity = 'WARNING'"
+                " BEGIN SELECT RAISE(ABORT, 'poison'); END"
+            )
+        else:
+            foreign.execute("ALTER TABLE event ADD CONSTRAINT poison CHECK (severity <> 'WARNING')")
+
+
+@pytest.mark.parametrize("rounds", [8])
+async def test_postgres_restarted_at_once_again_and_again_loses_and_doubles_nothing(
+    own_cluster: Cluster, tmp_path: Path, rounds: int
+) -> None:
+    store = stores.make_store("postgres", tmp_path, lambda: own_cluster)
+    running = Running(store, tmp_path)
+    numbers = itertools.count()
+    acknowledged: list[int] = []
+    stop = asyncio.Event()
+
+    async def load() -> None:
+        while not stop.is_set():
+            # No ids: what is doubled here nobody filters out.
+            number = next(numbers)
+            result = await running.tell(msg_type="Event", type="INFO", description=str(number))
+            assert isinstance(result, dict), result
+            acknowledged.append(number)
+
+    loads = [asyncio.create_task(load()) for _ in range(20)]
+    for _ in range(rounds):
+        before = len(acknowledged)
+        await running.until(lambda: len(acknowledged) > before + 100)
+        await asyncio.to_thread(own_cluster.stop, signal.SIGQUIT)
+        await asyncio.to_thread(own_cluster.start)
+    await running.until(lambda: running.intake.state == "ok")
+    stop.set()
+    await asyncio.gather(*loads)
+    await running.stop()
+    assert running.failure is None
+    stored = [int(text) for (text,) in store.ask("SELECT description FROM event WHERE type = 'INFO'")]
+    assert sorted(stored) == sorted(acknowledged)
+
+
+async def test_terminated_backends_are_replaced(own_cluster: Cluster, tmp_path: Path) -> None:
+    store = stores.make_store("postgres", tmp_path, lambda: own_cluster)
+    running = Running(store, tmp_path)
+    for number in range(10):
+        await running.tell(**event(number))
+        with store.foreign() as foreign, suppress(psycopg.Error):
+            foreign.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        assert isinstance(await running.tell(**event(100 + number)), dict)
+    await running.until(lambda: running.intake.state == "ok")
+    with store.foreign() as foreign:
+        foreign.execute("INSERT INTO table_(table_number) VALUES (77)")
+    await running.until(lambda: any(t["table_number"] == 77 for t in running.screens.entities["tables"].values()))
+    await running.stop()
+    assert store.ask("SELECT count(*) FROM event") == [(20,)]
