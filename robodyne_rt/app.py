@@ -6,7 +6,9 @@ clients, close; the listeners of clients close last, so that who connects meanwh
 
 import asyncio
 import logging
+import os
 import platform
+import secrets
 import socket
 import sqlite3
 import ssl
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 from aiohttp import web
 from anyio.abc import TaskGroup
@@ -31,11 +34,12 @@ from robodyne_rt.ingest.tcp import DeviceServer
 from robodyne_rt.model.access import AccessPolicy, Networks
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
-from robodyne_rt.settings import ConfigError, Settings
+from robodyne_rt.settings import ConfigError, Settings, control_socket
 from robodyne_rt.store import highwater
 from robodyne_rt.store.apply import MENTIONED_AT_MOST
 from robodyne_rt.store.changes import Readers
 from robodyne_rt.store.database import Session, open_database, renew_epoch
+from robodyne_rt.store.dead_letters import DeadLetters
 from robodyne_rt.store.highwater import HighWater
 from robodyne_rt.store.intake import Intake
 from robodyne_rt.store.spool import Spool
@@ -57,6 +61,9 @@ WATCHDOG_CHECK_S = 1.0
 
 NOTE_INTERVAL_S = 1.0
 """How often the newest offsets are noted outside the database, where they moved."""
+
+SOCKET_PATH_BYTES = 107
+"""What Linux takes as the path of a socket."""
 
 STORE_WAIT_S = (0.2, 5.0)
 """First and longest pause between two tries to reach a database that is away at start."""
@@ -278,7 +285,7 @@ class App:
         self._intake.stop()
         self._writer.stop()
         await self._writer_ended.wait()
-        await anyio.sleep(0)  # its last report
+        await anyio.lowlevel.checkpoint()  # its last report
         if self._doorbell is not None:
             self._doorbell.stop()
         if self._spool is not None:
@@ -293,6 +300,8 @@ class App:
         metrics = Metrics(hub=self._hub, receiver=self._receiver.stats, writer=self._writer.stats, intake=self._intake)
         context = Context(
             hub=self._hub,
+            dead_letters=DeadLetters(readers=self._readers, intake=self._intake, clock=self._clock),
+            back_up=self._back_up,
             receiver=self._receiver,
             access=AccessPolicy(
                 mode=settings.auth.mode,
@@ -332,6 +341,7 @@ class App:
                 site = web.TCPSite(runner, settings.server.host, settings.server.port, backlog=4096, ssl_context=tls)
             await site.start()
             http: int = runner.addresses[0][1]
+            await self._listen_locally(runner)
             devices = await self._devices.start(
                 host=settings.devices.host, port=settings.devices.port, sock=given[1] if len(given) > 1 else None
             )
@@ -339,6 +349,52 @@ class App:
             raise ConfigError(f"cannot listen: {error}; another server may be running, or the address is not ours") from error
         self._listening = True
         return Ports(http=http, devices=devices)
+
+    async def _listen_locally(self, runner: web.AppRunner) -> None:
+        """Listen for this machine's own commands (`dlq`, `backup`, `doctor`)."""
+        path = control_socket(self._settings)
+        if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
+            logger.warning("%s is too long a path for a socket: dlq, backup and doctor cannot reach this server", path)
+            return
+        try:
+            await web.UnixSite(runner, str(path)).start()
+            path.chmod(0o600)
+        except OSError as error:
+            logger.warning("%s: %s: dlq, backup and doctor cannot reach this server", path, error)
+
+    async def _back_up(self) -> Entity:
+        """Copy the database beside itself.
+
+        Raises:
+            StorageUnavailable: it is away, or of a kind with tools of its own.
+        """
+        folder = self._note_path.parent / "backups"
+        name = time.strftime("robodyne-%Y%m%dT%H%M%S", time.gmtime())
+        target = folder / f"{name}-{secrets.token_hex(3)}.db"
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+
+        def settle(error: BaseException | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        def settle_from_thread(error: BaseException | None) -> None:
+            loop.call_soon_threadsafe(settle, error)
+
+        started = self._clock.now()
+        try:
+            await anyio.to_thread.run_sync(lambda: folder.mkdir(mode=0o700, parents=True, exist_ok=True))
+            self._writer.back_up(target, settle_from_thread)
+            await done
+            size = target.stat().st_size
+        except (OSError, sqlite3.Error, StorageBroken) as error:
+            raise StorageUnavailable(f"no backup was made: {error}") from error
+        logger.info("backup: %s", target, extra={"action": "database_backed_up"})
+        return {"path": str(target), "bytes": size, "seconds": round(self._clock.now() - started, 3)}
 
     async def _feed_watchdog(self) -> None:
         """Tell systemd that loop and writer work, only while they do."""

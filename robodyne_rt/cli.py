@@ -8,12 +8,15 @@ from pathlib import Path
 import orjson
 
 from robodyne_rt import __version__, demo
+from robodyne_rt.admin import backup, dlq, doctor
+from robodyne_rt.admin.control import Refused
 from robodyne_rt.client import tail
-from robodyne_rt.errors import SchemaTooNew, StorageBroken
+from robodyne_rt.errors import RobodyneError, SchemaTooNew, StorageBroken, StorageUnavailable
 from robodyne_rt.serve import serve
 from robodyne_rt.settings import ConfigError, Settings, load
 from robodyne_rt.sim import command as sim
 
+EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_STORAGE = 3
 EXIT_INTERRUPTED = 130
@@ -28,9 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE
-    except (StorageBroken, SchemaTooNew) as error:
+    except (StorageBroken, StorageUnavailable, SchemaTooNew) as error:
         print(error, file=sys.stderr)
         return EXIT_STORAGE
+    except (Refused, RobodyneError) as error:
+        print(error, file=sys.stderr)
+        return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 
@@ -60,7 +66,14 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (demo, sim, tail):
         command.add_command(commands)
+    for administration in (dlq, backup, doctor):
+        administration.add_command(commands, _common_options, lambda options: _settings(options)[1])
     return parser
+
+
+def _common_options(parser: argparse.ArgumentParser) -> None:
+    _config_option(parser)
+    parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def _config_option(parser: argparse.ArgumentParser) -> None:

@@ -124,7 +124,7 @@ class _Simulation:
         line = '{"msg_type":"Albabot","robot_id":"me","status":"SERVING","battery_level":81,"id":"1"}'
         print(f"    echo '{line}' | nc -q1 127.0.0.1 {ports.devices}")
         update = "update robot set battery_level = 7 where robot_id = 'alba-1'"
-        print(f"Change the database behind the server's back:\n    {_shell(self._url)} \"{update}\"")
+        print(f'Change the database behind the server\'s back:\n    {_shell(self._url)} "{update}"')
         print("Ctrl-C ends it.\n", flush=True)
 
     def stop(self) -> None:

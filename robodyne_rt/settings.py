@@ -178,6 +178,11 @@ class Settings(Section):
         return found
 
 
+def control_socket(settings: Settings) -> Path:
+    """Return where a server listens for commands on its own machine: beside its spool."""
+    return Path(settings.database.spool_path).absolute().with_name("robodyne-rt.sock")
+
+
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True

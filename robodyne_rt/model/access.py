@@ -50,5 +50,9 @@ class AccessPolicy:
         """Return whether a peer may see metrics and the verbose health report."""
         return self._open or address in self._networks or address in _LOOPBACK
 
+    def may_administer(self, *, is_local: bool) -> bool:
+        """Return whether a peer may change what the server keeps: over the control socket, or where nobody is checked."""
+        return self._open or is_local
+
 
 _LOOPBACK = Networks(["127.0.0.0/8", "::1/128"])

@@ -196,7 +196,9 @@ def _let_through(folder: Path, user: pwd.struct_passwd) -> None:
     """Check that a user reaches a folder; say so where it does not, and change nobody's rights."""
     probe = subprocess.run(["test", "-x", folder], user=user.pw_uid, group=user.pw_gid, extra_groups=[], check=False)
     if probe.returncode:
-        raise NoPostgres(f"user {user.pw_name} cannot enter {folder}: choose a folder that others may enter, such as one in /tmp")
+        raise NoPostgres(
+            f"user {user.pw_name} cannot enter {folder}: choose a folder that others may enter, such as one in /tmp"
+        )
 
 
 def _free_port() -> int:

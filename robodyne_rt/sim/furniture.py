@@ -139,8 +139,7 @@ def _connect(url: str) -> Iterator[_Foreign]:
     else:
         connect, error, mark = (lambda: sqlite3.connect(url.removeprefix("sqlite:///"), timeout=10)), sqlite3.Error, "?"
     try:
-        with contextlib.closing(connect()) as connection:
-            with connection:
-                yield _Foreign(connection.cursor(), mark)
+        with contextlib.closing(connect()) as connection, connection:
+            yield _Foreign(connection.cursor(), mark)
     except error as failure:
         raise CannotFurnish(str(failure).strip()) from failure

@@ -54,6 +54,7 @@ class Applier:
     """Writes messages with one session; belongs to the thread that owns it."""
 
     def __init__(self, session: Session) -> None:
+        self.session = session
         self._execute = session.execute
         self._reported: dict[str, float] = {}
         self._handlers: dict[type[DeviceMessage], Callable[..., None]] = {
@@ -85,7 +86,7 @@ class Applier:
             self._apply(message, device, heard_at, ids)
             return self._details(message, ids)
         taken = self._execute(
-            "INSERT INTO device_message(device, id, body, \"row\", at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            'INSERT INTO device_message(device, id, body, "row", at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING',
             (device, message.id, digest, ids[0], int(time.time())),
         )
         if not taken.rowcount:
@@ -133,7 +134,7 @@ class Applier:
         """Insert one dead letter; a message that it holds counts as taken, so that its device is told the same again."""
         if letter["message_id"] is not None:
             self._execute(
-                "INSERT INTO device_message(device, id, body, \"row\", at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                'INSERT INTO device_message(device, id, body, "row", at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING',
                 (letter["device"], letter["message_id"], digest, letter["id"], int(time.time())),
             )
         self._insert("dead_letter", letter)
@@ -158,7 +159,7 @@ class Applier:
     def _ids_of_first(self, message: DeviceMessage, device: str, digest: str) -> list[int]:
         """Return the id of the row that a message made when it came first."""
         body, row = self._execute(
-            "SELECT body, \"row\" FROM device_message WHERE device = ? AND id = ?", (device, message.id)
+            'SELECT body, "row" FROM device_message WHERE device = ? AND id = ?', (device, message.id)
         ).fetchone()
         if body != digest:
             raise Conflict(f"id {message.id!r} was already used for another message")

@@ -1,15 +1,22 @@
 """Dead letters: looking at them, trying them again, dropping them; for the API and the command `dlq` (SPEC section 6)."""
 
-from typing import Any
+import asyncio
+from typing import Any, Literal
 
 import orjson
 
 from robodyne_rt.core import times
 from robodyne_rt.errors import ResourceNotFound, RobodyneError
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.ports import Clock
 from robodyne_rt.store import writes
 from robodyne_rt.store.apply import Applier
+from robodyne_rt.store.changes import Readers
 from robodyne_rt.store.database import Session
+from robodyne_rt.store.intake import Intake
+from robodyne_rt.store.writes import CallWrite
+
+Action = Literal["requeue", "drop"]
 
 LISTED_AT_MOST = 1000
 
@@ -86,18 +93,62 @@ def drop(session: Session, id: int) -> Entity:
 def _forget(session: Session, letter: Entity) -> None:
     session.execute("DELETE FROM dead_letter WHERE id = ?", (letter["id"],))
     if letter["message_id"] is not None:
-        session.execute(
-            "DELETE FROM device_message WHERE device = ? AND id = ?", (letter["device"], letter["message_id"])
-        )
+        session.execute("DELETE FROM device_message WHERE device = ? AND id = ?", (letter["device"], letter["message_id"]))
 
 
-def act(session: Session, applier: Applier, action: str, wanted: list[int] | None, now_s: float) -> list[Any]:
+def act(applier: Applier, action: Action, wanted: list[int] | None, now_s: float) -> list[Entity]:
     """Requeue or drop letters, in the caller's transaction; None means all of them.
 
     Raises:
-        ResourceNotFound: one of them does not exist.
+        ResourceNotFound: one of them does not exist; then none is touched.
     """
-    chosen = ids(session) if wanted is None else wanted
+    session = applier.session
+    known = ids(session)
+    chosen = known if wanted is None else list(dict.fromkeys(wanted))
+    for id in chosen:
+        if id not in known:
+            raise ResourceNotFound(f"no dead letter {id}")
     if action == "drop":
         return [drop(session, id) for id in chosen]
     return [requeue(session, applier, id, now_s) for id in chosen]
+
+
+class DeadLetters:
+    """The same for the loop of a running server: reads with a reader, writes through the one writer."""
+
+    def __init__(self, *, readers: Readers, intake: Intake, clock: Clock) -> None:
+        self._readers = readers
+        self._intake = intake
+        self._clock = clock
+
+    async def listed(self) -> list[Entity]:
+        """Return the newest letters, without their payload."""
+        return await self._readers.read(listed)
+
+    async def shown(self, id: int) -> Entity:
+        """Return one letter with its payload.
+
+        Raises:
+            ResourceNotFound: there is none with this id.
+        """
+        return await self._readers.read(lambda session: shown(session, id))
+
+    async def act(self, action: Action, wanted: list[int] | None) -> list[Entity]:
+        """Requeue or drop letters; None means all of them.
+
+        Raises:
+            ResourceNotFound: one of them does not exist; then none is touched.
+            StorageUnavailable: the database is away.
+        """
+        done: asyncio.Future[list[Entity]] = asyncio.get_running_loop().create_future()
+
+        def outcome(result: Any, error: BaseException | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(result)
+            else:
+                done.set_exception(error)
+
+        self._intake.submit(CallWrite(lambda applier: act(applier, action, wanted, self._clock.wall()), outcome))
+        return await done

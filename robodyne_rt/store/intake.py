@@ -208,7 +208,10 @@ class Intake:
         if report.lookups is not None:
             self._lookups = report.lookups
         for write, reason in report.parked:
-            self.tell(f"a {write.kind} could not be stored and is kept as a dead letter: {reason}"[:2000], write.letter() | {"payload": None})
+            self.tell(
+                f"a {write.kind} could not be stored and is kept as a dead letter: {reason}"[:2000],
+                write.letter() | {"payload": None},
+            )
         for text in report.unreadable:
             self.tell(text)
         if report.epoch:
@@ -428,5 +431,7 @@ def _judged_from_afar(write: Write, refusal: RobodyneError) -> RobodyneError:
     if isinstance(refusal, InvalidPayload) and isinstance(write, MessageWrite):
         message = write.message
         if isinstance(message, OrderReport) and message.order_id is not None:
-            return StorageUnavailable("storage is away, and this order is not at hand; keep the message", retry_after_s=RETRY_AFTER_S)
+            return StorageUnavailable(
+                "storage is away, and this order is not at hand; keep the message", retry_after_s=RETRY_AFTER_S
+            )
     return refusal

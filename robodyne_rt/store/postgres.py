@@ -280,7 +280,9 @@ class PostgresDatabase(Database):
             raise StorageUnavailable(f"{self.name}: {text}") from error
         try:
             if connection.info.server_version < OLDEST_VERSION:
-                raise ConfigError(f"[database] url: {self.name} is Postgres {connection.info.server_version // 10000}; 13 is needed")
+                raise ConfigError(
+                    f"[database] url: {self.name} is Postgres {connection.info.server_version // 10000}; 13 is needed"
+                )
             session = PostgresSession(connection, prepares=not self._is_pooled(connection))
             for setting in (*_SESSION_SETTINGS, *_WRITER_SETTINGS):
                 session.execute(setting)

@@ -83,7 +83,11 @@ def _tables(kind: str) -> list[Any]:
 
 
 def _name_of(constraint: Any) -> tuple[str, ...]:
-    return type(constraint).__name__, str(constraint.name), ", ".join(getattr(column, "name", str(column)) for column in getattr(constraint, "columns", ()))
+    return (
+        type(constraint).__name__,
+        str(constraint.name),
+        ", ".join(getattr(column, "name", str(column)) for column in getattr(constraint, "columns", ())),
+    )
 
 
 def write() -> None:

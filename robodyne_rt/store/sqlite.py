@@ -61,7 +61,6 @@ _FAULTS = {
 }
 
 
-
 def fault(error: BaseException) -> Fault:
     """Return what an error of SQLite means."""
     code = getattr(error, "sqlite_errorcode", None)
@@ -342,5 +341,3 @@ def _install_triggers(session: Session) -> None:
 
 def _quoted(path: Path) -> str:
     return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-
-

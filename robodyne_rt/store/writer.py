@@ -458,10 +458,9 @@ class Writer:
         self._held = []
         self._failed_generation = self._generation
         assert self._session is not None or self._away
-        if self._session is not None:
-            if fault is Fault.AWAY or not self._rolled_back(self._session):
-                self._session.close()
-                self._session = None
+        if self._session is not None and (fault is Fault.AWAY or not self._rolled_back(self._session)):
+            self._session.close()
+            self._session = None
         self._pause_s = min(BACKOFF_S[1], 2 * self._pause_s) if self._away else BACKOFF_S[0]
         self._away = True
         self._next_try = time.monotonic() + self._pause_s

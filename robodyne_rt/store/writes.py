@@ -66,7 +66,7 @@ class MessageWrite(Write):
     __slots__ = ("_digest", "device", "heard_at", "ids", "message")
     kind = "message"
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self,
         message: DeviceMessage,
         device: str,

@@ -11,6 +11,7 @@ from robodyne_rt import __version__
 from robodyne_rt.errors import (
     BadRequest,
     Forbidden,
+    InvalidPayload,
     RequestTimeout,
     StorageUnavailable,
     TokenMissing,
@@ -18,10 +19,11 @@ from robodyne_rt.errors import (
     UnsupportedMediaType,
 )
 from robodyne_rt.ingest.receiver import Peer
-from robodyne_rt.web.context import CONTEXT, peer_address
+from robodyne_rt.web.context import CONTEXT, Context, is_local, peer_address
 from robodyne_rt.web.middleware import HEADERS
 
 BODY_DEADLINE_S = 10.0
+ADMIN_BODY_BYTES = 1 << 20
 
 _ANSWER_STATUS = {
     "INVALID_PAYLOAD": 422,
@@ -77,6 +79,43 @@ async def post_device_message(request: web.Request) -> web.Response:
     return web.Response(status=status, body=text, content_type="application/json", headers=HEADERS)
 
 
+async def list_dead_letters(request: web.Request) -> web.Response:
+    """Return the newest dead letters, without their payload."""
+    return _json({"dead_letters": await _for_admin(request).dead_letters.listed()})
+
+
+async def show_dead_letter(request: web.Request) -> web.Response:
+    """Return one dead letter with its payload."""
+    return _json(await _for_admin(request).dead_letters.shown(int(request.match_info["id"])))
+
+
+async def act_on_dead_letters(request: web.Request) -> web.Response:
+    """Requeue or drop dead letters: `{"action": "requeue" | "drop", "ids": [...] | "all"}`."""
+    context = _for_admin(request)
+    try:
+        body = orjson.loads(await read_body(request, limit_bytes=ADMIN_BODY_BYTES))
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"not JSON: {error}") from error
+    action, ids = (body.get("action"), body.get("ids")) if isinstance(body, dict) else (None, None)
+    if action not in ("requeue", "drop"):
+        raise InvalidPayload('action: expected "requeue" or "drop"')
+    if ids != "all" and not (isinstance(ids, list) and ids and all(type(id) is int and 0 < id < 2**63 for id in ids)):
+        raise InvalidPayload('ids: expected a list of ids, or "all"')
+    return _json({"results": await context.dead_letters.act(action, None if ids == "all" else ids)})
+
+
+async def post_backup(request: web.Request) -> web.Response:
+    """Copy the database, verified, while everything goes on; answers where the copy lies on the server."""
+    return _json(await _for_admin(request).back_up(), status=201)
+
+
+def _for_admin(request: web.Request) -> Context:
+    context = request.app[CONTEXT]
+    if not context.access.may_administer(is_local=is_local(request)):
+        raise TokenMissing("only an administrator may do this; on the server itself: robodyne-rt dlq, robodyne-rt backup")
+    return context
+
+
 async def read_body(request: web.Request, *, limit_bytes: int) -> bytes:
     """Return a JSON request's body.
 
@@ -117,7 +156,7 @@ async def readyz(request: web.Request) -> web.Response:
     status = 200 if all(well for _, well, _ in checks) else 503
     if "verbose" not in request.query:
         return web.Response(status=status, text="ok\n" if status == 200 else "not ready\n", headers=HEADERS)
-    if not context.access.may_look(peer_address(request)):
+    if not (is_local(request) or context.access.may_look(peer_address(request))):
         raise Forbidden("the verbose report is for the technician's network ([auth] anonymous_networks)")
     body = {
         "ready": status == 200,

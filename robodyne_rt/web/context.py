@@ -1,6 +1,6 @@
 """What handlers reach: the parts, handed over once by `app.py` under one typed key."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -8,17 +8,22 @@ from aiohttp import web
 from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.ingest.receiver import Receiver
 from robodyne_rt.model.access import AccessPolicy, Networks
+from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
+from robodyne_rt.store.dead_letters import DeadLetters
 
 
 @dataclass(slots=True, kw_only=True)
 class Context:
     """Parts and plain values for the handlers.
 
-    `checks` returns the health report: (name, whether it is well, what to do if not).
+    `checks` returns the health report: (name, whether it is well, what to do if not); `back_up` copies the database and
+    returns where to.
     """
 
     hub: ConnectionManager
+    dead_letters: DeadLetters
+    back_up: Callable[[], Awaitable[Entity]]
     receiver: Receiver
     access: AccessPolicy
     device_networks: Networks
@@ -46,3 +51,9 @@ def peer_address(request: web.Request) -> str:
                 if hop not in context.trusted_proxies:
                     break
     return address
+
+
+def is_local(request: web.Request) -> bool:
+    """Return whether a request came over the control socket, which only this machine's own user may open."""
+    transport = request.transport
+    return transport is not None and isinstance(transport.get_extra_info("sockname"), str)

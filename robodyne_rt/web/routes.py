@@ -15,6 +15,10 @@ ROUTES: tuple[tuple[str, str, object], ...] = (
     ("GET", "/readyz", api.readyz),
     ("GET", "/metrics", api.metrics),
     ("POST", "/api/device-messages", api.post_device_message),
+    ("GET", "/api/dead-letters", api.list_dead_letters),
+    ("GET", r"/api/dead-letters/{id:\d{1,18}}", api.show_dead_letter),
+    ("POST", "/api/dead-letters", api.act_on_dead_letters),
+    ("POST", "/api/backups", api.post_backup),
     ("GET", f"/api/{{topic:{'|'.join(TOPIC_NAMES)}}}", api.get_topic),
     ("GET", "/ws/{topic}", sockets.topic_socket),
 )

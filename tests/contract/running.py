@@ -53,7 +53,9 @@ class Screens:
 class Running:
     """A store whose threads run."""
 
-    def __init__(self, store: Store, folder: Path, *, spool_max_bytes: int = 1 << 30, push_deadline_s: float = 0.05, **options: Any) -> None:
+    def __init__(
+        self, store: Store, folder: Path, *, spool_max_bytes: int = 1 << 30, push_deadline_s: float = 0.05, **options: Any
+    ) -> None:
         database_options = {name: options.pop(name) for name in ("doorbell",) if name in options}
         settings: dict[str, Any] = {"batch_max": 100, "changes_retained": 1000, "fallback_interval_s": 0.2, "notify": True}
         settings |= options
@@ -64,7 +66,11 @@ class Running:
         self.screens = Screens()
         self.spool = Spool(folder / "spool.db", max_bytes=spool_max_bytes) if spool_max_bytes else None
         self.intake = Intake(
-            spool=self.spool, batch_max=settings["batch_max"], push_deadline_s=push_deadline_s, windows=WINDOWS, clock=self.clock
+            spool=self.spool,
+            batch_max=settings["batch_max"],
+            push_deadline_s=push_deadline_s,
+            windows=WINDOWS,
+            clock=self.clock,
         )
         self.writer = Writer(
             self.database,
@@ -83,7 +89,9 @@ class Running:
         self.failure: BaseException | None = None
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
-        self.helpers = [threading.Thread(target=part.run, daemon=True) for part in (self.spool, self.doorbell) if part is not None]
+        self.helpers = [
+            threading.Thread(target=part.run, daemon=True) for part in (self.spool, self.doorbell) if part is not None
+        ]
         for helper in self.helpers:
             helper.start()
 

@@ -53,9 +53,7 @@ class Outage:
 
 
 @pytest.fixture(params=stores.KINDS)
-def outage(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Store, Outage]]:
+def outage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Store, Outage]]:
     if request.param == "sqlite":
         monkeypatch.setitem(sqlite.PRAGMAS, "busy_timeout", 200)
         store = stores.make_store("sqlite", tmp_path, lambda: pytest.fail("no cluster"))
@@ -224,7 +222,9 @@ async def test_without_a_spool_devices_keep_their_messages(outage: tuple[Store, 
         await running.stop()
 
 
-async def test_poison_in_the_spool_is_parked_and_its_neighbours_are_stored(running: Running, outage: tuple[Store, Outage]) -> None:
+async def test_poison_in_the_spool_is_parked_and_its_neighbours_are_stored(
+    running: Running, outage: tuple[Store, Outage]
+) -> None:
     store, fault = outage
     await running.tell(**event(0))
     poison(store)
@@ -272,7 +272,7 @@ async def test_postgres_restarted_at_once_again_and_again_loses_and_doubles_noth
     loads = [asyncio.create_task(load()) for _ in range(20)]
     for _ in range(rounds):
         before = len(acknowledged)
-        await running.until(lambda: len(acknowledged) > before + 100)
+        await running.until(lambda before=before: len(acknowledged) > before + 100)
         await asyncio.to_thread(own_cluster.stop, signal.SIGQUIT)
         await asyncio.to_thread(own_cluster.start)
     await running.until(lambda: running.intake.state == "ok")

@@ -120,9 +120,7 @@ async def test_last_seen_alone_is_stored_seldom_and_announces_nothing(running: R
 
 
 @pytest.mark.parametrize("notify", [True, False])
-async def test_foreign_commits_are_noticed_by_their_own_and_by_the_fallback(
-    store: Store, tmp_path: Path, notify: bool
-) -> None:
+async def test_foreign_commits_are_noticed_by_their_own_and_by_the_fallback(store: Store, tmp_path: Path, notify: bool) -> None:
     running = Running(store, tmp_path, notify=notify)
     foreign = store.connect()
     for number in range(1, 4):

@@ -55,7 +55,8 @@ def test_an_older_schema_is_backed_up_and_brought_forward(tmp_path: Path) -> Non
     connection.execute("INSERT INTO robot(robot_id) VALUES ('a')")
     connection.close()
 
-    new = SqliteDatabase(url, migrations=(Migration(("ALTER TABLE robot ADD COLUMN colour TEXT", "UPDATE robot SET colour = 'blue'"), ()),))
+    colour = ("ALTER TABLE robot ADD COLUMN colour TEXT", "UPDATE robot SET colour = 'blue'")
+    new = SqliteDatabase(url, migrations=(Migration(colour, ()),))
     connection = new.open_writer()
     assert new.prepare(connection) == epoch
     assert connection.execute("SELECT robot_id, colour FROM robot").fetchall() == [("a", "blue")]

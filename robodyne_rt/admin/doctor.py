@@ -1,0 +1,214 @@
+"""`robodyne-rt doctor`: what is wrong with this machine, its database and its server, and what to do about it."""
+
+import argparse
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import orjson
+
+from robodyne_rt.admin import control
+from robodyne_rt.admin.control import NoServer
+from robodyne_rt.core import times
+from robodyne_rt.errors import StorageBroken, StorageUnavailable
+from robodyne_rt.settings import ConfigError, Settings, control_socket
+from robodyne_rt.store import dead_letters, highwater
+from robodyne_rt.store.database import Database, Session, open_database
+from robodyne_rt.store.sqlite import SqliteDatabase
+
+Load = Callable[[argparse.Namespace], Settings]
+
+DISK_FREE_BYTES = 256 * 1024 * 1024
+"""Less than this (PITFALLS S8) is too little: a WAL, a backup and a spool want room."""
+
+CLOCK_SLACK_S = 60.0
+
+Level = Literal["ok", "warning", "error"]
+
+
+class Finding(NamedTuple):
+    """One line of the report."""
+
+    name: str
+    level: Level
+    text: str
+
+
+def add_command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", common: Callable[..., Any], load: Load
+) -> None:
+    """Add `doctor` to the command line."""
+    parser = commands.add_parser(
+        "doctor",
+        help="say what is wrong, and what to do",
+        description="Look at the configuration, the database, the spool, the disk, the clock and the running server. "
+        "Exit code 0: nothing is wrong (there may be warnings); 1: something is.",
+    )
+    common(parser)
+    parser.set_defaults(run=lambda options: _run(options, load(options)))
+
+
+def _run(options: argparse.Namespace, settings: Settings) -> int:
+    findings = list(examine(settings))
+    if options.json:
+        print(orjson.dumps([finding._asdict() for finding in findings], option=orjson.OPT_INDENT_2).decode())
+    else:
+        for finding in findings:
+            print(f"{finding.level:<8} {finding.name}: {finding.text}")
+    return 1 if any(finding.level == "error" for finding in findings) else 0
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yield one finding after another; nothing is changed."""
+    yield Finding("configuration", "ok", "can be used")
+    yield from _server(settings)
+    yield from _database(settings)
+    yield from _disks(settings)
+    yield from _clock(settings)
+
+
+def _server(settings: Settings) -> Iterator[Finding]:
+    path = control_socket(settings)
+    try:
+        status, report = control.ask(path, "GET", "/readyz?verbose")
+    except NoServer:
+        yield Finding("server", "warning", f"none runs here (nobody answers at {path})")
+        return
+    if status == 200:
+        yield Finding("server", "ok", f"version {report['version']} is ready")
+    for check in report["checks"]:
+        if not check["ok"]:
+            yield Finding(f"server, {check['name']}", "error", check["detail"])
+    _, overview = control.ask(path, "GET", "/api/status")
+    storage = overview.get("data", {}).get("storage", {}) if isinstance(overview, dict) else {}
+    if storage.get("state", "ok") != "ok":
+        yield Finding("storage", "error", f"degraded: {storage['state']}: {storage.get('detail', 'see the log')}")
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    try:
+        database = open_database(settings.database)
+        session = database.open_reader() if _exists(database) else None
+    except (ConfigError, StorageBroken, StorageUnavailable) as error:
+        yield Finding("database", "error", str(error))
+        return
+    except Exception as error:  # whatever its driver raises
+        yield Finding(
+            "database", "error", f"{settings.database.url.partition('://')[0]}: cannot be opened: {str(error).strip()}"
+        )
+        return
+    if isinstance(database, SqliteDatabase):
+        yield from _sqlite_build()
+    if session is None:
+        yield Finding("database", "warning", f"{database.name}: not there yet; the server makes it at its first start")
+        return
+    try:
+        yield from _contents(database, session)
+    except Exception as error:
+        yield Finding("database", "error", f"{database.name}: cannot be read: {str(error).strip()}")
+    finally:
+        session.close()
+
+
+def _exists(database: Database) -> bool:
+    return not isinstance(database, SqliteDatabase) or database.path.exists()
+
+
+def _sqlite_build() -> Iterator[Finding]:
+    version = sqlite3.sqlite_version
+    if has_wal_reset_bug(sqlite3.sqlite_version_info):
+        yield Finding(
+            "SQLite",
+            "warning",
+            f"{version} has the WAL-reset bug (fixed in 3.51.3, 3.50.7 and 3.44.6): two programs that checkpoint at the same "
+            "moment can damage the file. This server alone checkpoints, well before others would; other programs that write "
+            "should set PRAGMA wal_autocheckpoint = 0, or SQLite be updated",
+        )
+    else:
+        yield Finding("SQLite", "ok", version)
+
+
+def has_wal_reset_bug(version: tuple[int, ...]) -> bool:
+    """Return whether a version is one from 3.7.0 to 3.51.2 without the repair."""
+    if version < (3, 7, 0) or version >= (3, 51, 3):
+        return False
+    return not ((3, 50, 7) <= version < (3, 51, 0) or (3, 44, 6) <= version < (3, 45, 0))
+
+
+def _contents(database: Database, session: Session) -> Iterator[Finding]:
+    if isinstance(database, SqliteDatabase):
+        (verdict,) = session.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            yield Finding("database", "error", f"{database.name}: damaged: {verdict}. Stop the server and restore a backup")
+            return
+    yield Finding("database", "ok", database.name)
+    missing = session.missing_triggers()
+    if missing:
+        yield Finding(
+            "change log",
+            "error",
+            f"triggers are gone or switched off ({', '.join(missing)}): restart the server, it makes them",
+        )
+    heads = dict(session.execute('SELECT topic, "offset" FROM topic_head').fetchall())
+    newest = dict(session.execute('SELECT topic, max("offset") FROM change GROUP BY topic').fetchall())
+    torn = [topic for topic, offset in newest.items() if heads.get(topic) != offset]
+    if torn:
+        yield Finding("change log", "error", f"its end and its heads differ for {', '.join(torn)}: somebody wrote to it")
+    if letters := dead_letters.ids(session):
+        yield Finding("dead letters", "warning", f"{len(letters)} wait for a person: robodyne-rt dlq list")
+
+
+def _disks(settings: Settings) -> Iterator[Finding]:
+    spool = Path(settings.database.spool_path).absolute()
+    places = {"spool": spool.parent}
+    if settings.database.url.startswith("sqlite:///"):
+        places["database"] = Path(settings.database.url.removeprefix("sqlite:///")).absolute().parent
+    for name, folder in places.items():
+        if not folder.is_dir():
+            yield Finding(f"disk of the {name}", "warning", f"{folder}: no such folder yet")
+            continue
+        free = shutil.disk_usage(folder).free
+        level: Level = "ok" if free >= DISK_FREE_BYTES else "error"
+        yield Finding(
+            f"disk of the {name}", level, f"{folder}: {free // 2**20} MiB free" + ("" if level == "ok" else ", too little")
+        )
+        if not os.access(folder, os.W_OK):
+            yield Finding(f"disk of the {name}", "error", f"{folder}: cannot be written by this user")
+    if spool.exists():
+        waiting = _spooled(spool)
+        if waiting:
+            yield Finding("spool", "warning", f"{waiting} messages wait in {spool}; a running server drains them")
+
+
+def _spooled(path: Path) -> int:
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+    try:
+        (count,) = connection.execute("SELECT count(*) FROM spool").fetchone()
+        return int(count)
+    except sqlite3.Error:
+        return 0
+    finally:
+        connection.close()
+
+
+def _clock(settings: Settings) -> Iterator[Finding]:
+    note = highwater.read(highwater.note_path(Path(settings.database.spool_path).absolute()))
+    now = time.time()
+    if note is not None and note.at > now + CLOCK_SLACK_S:
+        yield Finding(
+            "clock",
+            "error",
+            f"it went back: it shows {times.to_text(now)}, but the server noted {times.to_text(note.at)}. Set it (timedatectl)",
+        )
+    elif now < BUILT_AFTER_S:
+        yield Finding("clock", "error", f"it shows {times.to_text(now)}, before this program was made. Set it (timedatectl)")
+    else:
+        yield Finding("clock", "ok", times.to_text(now))
+
+
+BUILT_AFTER_S = 1_793_491_200.0
+"""2026-11-01: no clock that is right shows less."""
