@@ -34,7 +34,7 @@ class Foreign:
     def execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> Any:
         if self.kind == "postgres":
             statement = statement.replace("?", "%s")
-        return self.connection.execute(statement, parameters or ())
+        return self.connection.execute(statement, *([parameters] if parameters else []))
 
     def ask(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in self.execute(statement, parameters).fetchall()]

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import websockets
 from websockets.asyncio.client import ClientConnection
 
@@ -139,6 +140,11 @@ class Server:
 
     def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run one statement on the database as a foreign program would."""
+        url = self._settings.get("ROBODYNE_RT__DATABASE__URL", "")
+        if url.startswith("postgres"):
+            with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as link:
+                cursor = link.execute(statement.replace("?", "%s"), *([parameters] if parameters else []))
+                return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
         connection = sqlite3.connect(self.database, timeout=10)
         try:
             with connection:
