@@ -109,6 +109,7 @@ class App:
             reader=self._readers,
             store=self._intake,
             snapshots=self._writer.snapshots,
+            was_cut_off=self._was_cut_off,
             windows=self._windows,
             offline_after_s=settings.devices.offline_after_s,
             robots_limit=MENTIONED_AT_MOST,
@@ -185,10 +186,13 @@ class App:
             epoch = database.prepare(session)
             spool_path = Path(settings.database.spool_path).absolute()
             self._note_path = highwater.note_path(spool_path)
+            marker = spool_path.with_suffix(".foretold")
+            self._was_cut_off = marker.exists()
             epoch = self._check_history(session, epoch)
             spool = self._open_spool(spool_path)
             self._intake = Intake(
                 spool=spool,
+                marker=marker,
                 batch_max=settings.database.batch_max,
                 push_deadline_s=settings.database.push_deadline_ms / 1000,
                 windows=self._windows,

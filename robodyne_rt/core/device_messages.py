@@ -383,8 +383,18 @@ def parse(frame: bytes) -> Parsed:
         raise BadRequest(f"not JSON: {error}") from error
     if not isinstance(body, dict):
         raise BadRequest("expected a JSON object")
+    if rb"\u0000" in frame and _has_nul(body):
+        raise _with_id(InvalidPayload("a text holds the character U+0000, which databases cannot keep"), body)
     # Counting brackets is cheap, and hardly any message has so many that its depth must be looked at.
     return check(body, may_be_deep=frame.count(b"[") + frame.count(b"{") > DEPTH_AT_MOST)
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_has_nul(key) or _has_nul(item) for key, item in value.items())
+    return isinstance(value, list) and any(_has_nul(item) for item in value)
 
 
 def check(body: dict[str, Any], *, may_be_deep: bool = True) -> Parsed:

@@ -225,6 +225,8 @@ class TopicFeed(Feed):
 
     Args:
         snapshot: what the window shows at start.
+        was_cut_off: whether the last run ended while screens showed what was never stored: who comes back from before gets
+            a snapshot then, which such things are not in.
         window_rows: newest rows that a snapshot shows; None for all.
         live_robots: telemetry to lay over entities, for the topic of robots.
         spawn: starts a coroutine in the hub's task group.
@@ -236,6 +238,7 @@ class TopicFeed(Feed):
         *,
         reader: ChangeReader,
         snapshot: Update,
+        was_cut_off: bool,
         window_rows: int | None,
         live_robots: LiveRobots | None,
         spawn: Callable[..., None],
@@ -247,6 +250,7 @@ class TopicFeed(Feed):
         self._live_robots = live_robots
         self._spawn = spawn
         self.offset = self._sent_offset = snapshot.offset
+        self._trusted_from = snapshot.offset + 1 if was_cut_off else 0
         self._backlog = Backlog(name, offset=snapshot.offset, limit=BACKLOG_ENTITIES)
         self._volatile: dict[int, Entity] = {}
         # What storage has not confirmed, by entity: laid over everything that is sent.
@@ -447,7 +451,7 @@ class TopicFeed(Feed):
 
     async def _recover(self, start: int) -> Update | None:
         """Return what changed after `start`, or None where a snapshot is due."""
-        if start > self.offset:
+        if not self._trusted_from <= start <= self.offset:
             return None
         update = self._backlog.since(start)
         if update is None:

@@ -44,6 +44,7 @@ class ConnectionManager:
         reader: for snapshots and for catch-ups that memory does not reach.
         store: takes telemetry and vanished robots for storing.
         snapshots: what each topic's window shows at start.
+        was_cut_off: whether the last run ended while screens showed what was never stored.
         windows: numbers of the snapshot windows by setting name.
         offline_after_s: silence after which a robot counts as vanished.
         health: facts about server and storage for the topic `status`.
@@ -56,6 +57,7 @@ class ConnectionManager:
         reader: ChangeReader,
         store: MessageStore,
         snapshots: Mapping[str, Update],
+        was_cut_off: bool = False,
         windows: Mapping[str, int],
         offline_after_s: float,
         robots_limit: int,
@@ -94,6 +96,7 @@ class ConnectionManager:
                 name,
                 reader=reader,
                 snapshot=snapshots[name],
+                was_cut_off=was_cut_off,
                 window_rows=window_rows(name, windows),
                 live_robots=self.live_robots if name == "robots" else None,
                 spawn=self._spawn,

@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+READ_PATIENCE_S = 5.0
+"""A read that has not come back after so long is given up; what hangs is the database, not the query."""
+
 COUNTED_AT_MOST = 1000
 """Counts in `status` stop here, so that their cost does not grow with what is stored."""
 
@@ -312,17 +315,30 @@ class Readers:
         Raises:
             StorageUnavailable: the database cannot be read now.
         """
-        return await anyio.to_thread.run_sync(self._in_thread, lambda reader: reader.read(query), limiter=self._limiter)
+        return await self._run(lambda reader: reader.read(query))
 
     async def _read(self, query: Callable[[ChangeLog], T]) -> T:
-        return await anyio.to_thread.run_sync(self._in_thread, lambda reader: reader.read_log(query), limiter=self._limiter)
+        return await self._run(lambda reader: reader.read_log(query))
 
-    def _in_thread(self, query: "Callable[[_Reader], T]") -> T:
+    async def _run(self, query: "Callable[[_Reader], T]") -> T:
+        taken: list[_Reader] = []
+        try:
+            with anyio.fail_after(READ_PATIENCE_S):
+                return await anyio.to_thread.run_sync(
+                    self._in_thread, query, taken, limiter=self._limiter, abandon_on_cancel=True
+                )
+        except TimeoutError:
+            for reader in taken:
+                reader.session.interrupt()  # a server that hangs must not keep our threads
+            raise StorageUnavailable("the database does not answer", retry_after_s=1) from None
+
+    def _in_thread(self, query: "Callable[[_Reader], T]", taken: "list[_Reader]") -> T:
         with self._lock:
             reader = self._idle.pop() if self._idle else None
         try:
             if reader is None:
                 reader = _Reader(self._database.open_reader(), self._windows)
+            taken.append(reader)
             result = query(reader)
         except self._database.errors as error:
             if reader is not None:

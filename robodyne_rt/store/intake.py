@@ -9,9 +9,11 @@
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from robodyne_rt.core.device_messages import DeviceMessage, OrderReport
@@ -45,6 +47,7 @@ class Intake:
 
     Args:
         spool: None where there is none (`spool_max_bytes = 0`).
+        marker: a file that exists while screens show what no disk has: a server that is killed then tells its next start.
         push_deadline_s: how long a push waits for storage; zero: for as long as it takes.
         windows: numbers of the snapshot windows by setting name.
     """
@@ -53,12 +56,14 @@ class Intake:
         self,
         *,
         spool: Spool | None,
+        marker: Path,
         batch_max: int,
         push_deadline_s: float,
         windows: Mapping[str, int],
         clock: Clock,
     ) -> None:
         self._spool = spool
+        self._marker = marker
         self._behind_at = 4 * batch_max
         self._little = 2 * batch_max
         self._push_deadline_s = push_deadline_s
@@ -281,6 +286,8 @@ class Intake:
         if not write.kept:
             return
         if not self._forecast.is_active:
+            with contextlib.suppress(OSError):
+                self._marker.touch()
             self._forecast.begin({topic: self._screens.current(topic) for topic in TOPICS}, self._lookups)
         try:
             foresight = self._forecast.apply(write)
@@ -326,7 +333,12 @@ class Intake:
                 for key in (*stored.get(topic, ()), *failed.get(topic, ())):
                     self._forecast.settle(topic, key)
         if not self._unsettled and not self._is_spooling:
-            self._forecast.end()
+            self._end_forecast()
+
+    def _end_forecast(self) -> None:
+        self._forecast.end()
+        with contextlib.suppress(OSError):
+            self._marker.unlink(missing_ok=True)
 
     def _resolved_order(self) -> int:
         """Return the order up to which every write is stored, parked or refused."""
@@ -423,7 +435,7 @@ class Intake:
         if self._is_spooling and not self._is_away and self.spool_backlog <= self._little:
             self._is_spooling = False
             if not self._unsettled:
-                self._forecast.end()
+                self._end_forecast()
 
 
 def _judged_from_afar(write: Write, refusal: RobodyneError) -> RobodyneError:

@@ -67,6 +67,7 @@ class Running:
         self.spool = Spool(folder / "spool.db", max_bytes=spool_max_bytes) if spool_max_bytes else None
         self.intake = Intake(
             spool=self.spool,
+            marker=folder / "spool.foretold",
             batch_max=settings["batch_max"],
             push_deadline_s=push_deadline_s,
             windows=WINDOWS,

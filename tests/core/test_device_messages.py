@@ -149,3 +149,10 @@ def test_any_json_is_taken_or_refused_by_meaning(kind: str, fields: dict[str, An
     except RobodyneError as error:
         assert error.device_code in ("INVALID_PAYLOAD", "UNKNOWN_TYPE")
         json.loads(failure(error))
+
+
+def test_the_character_that_no_database_keeps_is_refused() -> None:
+    for text in (rb'"a\u0000b"', rb'["x", {"k\u0000": 1}]'):
+        with pytest.raises(InvalidPayload, match="U\\+0000"):
+            parse(b'{"msg_type":"Event","type":"CALL","id":"7","data":' + text + b"}")
+    assert parse(rb'{"msg_type":"Event","type":"CALL","description":"\\u0000"}').message.description == "\\u0000"
