@@ -5,6 +5,7 @@ clients, close; the listeners of clients close last, so that who connects meanwh
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import platform
@@ -424,6 +425,8 @@ class App:
         self._hub.drain(self._stop_reason)
         await self._hub.drained(max(0.5, deadline - self._clock.now() - 0.5))
         await runner.cleanup()
+        with contextlib.suppress(OSError):
+            control_socket(self._settings).unlink(missing_ok=True)
 
     # -- health ----------------------------------------------------------------------------------------------------
 

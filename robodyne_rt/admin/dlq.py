@@ -13,7 +13,7 @@ from robodyne_rt.model.changes import Entity
 from robodyne_rt.settings import Settings, control_socket
 from robodyne_rt.store import dead_letters
 from robodyne_rt.store.apply import Applier
-from robodyne_rt.store.database import Session, open_database
+from robodyne_rt.store.database import Session, open_database, read_meta
 
 Load = Callable[[argparse.Namespace], Settings]
 
@@ -79,7 +79,9 @@ def _act(options: argparse.Namespace, settings: Settings) -> int:
 
     def in_database(session: Session) -> list[Entity]:
         session.begin()
-        results = dead_letters.act(Applier(session), options.action, wanted, time.time())
+        applier = Applier(session)
+        applier.age_s = int(float(read_meta(session, "age_s") or 0))
+        results = dead_letters.act(applier, options.action, wanted, time.time())
         session.seal()
         session.commit()
         return results

@@ -391,7 +391,8 @@ class Change(SQLModel, table=True):
 class DeviceMessage(SQLModel, table=True):
     """Which ids of which device were taken, kept for 7 days, so that a message sent again changes nothing.
 
-    `body` is a digest, `row` the id that the message's own row got or would have got, `at` epoch seconds.
+    `body` is a digest, `row` the id that the message's own row got or would have got, `at` the database's age in seconds
+    of service (meta `age_s`).
     """
 
     __tablename__ = "device_message"
@@ -404,7 +405,10 @@ class DeviceMessage(SQLModel, table=True):
 
 
 class DeadLetter(SQLModel, table=True):
-    """A write that ran out of attempts: what it was (`payload`, see store/writes.py), why it failed, and when."""
+    """A write that ran out of attempts: what it was (`payload`, see store/writes.py), why it failed, and when.
+
+    `age_s` is the database's age at that time, which is not the wall clock's: retention counts from there.
+    """
 
     __tablename__ = "dead_letter"
     __table_args__ = table_args(
@@ -419,3 +423,4 @@ class DeadLetter(SQLModel, table=True):
     attempts: int = column(INTEGER, nullable=False)
     first_at: str = column(TIME, nullable=False)
     last_at: str = column(TIME, nullable=False)
+    age_s: int = column(INTEGER, nullable=False, server_default="0")

@@ -5,7 +5,6 @@ Names are resolved here, because only the transaction knows what exists. The rul
 """
 
 import contextlib
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,7 +39,7 @@ QUIET_INTERVAL_S = 10.0
 """`last_seen` and `updated_at` alone are stored at most this often."""
 
 REMEMBERED_S = 7 * 86400
-"""How long a message's id is known."""
+"""How long a message's id is known, counted while the server runs."""
 
 PRESENCE_RELIABLE = 0.5
 
@@ -55,6 +54,8 @@ class Applier:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.age_s = 0
+        """Seconds that this database was served for: by them ids are forgotten, because a wall clock may jump by years."""
         self._execute = session.execute
         self._reported: dict[str, float] = {}
         self._handlers: dict[type[DeviceMessage], Callable[..., None]] = {
@@ -87,7 +88,7 @@ class Applier:
             return self._details(message, ids)
         taken = self._execute(
             'INSERT INTO device_message(device, id, body, "row", at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING',
-            (device, message.id, digest, ids[0], int(time.time())),
+            (device, message.id, digest, ids[0], self.age_s),
         )
         if not taken.rowcount:
             ids = self._ids_of_first(message, device, digest)
@@ -135,9 +136,9 @@ class Applier:
         if letter["message_id"] is not None:
             self._execute(
                 'INSERT INTO device_message(device, id, body, "row", at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING',
-                (letter["device"], letter["message_id"], digest, letter["id"], int(time.time())),
+                (letter["device"], letter["message_id"], digest, letter["id"], self.age_s),
             )
-        self._insert("dead_letter", letter)
+        self._insert("dead_letter", letter | {"age_s": self.age_s})
 
     # -- the messages --------------------------------------------------------------------------------------------
 

@@ -71,8 +71,8 @@ def requeue(session: Session, applier: Applier, id: int, now_s: float) -> Entity
         session.execute("ROLLBACK TO SAVEPOINT letter")
         text = error.text if isinstance(error, RobodyneError) else f"{type(error).__name__}: {str(error).strip()}"
         session.execute(
-            "UPDATE dead_letter SET attempts = attempts + 1, error = ?, last_at = ? WHERE id = ?",
-            (text[:2000], times.to_text(now_s), id),
+            "UPDATE dead_letter SET attempts = attempts + 1, error = ?, last_at = ?, age_s = ? WHERE id = ?",
+            (text[:2000], times.to_text(now_s), applier.age_s, id),
         )
         return {"id": id, "stored": False, "error": text}
     finally:

@@ -97,6 +97,7 @@ class Forecast:
         """
         session = self._session
         assert session is not None
+        self._applier.age_s = self._applied  # counts here: the oldest ids are forgotten first
         result = write.apply(self._applier)
         changes: dict[str, dict[int, Foretold]] = {}
         for topic, head in self._log.heads().items():

@@ -18,7 +18,7 @@ from typing import Any
 
 from robodyne_rt.core.device_messages import DeviceMessage, OrderReport
 from robodyne_rt.core.ids import IdGenerator
-from robodyne_rt.errors import InvalidPayload, RobodyneError, StorageUnavailable
+from robodyne_rt.errors import Conflict, InvalidPayload, RobodyneError, StorageUnavailable
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.ports import Clock, Outcome, Screens
 from robodyne_rt.store import writes
@@ -38,6 +38,9 @@ FORETOLD_AT_ONCE = 100
 """Writes forecast in one turn of the loop: about 10 ms."""
 
 RETRY_AFTER_S = 1
+
+KNOWN_IDS = 20_000
+"""Newest message ids that are answered alike without the database; it knows them all."""
 
 _Spooling = tuple[SpooledRow, Write]
 
@@ -97,6 +100,8 @@ class Intake:
         self._drained_order = 0
         # (topic, id) -> order of the newest write that changes it and is not stored, oldest first.
         self._unsettled: OrderedDict[tuple[str, int], int] = OrderedDict()
+        # (device, id) -> (digest, details) of the newest messages that were acknowledged.
+        self._acknowledged: OrderedDict[tuple[str, str], tuple[str, Any]] = OrderedDict()
 
     def start(self, loop: asyncio.AbstractEventLoop, writer: Writer, screens: Screens) -> None:
         """Name the parts that are built after this one."""
@@ -199,6 +204,8 @@ class Intake:
         for write, result, error in report.done:
             in_flight.pop(write.order, None)
             if write.outcome is not None:
+                if error is None:
+                    self._note_acknowledged(write, result)
                 self._answer(write.outcome, result, error)
         if report.drained:
             self._note_drained(report)
@@ -236,6 +243,23 @@ class Intake:
         if self._forecast.is_active:
             for update in report.updates:
                 self._forecast.learn(update)
+
+    def _note_acknowledged(self, write: Write, result: Any) -> None:
+        if (name := write.name) is None:
+            return
+        acknowledged = self._acknowledged
+        acknowledged[name] = (write.digest, result)
+        if len(acknowledged) > KNOWN_IDS:
+            acknowledged.popitem(last=False)
+
+    def _known(self, write: Write) -> tuple[Any, RobodyneError | None] | None:
+        """Return what to answer to a repetition of what was acknowledged, without the database: (result, refusal)."""
+        if write.name is None or (known := self._acknowledged.get(write.name)) is None:
+            return None
+        digest, result = known
+        if digest == write.digest:
+            return result, None
+        return None, Conflict(f"id {write.name[1]!r} was already used for another message")
 
     def _answer(self, outcome: Outcome, result: Any, error: BaseException | None) -> None:
         try:
@@ -282,8 +306,8 @@ class Intake:
     def _foretell(self, write: Write, *, push: bool = True) -> None:
         """Ask the forecast what a write will do, and tell the screens."""
         assert self._screens is not None
-        write.foretold = (None, None)
-        if not write.kept:
+        write.foretold = self._known(write) or (None, None)
+        if not write.kept or write.foretold != (None, None):
             return
         if not self._forecast.is_active:
             with contextlib.suppress(OSError):
@@ -366,6 +390,10 @@ class Intake:
             if write.foretold is not None:
                 self._give_up({write.order})
             return
+        if not doubt and (known := self._known(write)) is not None:
+            result, conflict = known
+            self._refuse(write, conflict, result)  # it is durable already, or refused
+            return
         if write.foretold is None:
             # Screens need not see what a spool in trouble will hardly take.
             self._foretell(write, push=not self._spool.trouble)
@@ -380,11 +408,11 @@ class Intake:
         self._spool_gathered.append((SpooledRow(self._next_seq, writes.dump(write).decode(), doubt), write))
         self._next_seq += 1
 
-    def _refuse(self, write: Write, error: RobodyneError) -> None:
+    def _refuse(self, write: Write, error: RobodyneError | None, result: Any = None) -> None:
         if write.outcome is not None:
             assert self._loop is not None
             # In the next turn, as every other outcome: who submits is not called back before it returns.
-            self._loop.call_soon(self._answer, write.outcome, None, error)
+            self._loop.call_soon(self._answer, write.outcome, result, error)
 
     def _append(self) -> None:
         gathered, self._spool_gathered = self._spool_gathered, []
@@ -410,7 +438,10 @@ class Intake:
         for _, write in gathered:
             if write.outcome is not None:
                 result, refusal = write.foretold or (None, None)
-                self._answer(write.outcome, None if error or refusal else result, error or refusal)
+                told = error or refusal
+                if told is None:
+                    self._note_acknowledged(write, result)
+                self._answer(write.outcome, None if told else result, told)
         self._perhaps_go_direct()
         self._hand_over()
         self._perhaps_resume(was_behind)

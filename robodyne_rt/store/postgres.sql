@@ -65,6 +65,7 @@ CREATE TABLE @schema@.dead_letter (
 	attempts BIGINT NOT NULL, 
 	first_at TIMESTAMP WITH TIME ZONE NOT NULL, 
 	last_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+	age_s BIGINT DEFAULT '0' NOT NULL, 
 	PRIMARY KEY (id)
 );
 

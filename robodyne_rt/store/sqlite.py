@@ -32,6 +32,11 @@ WAL_LIMIT_BYTES = 64 * 1024 * 1024
 CHECKPOINT_PAGES = 400
 """Below 500, so that a foreign program's automatic checkpoint at 1000 hardly ever runs (SPEC section 6)."""
 
+PAGES_PER_COMMIT = (5.0, 30.0)
+"""What is believed of the pages that one commit adds to the WAL."""
+
+LEARN_FROM_COMMITS = 5
+
 READ_DEADLINE_S = 2.0
 """No read transaction lives longer: an open one keeps the WAL from being reset."""
 
@@ -79,6 +84,7 @@ class SqliteSession(Session):
         self._read_until = math.inf
         self._checkpointed_changes = 0
         self._checkpointed_commits = 0
+        self._pages_per_commit = 12.0
 
     @property
     def in_transaction(self) -> bool:
@@ -131,11 +137,21 @@ class SqliteSession(Session):
             return self._checkpoint(commits)
         return None
 
-    def _pages_written(self, commits: int) -> int:
-        """Return about how many pages the WAL holds: Python's sqlite3 has no hook that tells. A commit touches about five
-        pages, and one more for every thirty rows (measured; each checkpoint tells the true count)."""
+    def _pages_written(self, commits: int) -> float:
+        """Return about how many pages the WAL holds: Python's sqlite3 has no hook that tells. A commit touches some pages, and
+        one more for every thirty rows (measured); how many, each checkpoint teaches anew."""
         rows = self.connection.total_changes - self._checkpointed_changes
-        return 5 * (commits - self._checkpointed_commits) + rows // 30
+        return self._pages_per_commit * (commits - self._checkpointed_commits) + rows / 30
+
+    def _learn(self, pages: int, commits: int) -> None:
+        """Take how many pages there really were: more counts at once, less slowly."""
+        since = commits - self._checkpointed_commits
+        if since < LEARN_FROM_COMMITS:
+            return
+        rows = self.connection.total_changes - self._checkpointed_changes
+        low, high = PAGES_PER_COMMIT
+        seen = min(high, max(low, (pages - rows / 30) / since))
+        self._pages_per_commit = max(seen, 0.8 * self._pages_per_commit + 0.2 * seen)
 
     def checkpoint(self) -> None:
         self._checkpoint(self._checkpointed_commits)
@@ -148,6 +164,8 @@ class SqliteSession(Session):
             if fault(error) is Fault.BROKEN:
                 raise
             return None  # locked, or the disk is full: the WAL keeps everything until the next time
+        if row:
+            self._learn(int(row[1]), commits)
         self._checkpointed_changes = self.connection.total_changes
         self._checkpointed_commits = commits
         return int(row[1]) if row else 0

@@ -52,6 +52,7 @@ CREATE TABLE dead_letter (
 	attempts INTEGER NOT NULL, 
 	first_at TEXT NOT NULL, 
 	last_at TEXT NOT NULL, 
+	age_s INTEGER DEFAULT '0' NOT NULL, 
 	PRIMARY KEY (id), 
 	CONSTRAINT first_at_is_utc CHECK (first_at GLOB '????-??-??T??:??:??*Z'), 
 	CONSTRAINT last_at_is_utc CHECK (last_at GLOB '????-??-??T??:??:??*Z')

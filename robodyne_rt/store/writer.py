@@ -47,6 +47,8 @@ UPDATES_AT_ONCE = 10
 WRITER_NODE = 30
 """Node number of the ids that this thread gives: the loop gives others at the same time."""
 
+NOTE_AGE_S = 300.0
+
 PRUNE_STEP = 500
 PRUNE_INTERVAL_S = 0.25
 
@@ -175,6 +177,9 @@ class Writer:
         self._rung = False
         self._backup: _Backup | None = None
         self._session: Session | None = None
+        self._age_at_start_s = float(read_meta(session, "age_s") or 0)
+        self._started_at = time.monotonic()
+        self._noted_age_s = self._age_at_start_s
         self._use(session)
         self.snapshots = {topic: self._log.snapshot(topic) for topic in TOPICS}
         """What each topic's window shows at start; updates go on from there."""
@@ -200,7 +205,11 @@ class Writer:
     def _use(self, session: Session) -> None:
         self._session = session
         self._applier = Applier(session)
+        self._applier.age_s = int(self._age_s())
         self._log = ChangeLog(session, windows=self._windows)
+
+    def _age_s(self) -> float:
+        return self._age_at_start_s + time.monotonic() - self._started_at
 
     # -- the loop's side -----------------------------------------------------------------------------------------
 
@@ -436,7 +445,7 @@ class Writer:
             self._attempts,
             error,
             extra={"action": "dead_letter"},
-            exc_info=error if not isinstance(error, self._database.errors) else None,
+            exc_info=None if isinstance(error, (RobodyneError, *self._database.errors)) else error,
         )
 
     # -- away and back -------------------------------------------------------------------------------------------
@@ -691,6 +700,7 @@ class Writer:
         if now >= self._next_look:  # here and not where news is looked for: that is not asked while devices keep us busy
             self._next_look = now + self._fallback_interval_s
             self._look_for_triggers(session)
+            self._note_age(session)
             self._prune_letters(session)
 
     def _prune(self, session: Session) -> None:
@@ -720,7 +730,7 @@ class Writer:
 
     def _prune_messages(self, session: Session) -> None:
         """Walk through the remembered ids, a step at a time: no index is needed that every commit would have to keep."""
-        oldest = int(self._clock.wall()) - REMEMBERED_S
+        oldest = self._applier.age_s - REMEMBERED_S
         rows = session.execute(
             "SELECT device, id, at FROM device_message WHERE (device, id) > (?, ?) ORDER BY device, id LIMIT ?",
             (*self._prune_after, PRUNE_STEP),
@@ -737,10 +747,22 @@ class Writer:
                 self._raise_if_away(error)
                 session.rollback()
 
-    def _prune_letters(self, session: Session) -> None:
-        oldest = times.to_text(max(0.0, self._clock.wall() - self._retention_s))
+    def _note_age(self, session: Session) -> None:
+        """Count how long this database was served; where that is not written ids only live longer."""
+        self._applier.age_s = int(self._age_s())
+        if self._applier.age_s - self._noted_age_s < NOTE_AGE_S:
+            return
         try:
-            session.execute("DELETE FROM dead_letter WHERE last_at < ?", (oldest,))
+            write_meta(session, "age_s", str(self._applier.age_s))
+            self._noted_age_s = self._applier.age_s
+        except self._database.errors as error:
+            self._raise_if_away(error)
+
+    def _prune_letters(self, session: Session) -> None:
+        oldest = self._applier.age_s - int(self._retention_s)
+        try:
+            if oldest > 0:
+                session.execute("DELETE FROM dead_letter WHERE age_s < ?", (oldest,))
         except self._database.errors as error:
             self._raise_if_away(error)
 

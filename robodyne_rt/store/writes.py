@@ -55,6 +55,11 @@ class Write:
         return ""
 
     @property
+    def name(self) -> tuple[str, str] | None:
+        """Device and id that a repetition of it would bear as well."""
+        return None
+
+    @property
     def keys(self) -> list[tuple[str, int]]:
         """Topic and id of the rows whose ids it brings along."""
         return []
@@ -89,6 +94,10 @@ class MessageWrite(Write):
     @property
     def digest(self) -> str:
         return self._digest
+
+    @property
+    def name(self) -> tuple[str, str] | None:
+        return (self.device, self.message.id) if self._digest and self.message.id else None
 
     def apply(self, applier: Applier) -> Any:
         return applier.message(self.message, self.device, self._digest, self.heard_at, self.ids)

@@ -17,11 +17,20 @@ JSON = st.recursive(
 MESSAGES: dict[str, dict[str, Any]] = {
     "Hello": {"device_id": TEXT, "robots": st.lists(TEXT, max_size=2)},
     "Bye": {"robot_id": TEXT},
-    "Albabot": {"robot_id": TEXT, "status": st.sampled_from(["IDLE", "busy"]), "battery_level": st.floats(0, 100), "world_x": st.floats(-9, 9), "world_y": st.floats(-9, 9)},
+    "Albabot": {
+        "robot_id": TEXT,
+        "status": st.sampled_from(["IDLE", "busy"]),
+        "battery_level": st.floats(0, 100),
+        "world_x": st.floats(-9, 9),
+        "world_y": st.floats(-9, 9),
+    },
     "Cookbot": {"robot_id": TEXT, **{f"angle_{joint}": st.floats(-3, 3) for joint in range(1, 7)}},
     "Table": {"table_number": st.integers(1, 99), "customer_count": st.integers(0, 9)},
     "Event": {"type": st.just("CALL"), "table_number": st.integers(1, 99), "data": JSON},
-    "Order": {"table_number": st.integers(1, 99), "items": st.lists(st.fixed_dictionaries({"name": TEXT, "options": JSON}), min_size=1, max_size=3)},
+    "Order": {
+        "table_number": st.integers(1, 99),
+        "items": st.lists(st.fixed_dictionaries({"name": TEXT, "options": JSON}), min_size=1, max_size=3),
+    },
     "Ingredient": {"id": st.integers(1, 99), "count": st.floats(0, 99)},
     "Inventory": {"name": TEXT, "count": st.floats(0, 99)},
     "Face": {"table_id": st.integers(1, 99), "exist": st.booleans(), "nowdetected": st.integers(0, 5)},
