@@ -22,7 +22,6 @@ from urllib.parse import urlsplit
 import orjson
 import psycopg
 from psycopg import sql
-from psycopg.types.string import TextLoader
 
 from robodyne_rt.errors import SchemaTooNew, StorageBroken, StorageUnavailable
 from robodyne_rt.settings import ConfigError
@@ -65,7 +64,9 @@ _OPTIONS = {
     "client_encoding": "utf8",
 }
 
-_SESSION_SETTINGS = ("SET timezone = 'UTC'", "SET datestyle = 'ISO, YMD'")
+# All that we ask is found by an index or is small; a table that was never analysed must not be read through for it, and a
+# plan of a few rows not be compiled.
+_SESSION_SETTINGS = ("SET timezone = 'UTC'", "SET datestyle = 'ISO, YMD'", "SET enable_seqscan = off", "SET jit = off")
 _WRITER_SETTINGS = ("SET synchronous_commit = on", "SET robodyne.quiet = 'on'")
 
 _LOCK_SEAL = "SELECT value FROM meta WHERE key = 'epoch' FOR UPDATE"
@@ -107,8 +108,12 @@ class PostgresSession(Session):
         self.connection = connection
         connection.prepare_threshold = 3 if prepares else None
         connection.prepared_max = 500
+        adapters = connection.adapters
+        # What loads text, in C where the driver has that.
+        text_loader = adapters.get_loader(adapters.types["text"].oid, psycopg.pq.Format.TEXT)
+        assert text_loader is not None
         for name in ("timestamptz", "jsonb", "json"):
-            connection.adapters.register_loader(name, TextLoader)
+            adapters.register_loader(name, text_loader)
         self._translated: dict[str, str] = {}
         self._cursor = connection.cursor()
         self._run = self._cursor.execute

@@ -68,7 +68,7 @@ class Figure:
     """One line of the table.
 
     Args:
-        target: bound of the ratio, of the difference, or of the measured value itself, as `compare` says.
+        target: bound of the ratio, of the difference, or of the measured value itself, as `compare` says; None: none is set.
         compare: `ratio` (measured / limit), `difference` (measured - limit) or `value`.
         at_least: the target is a lower bound.
     """
@@ -76,7 +76,7 @@ class Figure:
     group: str
     name: str
     unit: str
-    target: float
+    target: float | None
     compare: str = "ratio"
     at_least: bool = False
     measured: list[float] = field(default_factory=list)
@@ -111,6 +111,8 @@ class Figure:
         """Whether the target is met."""
         if self.spoiled:
             return False
+        if self.target is None:
+            return True
         return self.result >= self.target if self.at_least else self.result <= self.target
 
     def as_json(self) -> dict[str, Any]:
@@ -132,7 +134,7 @@ class Figure:
         }
 
 
-def _subscribe(client: Program, server: Server, count: int, path: str = "/ws/events") -> None:
+def subscribe_one(client: Program, server: Server, count: int, path: str = "/ws/events") -> None:
     client.ask(f"subscribe {server.port} {count} {path} 1")
     client.ask(f"device {server.devices_port}")
     time.sleep(0.05)
@@ -162,7 +164,7 @@ def fan_out(rig: Rig, scale: Scale) -> list[Figure]:
     ):
 
         def cpu_per_message(count: int, per_s: int, bursts: int, size: int, together: list[float]) -> tuple[float, float]:
-            _subscribe(client, server, count)
+            subscribe_one(client, server, count)
             before = cpu_s(server.pid)
             answer = client.ask(f"events {per_s} {bursts} {size} {CLIENT_TIMEOUT_S}")
             used = cpu_s(server.pid) - before
@@ -228,7 +230,7 @@ def latency(rig: Rig, scale: Scale) -> list[Figure]:
     ):
         file = rig.new_folder() / "synced"
         for _ in range(scale.rounds):
-            _subscribe(client, server, screens)
+            subscribe_one(client, server, screens)
             answer = client.ask(f"events {rate} {rounds} 1 {CLIENT_TIMEOUT_S}")
             client.ask("drop")
             client.tell(f"raw {loop_port} {screens}")
@@ -274,7 +276,7 @@ def stuck(rig: Rig, scale: Scale) -> list[Figure]:
 
 
 def _latency_p99(client: Program, server: Server, screens: int, rounds: int) -> float:
-    _subscribe(client, server, screens)
+    subscribe_one(client, server, screens)
     answer = client.ask(f"events 200 {rounds} 1 {CLIENT_TIMEOUT_S}")
     client.ask("drop")
     p99: float = answer["p99_us"]
@@ -347,7 +349,7 @@ def ingest(rig: Rig, scale: Scale) -> list[Figure]:
             executemany.append(batched["executemany"])
             alone = rig.raw_sqlite(scale.raw_single_rows, 1)
             for figure, connections, window, count in cases:
-                _subscribe(client, server, 1)
+                subscribe_one(client, server, 1)
                 command = f"ingest {server.devices_port} {connections} {window} {count} {CLIENT_TIMEOUT_S}"
                 answer = client.ask(command)
                 client.ask("drop")
@@ -449,7 +451,7 @@ def size(rig: Rig, scale: Scale) -> list[Figure]:
             for name, folder in folders.items():
                 with rig.server(folder, **settings) as server:
                     snapshot, resume = _cost_of_reads(server, scale)
-                    _subscribe(client, server, 1)
+                    subscribe_one(client, server, 1)
                     before = cpu_s(server.pid)
                     client.ask(f"events 250 {scale.events} 1 {CLIENT_TIMEOUT_S}")
                     found[name] = ((cpu_s(server.pid) - before) * 1e6 / scale.events, snapshot, resume)
@@ -536,7 +538,7 @@ def _store_much(folder: Path, *, tables: int, changes: int) -> None:
     connection.close()
 
 
-ALL: dict[str, Callable[[Rig, Scale], list[Figure]]] = {
+FIGURES: dict[str, Callable[[Rig, Scale], list[Figure]]] = {
     "fan-out": fan_out,
     "latency": latency,
     "stuck": stuck,

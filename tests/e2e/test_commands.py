@@ -235,7 +235,7 @@ def test_the_benchmark_measures_every_figure(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for figure in ("fan-out", "latency", "ingest", "memory", "shutdown", "ready", "size"):
+    for figure in ("fan-out", "latency", "ingest", "memory", "shutdown", "ready", "size", "postgres"):
         assert figure in done.stdout
     assert json.loads(result.read_text())
 
