@@ -119,10 +119,16 @@ class Cluster:
     def kill(self) -> None:
         """SIGKILL to the server and all its processes."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self.send(signal.SIGKILL)
             self._process.wait(10)
             self._process = None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to all processes of the server: SIGSTOP lets it hang, SIGCONT go on."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii").split()
+        for pid in (self.pid, *map(int, children)):  # every one of them leads a process group of its own
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     @property
     def pid(self) -> int:

@@ -14,7 +14,7 @@ import pytest
 
 from robodyne_rt.errors import Conflict, InvalidPayload, StorageUnavailable
 from robodyne_rt.sim.cluster import Cluster
-from robodyne_rt.store import sqlite
+from robodyne_rt.store import changes, intake, sqlite
 from tests import stores
 from tests.contract.running import Running
 from tests.stores import Store
@@ -307,3 +307,71 @@ async def test_terminated_backends_are_replaced(own_cluster: Cluster, tmp_path: 
     await running.until(lambda: any(t["table_number"] == 77 for t in running.screens.entities["tables"].values()))
     await running.stop()
     assert store.ask("SELECT count(*) FROM event") == [(20,)]
+
+
+async def test_a_server_that_hangs_is_taken_for_away(
+    own_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "PATIENCE_S", 0.5)
+    store = stores.make_store("postgres", tmp_path, lambda: own_cluster)
+    running = Running(store, tmp_path)
+    await running.tell(**event(0))
+    own_cluster.send(signal.SIGSTOP)
+    try:
+        for number in range(1, 6):
+            assert isinstance(await running.tell(**event(number)), dict)
+        assert running.intake.state == "spooling"
+    finally:
+        own_cluster.send(signal.SIGCONT)
+    await running.until(lambda: running.intake.state == "ok")
+    assert isinstance(await running.tell(**event(6)), dict)
+    await running.stop()
+    assert store.ask("SELECT description FROM event ORDER BY id") == [(f"n-{number}",) for number in range(7)]
+
+
+async def test_a_read_that_hangs_is_given_up(own_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "READ_PATIENCE_S", 0.3)
+    store = stores.make_store("postgres", tmp_path, lambda: own_cluster)
+    running = Running(store, tmp_path)
+    readers = changes.Readers(running.database, epoch=running.epoch, windows=stores.WINDOWS)
+    assert (await readers.snapshot("events")).offset == 0
+    own_cluster.send(signal.SIGSTOP)
+    try:
+        for _ in range(4):
+            with pytest.raises(StorageUnavailable):
+                await readers.snapshot("events")
+    finally:
+        own_cluster.send(signal.SIGCONT)
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                assert (await readers.snapshot("events")).offset == 0
+                break
+            except StorageUnavailable:
+                await asyncio.sleep(0.1)
+    readers.close()
+    await running.stop()
+
+
+async def test_a_standby_that_took_over_without_all_changes_is_a_new_history(own_cluster: Cluster, tmp_path: Path) -> None:
+    store = stores.make_store("postgres", tmp_path, lambda: own_cluster)
+    running = Running(store, tmp_path)
+    for number in range(5):
+        await running.tell(**event(number))
+    name = store.url.rsplit("/", 1)[1]
+    with psycopg.connect(own_cluster.libpq_url, autocommit=True) as link:
+        # What a standby that was behind would have: the same epoch, and not the last changes.
+        link.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        link.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        await running.until(lambda: running.writer._away or running.writer.stats.failures)
+        link.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        with store.foreign() as foreign:
+            foreign.execute("SET robodyne.quiet = 'on'")
+            foreign.execute("BEGIN; DELETE FROM change WHERE \"offset\" > 3; DELETE FROM event WHERE description > 'n-2';")
+            foreign.execute("DELETE FROM inbox; UPDATE topic_head SET \"offset\" = 3 WHERE topic = 'events'; COMMIT")
+    assert isinstance(await running.tell(**event(9)), dict)
+    await running.until(lambda: running.intake.state == "ok" and running.screens.epochs)
+    assert running.screens.epochs == [store.ask("SELECT value FROM meta WHERE key = 'epoch'")[0][0]] != [running.epoch]
+    assert running.writer.stats.regressions == 1
+    await running.until(lambda: bool(store.ask("SELECT 1 FROM event WHERE type = 'ERROR' AND description LIKE '%older%'")))
+    await running.stop()
