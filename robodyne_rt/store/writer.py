@@ -361,11 +361,13 @@ class Writer:
             for write in batch:
                 self._alone(write, report)
 
-    def _alone(self, write: Write, report: Report) -> None:
+    def _alone(self, write: Write, report: Report, before: Callable[[], None] | None = None) -> None:
         errors: list[Exception] = []
         while len(errors) < self._attempts:
+            attempt = Report()
             try:
-                self._transaction([write], report, one_by_one=False)
+                self._transaction([write], attempt, one_by_one=False, before=before)
+                report.done += attempt.done
                 return
             except Exception as error:
                 self._roll_back_or_raise(error)
@@ -373,7 +375,8 @@ class Writer:
                     errors.append(error)
         outcome: BaseException = errors[-1]
         if write.kept:
-            self._transaction([_Parked(write, errors[-1], self._attempts, self._clock)], Report(), one_by_one=False)
+            parked = _Parked(write, errors[-1], self._attempts, self._clock)
+            self._transaction([parked], Report(), one_by_one=False, before=before)
             self._note_parked(write, errors[-1], report)
             outcome = DeadLettered(dead_letter=write.letter()["id"])
         report.done.append((write, None, outcome))
@@ -455,7 +458,7 @@ class Writer:
         fault = self._database.fault(error)
         if fault is Fault.BROKEN:
             raise StorageBroken(f"{self._database.name}: {error}") from error
-        text = f"{fault.value}: {str(error).strip()}" if fault is not Fault.BUSY else fault.value
+        text = f"{fault.value}: {' '.join(str(error).split())}" if fault is not Fault.BUSY else fault.value
         if self.stats.trouble != text:
             logger.error("cannot store in %s: %s", self._database.name, text, extra={"action": "store_trouble"})
         self.stats.trouble = text
@@ -571,19 +574,24 @@ class Writer:
             self._report(Report(drained=self._drained))
             return
         report = Report()
-        batch = [write for row in rows if (write := self._spooled(session, row)) is not None]
+        pairs = [(row.seq, write) for row in rows if (write := self._spooled(session, row)) is not None]
+        batch = [write for _, write in pairs]
         last = rows[-1].seq
-
-        def mark() -> None:
-            write_meta(session, self._mark, str(last))
-
         try:
-            self._transaction(batch, report, one_by_one=False, before=mark)
+            try:
+                self._transaction(batch, Report(), one_by_one=False, before=lambda: self._set_mark(session, last))
+            except Exception as error:
+                self._roll_back_or_raise(error)
+                self._transaction(batch, report, one_by_one=True, before=lambda: self._set_mark(session, last))
         except Exception as error:
+            # As in `_one_by_one`: each gets a transaction of its own, and in it the mark of how far we are.
             self._roll_back_or_raise(error)
-            report.done.clear()
-            self._transaction(batch, report, one_by_one=True, before=mark)
+            report = Report()
+            for seq, write in pairs:
+                self._alone(write, report, before=lambda seq=seq: self._set_mark(session, seq))  # type: ignore[misc]
+            self._set_mark(session, last)
         self.stats.commits += 1
+        self.stats.trouble = ""
         self._drained = last
         self.stats.drained += len(rows)
         for write in batch:
@@ -596,6 +604,9 @@ class Writer:
         report.done = []
         self._report(report)
         self._upkeep(wrote=True)
+
+    def _set_mark(self, session: Session, seq: int) -> None:
+        write_meta(session, self._mark, str(seq))
 
     def _spooled(self, session: Session, row: SpooledRow) -> "_Spooled | None":
         """Return the write of a row, None where it was stored before its commit was answered."""

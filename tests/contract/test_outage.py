@@ -375,3 +375,26 @@ async def test_a_standby_that_took_over_without_all_changes_is_a_new_history(own
     assert running.writer.stats.regressions == 1
     await running.until(lambda: bool(store.ask("SELECT 1 FROM event WHERE type = 'ERROR' AND description LIKE '%older%'")))
     await running.stop()
+
+
+async def test_a_commit_refused_while_draining_is_taken_apart(own_cluster: Cluster, tmp_path: Path) -> None:
+    store = stores.make_store("postgres", tmp_path, lambda: own_cluster)
+    running = Running(store, tmp_path)
+    with store.foreign() as foreign:
+        foreign.execute(
+            "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN IF NEW.description = 'n-7' THEN RAISE 'too late'; END IF; RETURN NULL; END $$"
+        )
+        foreign.execute(
+            "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON event DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION late()"
+        )
+    own_cluster.stop(signal.SIGQUIT)
+    for number in range(20):
+        assert isinstance(await running.tell(**event(number)), dict)
+    await asyncio.to_thread(own_cluster.start)
+    await running.until(lambda: running.intake.state == "ok")
+    await running.stop()
+    stored = [text for (text,) in store.ask("SELECT description FROM event WHERE type = 'INFO' ORDER BY id")]
+    assert stored == [f"n-{number}" for number in range(20) if number != 7]
+    assert store.ask("SELECT message_id, attempts FROM dead_letter") == [("7", 3)]
