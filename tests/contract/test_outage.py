@@ -257,7 +257,7 @@ def poison(store: Store) -> None:
             foreign.execute("ALTER TABLE event ADD CONSTRAINT poison CHECK (severity <> 'WARNING')")
 
 
-@pytest.mark.parametrize("rounds", [8])
+@pytest.mark.parametrize("rounds", [4])
 async def test_postgres_restarted_at_once_again_and_again_loses_and_doubles_nothing(
     own_cluster: Cluster, tmp_path: Path, rounds: int
 ) -> None:

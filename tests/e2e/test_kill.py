@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.server import Server
 
-ROUNDS = int(os.environ.get("ROBODYNE_KILL_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("ROBODYNE_KILL_ROUNDS", "8"))
 
 
 class Load:

@@ -138,8 +138,15 @@ def test_the_dead_letter_api_refuses_what_makes_no_sense(start_server: Callable[
     import urllib.error
     import urllib.request
 
-    for body, status in [(b"{", 400), (b"[]", 422), (b'{"action":"eat","ids":"all"}', 422),
-                         (b'{"action":"drop","ids":[]}', 422), (b'{"action":"drop","ids":["1"]}', 422), (b'{"action":"requeue","ids":[5]}', 404)]:  # fmt: skip
+    cases = {
+        b"{": 400,
+        b"[]": 422,
+        b'{"action":"eat","ids":"all"}': 422,
+        b'{"action":"drop","ids":[]}': 422,
+        b'{"action":"drop","ids":["1"]}': 422,
+        b'{"action":"requeue","ids":[5]}': 404,
+    }
+    for body, status in cases.items():
         request = urllib.request.Request(server.url("/api/dead-letters"), body, {"Content-Type": "application/json"})
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(request, timeout=10)
