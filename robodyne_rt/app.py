@@ -44,6 +44,7 @@ from robodyne_rt.store.dead_letters import DeadLetters
 from robodyne_rt.store.highwater import HighWater
 from robodyne_rt.store.intake import Intake
 from robodyne_rt.store.spool import Spool
+from robodyne_rt.store.sqlite import finish_copy, part_of
 from robodyne_rt.store.writer import Writer
 from robodyne_rt.web import routes
 from robodyne_rt.web.context import Context
@@ -393,8 +394,9 @@ class App:
         started = self._clock.now()
         try:
             await anyio.to_thread.run_sync(lambda: folder.mkdir(mode=0o700, parents=True, exist_ok=True))
-            self._writer.back_up(target, settle_from_thread)
+            self._writer.back_up(part_of(target), settle_from_thread)
             await done
+            await anyio.to_thread.run_sync(finish_copy, part_of(target), target)
             size = target.stat().st_size
         except (OSError, sqlite3.Error, StorageBroken) as error:
             raise StorageUnavailable(f"no backup was made: {error}") from error

@@ -127,13 +127,12 @@ class Session(ABC):
 
     @abstractmethod
     def copy(self, target: Path, *, pages: int, between: Callable[[], object]) -> None:
-        """Copy the whole database to a new file, verified.
+        """Copy the whole database to a new file, which is to be verified elsewhere.
 
         Args:
             pages: copied between two calls of `between`.
         Raises:
             StorageUnavailable: this kind is backed up by its own tools; the text names them.
-            StorageBroken: the copy is not sound.
         """
 
     @abstractmethod

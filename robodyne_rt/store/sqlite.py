@@ -171,7 +171,7 @@ class SqliteSession(Session):
         return int(row[1]) if row else 0
 
     def copy(self, target: Path, *, pages: int, between: Callable[[], object]) -> None:
-        copy_database(self.connection, target, pages=pages, between=between)
+        copy_pages(self.connection, target, pages=pages, between=between)
 
     def interrupt(self) -> None:
         return None  # a commit on a slow disk must not be broken off: it would be in doubt
@@ -287,22 +287,46 @@ class SqliteDatabase(Database):
         return [("database", str(self.path)), ("SQLite", sqlite3.sqlite_version)]
 
 
-def copy_database(
-    connection: sqlite3.Connection, target: Path, *, pages: int = -1, between: Callable[[], object] | None = None
-) -> None:
+def copy_database(connection: sqlite3.Connection, target: Path) -> None:
     """Copy a database to a new file, online and verified: the WAL's content is in it, and it reaches the disk.
+
+    Raises:
+        StorageBroken: the copy is not sound.
+    """
+    part = part_of(target)
+    copy_pages(connection, part, pages=-1, between=None)
+    finish_copy(part, target)
+
+
+def part_of(target: Path) -> Path:
+    """Return where a copy is written before it is verified."""
+    return target.with_name(target.name + ".part")
+
+
+def copy_pages(connection: sqlite3.Connection, part: Path, *, pages: int, between: Callable[[], object] | None) -> None:
+    """Copy the pages of a database, not verified yet and perhaps not on the disk.
 
     Args:
         pages: copied at a time; on the connection that writes, commits between two steps go into the copy as well.
         between: called between two steps.
-    Raises:
-        StorageBroken: the copy is not sound.
     """
-    part = target.with_name(target.name + ".part")
     part.unlink(missing_ok=True)
     copy = sqlite3.connect(part)
     try:
+        copy.execute("PRAGMA synchronous = OFF")  # all of it goes to the disk at once, in `finish_copy`
         connection.backup(copy, pages=pages, progress=None if between is None else lambda *_: between(), sleep=0.001)
+    finally:
+        copy.close()
+
+
+def finish_copy(part: Path, target: Path) -> None:
+    """Verify a copy, bring it to the disk and give it its name.
+
+    Raises:
+        StorageBroken: the copy is not sound.
+    """
+    copy = sqlite3.connect(part)
+    try:
         copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a WAL beside it
         verdict = check(copy)
     finally:

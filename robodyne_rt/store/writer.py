@@ -226,7 +226,8 @@ class Writer:
         self._queue.put(True)
 
     def back_up(self, target: Path, done: Callable[[BaseException | None], None]) -> None:
-        """Copy the database to a new file while writing goes on; `done` is called in the writer's thread."""
+        """Copy the database to a new file while writing goes on, to be verified then; `done` is called in the writer's
+        thread."""
         self._queue.put(_Backup(target, done))
 
     def interrupt(self) -> None:
