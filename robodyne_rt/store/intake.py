@@ -25,8 +25,9 @@ from robodyne_rt.store import writes
 from robodyne_rt.store.apply import ids_needed
 from robodyne_rt.store.changes import Lookups
 from robodyne_rt.store.forecast import Forecast
+from robodyne_rt.store.reports import Failure, Report
 from robodyne_rt.store.spool import Spool, SpooledRow
-from robodyne_rt.store.writer import Failure, Report, Writer
+from robodyne_rt.store.writer import Writer
 from robodyne_rt.store.writes import EventWrite, MessageWrite, TelemetryWrite, VanishedWrite, Write
 
 logger = logging.getLogger(__name__)

@@ -16,21 +16,23 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from robodyne_rt.core import times
 from robodyne_rt.core.ids import IdGenerator
-from robodyne_rt.errors import Conflict, DeadLettered, RobodyneError, StorageBroken, StorageUnavailable
-from robodyne_rt.model.changes import Entity, Update
+from robodyne_rt.errors import DeadLettered, RobodyneError, StorageBroken, StorageUnavailable
+from robodyne_rt.model.changes import Update
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.ports import Clock
 from robodyne_rt.store import writes
-from robodyne_rt.store.apply import REMEMBERED_S, Applier
-from robodyne_rt.store.changes import ChangeLog, GapInLog, Lookups
+from robodyne_rt.store.apply import Applier
+from robodyne_rt.store.changes import ChangeLog, GapInLog
 from robodyne_rt.store.database import Database, Fault, Session, read_meta, renew_epoch, write_meta
+from robodyne_rt.store.parking import Parked, Spooled, Unreadable
+from robodyne_rt.store.reports import Done, Failure, Report, WriterStats
 from robodyne_rt.store.spool import Spool, SpooledRow
+from robodyne_rt.store.upkeep import Upkeep
 from robodyne_rt.store.writes import Write
 
 logger = logging.getLogger(__name__)
@@ -47,79 +49,16 @@ UPDATES_AT_ONCE = 10
 WRITER_NODE = 30
 """Node number of the ids that this thread gives: the loop gives others at the same time."""
 
-NOTE_AGE_S = 300.0
-
-PRUNE_STEP = 500
-PRUNE_INTERVAL_S = 0.25
-
 BACKOFF_S = (0.05, 2.0)
 """First and longest pause before a database that is away is tried again."""
 
 BACKUP_PAGES = 256
 """Pages of a backup copied between two turns: 1 MiB."""
 
-Done = tuple[Write, Any, BaseException | None]
-"""A write, its result, or why there is none."""
-
-
-@dataclass(slots=True)
-class Report:
-    """What one turn of the writer brings to the loop."""
-
-    updates: list[Update] = field(default_factory=list)
-    done: list[Done] = field(default_factory=list)
-    failure: "Failure | None" = None
-    drained: int = 0
-    """Rows of the spool up to this number are stored."""
-    lost: list[Write] = field(default_factory=list)
-    """Spooled writes that were told to screens and will not come: parked instead."""
-    parked: list[tuple[Write, str]] = field(default_factory=list)
-    """Writes that became dead letters, with the reason."""
-    recovered: bool = False
-    lookups: Lookups | None = None
-    epoch: str = ""
-    """Named where history was lost: the updates are then snapshots of everything."""
-    unreadable: list[str] = field(default_factory=list)
-
-
-class Failure(NamedTuple):
-    """The database is away. Everything of this generation and before is the intake's again."""
-
-    generation: int
-    in_doubt: list[Write]
-    transaction: str
-
 
 class _Backup(NamedTuple):
     target: Path
     done: Callable[[BaseException | None], None]
-
-
-class WriterStats:
-    """Plain numbers that `/metrics` reads; written by the writer's thread only."""
-
-    def __init__(self) -> None:
-        self.commits = 0
-        self.commit_s: list[float] = []
-        self.batch_sizes: list[int] = []
-        self.errors = 0
-        self.dead_letters = 0
-        self.failures = 0
-        self.drained = 0
-        self.regressions = 0
-        self.wal_pages = 0
-        self.newest_change_at = ""
-        self.published_at = 0.0
-        self.missing_triggers: list[str] = []
-        self.turned_at = time.monotonic()
-        self.trouble = ""
-
-    @property
-    def change_lag_s(self) -> float:
-        """Age of the newest change when it left for the screens."""
-        if not self.newest_change_at:
-            return 0.0
-        return max(0.0, self.published_at - times.to_epoch_s(self.newest_change_at))
 
 
 class Writer:
@@ -160,11 +99,9 @@ class Writer:
         self._epoch = epoch
         self._windows = windows
         self._batch_max = batch_max
-        self._changes_retained = changes_retained
         self._fallback_interval_s = fallback_interval_s
         self._notify = notify
         self._attempts = attempts
-        self._retention_s = retention_days * 86400
         self._clock = clock
         self._ids = IdGenerator(node=WRITER_NODE)
         self._report = report
@@ -177,9 +114,14 @@ class Writer:
         self._rung = False
         self._backup: _Backup | None = None
         self._session: Session | None = None
-        self._age_at_start_s = float(read_meta(session, "age_s") or 0)
-        self._started_at = time.monotonic()
-        self._noted_age_s = self._age_at_start_s
+        self._upkeeper = Upkeep(
+            database,
+            session,
+            stats=self.stats,
+            changes_retained=changes_retained,
+            look_interval_s=fallback_interval_s,
+            retention_days=retention_days,
+        )
         self._use(session)
         self.snapshots = {topic: self._log.snapshot(topic) for topic in TOPICS}
         """What each topic's window shows at start; updates go on from there."""
@@ -198,18 +140,12 @@ class Writer:
         self._seen_unreadable: set[tuple[str, int, str]] = set()
         self._more_news = False
         self._next_fallback = 0.0
-        self._next_prune = 0.0
-        self._next_look = 0.0
-        self._prune_after: tuple[str, str] = ("", "")
 
     def _use(self, session: Session) -> None:
         self._session = session
         self._applier = Applier(session)
-        self._applier.age_s = int(self._age_s())
+        self._applier.age_s = self._upkeeper.age_s
         self._log = ChangeLog(session, windows=self._windows)
-
-    def _age_s(self) -> float:
-        return self._age_at_start_s + time.monotonic() - self._started_at
 
     # -- the loop's side -----------------------------------------------------------------------------------------
 
@@ -376,7 +312,7 @@ class Writer:
                     errors.append(error)
         outcome: BaseException = errors[-1]
         if write.kept:
-            parked = _Parked(write, errors[-1], self._attempts, self._clock)
+            parked = Parked(write, errors[-1], self._attempts, self._clock)
             self._transaction([parked], Report(), one_by_one=False, before=before)
             self._note_parked(write, errors[-1], report)
             outcome = DeadLettered(dead_letter=write.letter()["id"])
@@ -432,7 +368,7 @@ class Writer:
         if not write.kept:
             logger.error("a %s could not be stored: %s", write.kind, error, extra={"action": "write_failed"})
             return (write, None, error)
-        _Parked(write, error, self._attempts, self._clock).apply(self._applier)
+        Parked(write, error, self._attempts, self._clock).apply(self._applier)
         self._note_parked(write, error, report)
         return (write, None, DeadLettered(dead_letter=write.letter()["id"]))
 
@@ -609,7 +545,7 @@ class Writer:
     def _set_mark(self, session: Session, seq: int) -> None:
         write_meta(session, self._mark, str(seq))
 
-    def _spooled(self, session: Session, row: SpooledRow) -> "_Spooled | None":
+    def _spooled(self, session: Session, row: SpooledRow) -> "Spooled | None":
         """Return the write of a row, None where it was stored before its commit was answered."""
         if row.doubt:
             if row.doubt not in self._doubts:
@@ -617,9 +553,9 @@ class Writer:
             if self._doubts[row.doubt]:
                 return None
         try:
-            return _Spooled(writes.load(row.payload), self._clock)
+            return Spooled(writes.load(row.payload), self._clock)
         except (ValueError, KeyError, TypeError, RobodyneError) as error:
-            return _Spooled(_Unreadable(row, error, self._ids.next(int(self._clock.wall() * 1000)), self._clock), self._clock)
+            return Spooled(Unreadable(row, error, self._ids.next(int(self._clock.wall() * 1000)), self._clock), self._clock)
 
     def _note_spool_unreadable(self, error: StorageUnavailable) -> None:
         if self.stats.trouble != error.text:
@@ -644,14 +580,6 @@ class Writer:
             return False
         self._next_fallback = now + self._fallback_interval_s
         return True
-
-    def _look_for_triggers(self, session: Session) -> None:
-        missing = session.missing_triggers()
-        if missing and missing != self.stats.missing_triggers:
-            logger.error(
-                "the change log misses changes: no trigger %s", ", ".join(missing), extra={"action": "trigger_missing"}
-            )
-        self.stats.missing_triggers = missing
 
     def _read_news(self, *, seal: bool = True) -> list[Update]:
         """Return an update for each topic that moved; a topic whose log has a hole gets a snapshot instead.
@@ -702,81 +630,12 @@ class Writer:
     # -- upkeep --------------------------------------------------------------------------------------------------
 
     def _upkeep(self, wrote: bool) -> None:
-        session, now = self._session, time.monotonic()
+        session = self._session
         assert session is not None
         if wrote and (pages := session.upkeep(self.stats.commits)) is not None:
             self.stats.wal_pages = pages
-        if now >= self._next_prune:
-            self._next_prune = now + PRUNE_INTERVAL_S
-            self._prune(session)
-        if now >= self._next_look:  # here and not where news is looked for: that is not asked while devices keep us busy
-            self._next_look = now + self._fallback_interval_s
-            self._look_for_triggers(session)
-            self._note_age(session)
-            self._prune_letters(session)
-
-    def _prune(self, session: Session) -> None:
-        """Forget old lines of the log and old message ids, in steps that hold up nobody."""
-        for topic in TOPICS:
-            last = self.positions.get(topic, 0) - self._changes_retained
-            for _ in range(20):
-                if last <= 0 or not self._prune_step(session, topic, last):
-                    break
-        self._prune_messages(session)
-
-    def _prune_step(self, session: Session, topic: str, last: int) -> bool:
-        try:
-            cursor = session.execute(
-                'DELETE FROM change WHERE topic = ? AND "offset" <= ? AND "offset" < '
-                '(SELECT min("offset") + ? FROM change WHERE topic = ?)',
-                (topic, last, PRUNE_STEP, topic),
-            )
-        except self._database.errors as error:
-            self._raise_if_away(error)
-            return False  # locked or full: the next round is soon
-        return bool(cursor.rowcount == PRUNE_STEP)
-
-    def _raise_if_away(self, error: Exception) -> None:
-        if self._database.fault(error) in (Fault.AWAY, Fault.BROKEN):
-            raise error
-
-    def _prune_messages(self, session: Session) -> None:
-        """Walk through the remembered ids, a step at a time: no index is needed that every commit would have to keep."""
-        oldest = self._applier.age_s - REMEMBERED_S
-        rows = session.execute(
-            "SELECT device, id, at FROM device_message WHERE (device, id) > (?, ?) ORDER BY device, id LIMIT ?",
-            (*self._prune_after, PRUNE_STEP),
-        ).fetchall()
-        self._prune_after = rows[-1][:2] if len(rows) == PRUNE_STEP else ("", "")
-        old = [row[:2] for row in rows if row[2] < oldest]
-        if old:
-            try:
-                session.begin()
-                for key in old:
-                    session.execute("DELETE FROM device_message WHERE device = ? AND id = ?", key)
-                session.commit()
-            except self._database.errors as error:
-                self._raise_if_away(error)
-                session.rollback()
-
-    def _note_age(self, session: Session) -> None:
-        """Count how long this database was served; where that is not written ids only live longer."""
-        self._applier.age_s = int(self._age_s())
-        if self._applier.age_s - self._noted_age_s < NOTE_AGE_S:
-            return
-        try:
-            write_meta(session, "age_s", str(self._applier.age_s))
-            self._noted_age_s = self._applier.age_s
-        except self._database.errors as error:
-            self._raise_if_away(error)
-
-    def _prune_letters(self, session: Session) -> None:
-        oldest = self._applier.age_s - int(self._retention_s)
-        try:
-            if oldest > 0:
-                session.execute("DELETE FROM dead_letter WHERE age_s < ?", (oldest,))
-        except self._database.errors as error:
-            self._raise_if_away(error)
+        # Here and not where news is looked for: that is not asked while devices keep us busy.
+        self._upkeeper.run(session, self._applier, self.positions)
 
     # -- backup --------------------------------------------------------------------------------------------------
 
@@ -801,74 +660,3 @@ class Writer:
         self._guarded_turn()
         if self._away:
             raise StorageUnavailable(f"the backup was broken off: {self.stats.trouble}")
-
-
-class _Parked(Write):
-    """What is left of a write at fault: a row in `dead_letter`."""
-
-    __slots__ = ("_row", "_write")
-    kind = "dead_letter"
-    kept = False
-
-    def __init__(self, write: Write, error: BaseException, attempts: int, clock: Clock) -> None:
-        super().__init__()
-        now = times.to_text(clock.wall())
-        text = f"{type(error).__name__}: {str(error).strip()}"[:2000]
-        self._write = write
-        letter = write.letter()
-        if isinstance(error, Conflict):
-            letter["message_id"] = None  # that id is another message's, which is stored
-        self._row = letter | {"error": text, "attempts": attempts, "first_at": now, "last_at": now}
-
-    def apply(self, applier: Applier) -> Any:
-        applier.park(self._row, self._write.digest)
-
-
-class _Spooled(Write):
-    """A write out of the spool: acknowledged, so a refusal now (its dish was deleted meanwhile) parks it, in the same
-    transaction."""
-
-    __slots__ = ("_clock", "refusal", "write")
-
-    def __init__(self, write: Write, clock: Clock) -> None:
-        super().__init__()
-        self.write = write
-        self.refusal: RobodyneError | None = None
-        self._clock = clock
-
-    def apply(self, applier: Applier) -> Any:
-        self.refusal = None
-        try:
-            self.write.apply(applier)
-        except DeadLettered:
-            return  # it was parked before, under the same id
-        except RobodyneError as refusal:
-            self.refusal = refusal
-            _Parked(self.write, refusal, 1, self._clock).apply(applier)
-
-    def letter(self) -> Entity:
-        return self.write.letter()
-
-    @property
-    def digest(self) -> str:
-        return self.write.digest
-
-    @property
-    def keys(self) -> list[tuple[str, int]]:
-        return self.write.keys
-
-
-class _Unreadable(Write):
-    """A row of the spool that this version cannot read: parked as it is."""
-
-    __slots__ = ("_row",)
-    kind = "unreadable"
-
-    def __init__(self, row: SpooledRow, error: Exception, id: int, clock: Clock) -> None:
-        super().__init__()
-        now = times.to_text(clock.wall())
-        self._row = {"id": id, "kind": self.kind, "device": None, "message_id": None, "payload": row.payload}
-        self._row |= {"error": f"{type(error).__name__}: {error}"[:2000], "attempts": 1, "first_at": now, "last_at": now}
-
-    def apply(self, applier: Applier) -> Any:
-        applier.park(self._row, "")

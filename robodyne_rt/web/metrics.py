@@ -10,7 +10,7 @@ from robodyne_rt import __version__
 from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.ingest.receiver import ReceiverStats
 from robodyne_rt.store.intake import Intake
-from robodyne_rt.store.writer import WriterStats
+from robodyne_rt.store.reports import WriterStats
 
 
 class Metrics(Collector):

@@ -126,10 +126,10 @@ async def test_letters_are_kept_for_their_time_and_no_longer(store: Store, tmp_p
     running = Running(store, tmp_path, retention_days=14)
     forbid(store)
     await running.tell(**bad())
-    running.writer._started_at -= 13 * 86400
+    running.writer._upkeeper.started_at -= 13 * 86400
     await running.until(lambda: running.writer._applier.age_s > 12 * 86400)
     await running.tell(**bad("2"))
-    running.writer._started_at -= 2 * 86400
+    running.writer._upkeeper.started_at -= 2 * 86400
     await running.until(lambda: store.ask("SELECT message_id FROM dead_letter") == [("2",)])
     await running.stop()
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from robodyne_rt.errors import Conflict, InvalidPayload, StorageBroken
+from robodyne_rt.store import upkeep
 from robodyne_rt.store import writer as writer_module
 from robodyne_rt.store.apply import Applier
 from robodyne_rt.store.writes import CallWrite
@@ -251,11 +252,11 @@ async def test_a_clock_that_jumps_by_years_makes_nobody_forget_ids(
 
 
 async def test_the_databases_age_is_kept_over_restarts(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer_module, "NOTE_AGE_S", 0.0)
+    monkeypatch.setattr(upkeep, "NOTE_AGE_S", 0.0)
     ages = []
     for _ in range(2):
         running = Running(store, tmp_path)
-        running.writer._started_at -= 1000
+        running.writer._upkeeper.started_at -= 1000
         await running.until(lambda: bool(store.ask("SELECT 1 FROM meta WHERE key = 'age_s' AND length(value) > 3")))
         await running.stop()
         ages.append(running.writer._applier.age_s)

@@ -1,0 +1,82 @@
+"""Writes around a write: what becomes of one that is refused although it was acknowledged, or that can never succeed."""
+
+from typing import Any
+
+from robodyne_rt.core import times
+from robodyne_rt.errors import Conflict, DeadLettered, RobodyneError
+from robodyne_rt.model.changes import Entity
+from robodyne_rt.ports import Clock
+from robodyne_rt.store.apply import Applier
+from robodyne_rt.store.spool import SpooledRow
+from robodyne_rt.store.writes import Write
+
+
+class Parked(Write):
+    """What is left of a write at fault: a row in `dead_letter`."""
+
+    __slots__ = ("_row", "_write")
+    kind = "dead_letter"
+    kept = False
+
+    def __init__(self, write: Write, error: BaseException, attempts: int, clock: Clock) -> None:
+        super().__init__()
+        now = times.to_text(clock.wall())
+        text = f"{type(error).__name__}: {str(error).strip()}"[:2000]
+        self._write = write
+        letter = write.letter()
+        if isinstance(error, Conflict):
+            letter["message_id"] = None  # that id is another message's, which is stored
+        self._row = letter | {"error": text, "attempts": attempts, "first_at": now, "last_at": now}
+
+    def apply(self, applier: Applier) -> Any:
+        applier.park(self._row, self._write.digest)
+
+
+class Spooled(Write):
+    """A write out of the spool: acknowledged, so a refusal now (its dish was deleted meanwhile) parks it, in the same
+    transaction."""
+
+    __slots__ = ("_clock", "refusal", "write")
+
+    def __init__(self, write: Write, clock: Clock) -> None:
+        super().__init__()
+        self.write = write
+        self.refusal: RobodyneError | None = None
+        self._clock = clock
+
+    def apply(self, applier: Applier) -> Any:
+        self.refusal = None
+        try:
+            self.write.apply(applier)
+        except DeadLettered:
+            return  # it was parked before, under the same id
+        except RobodyneError as refusal:
+            self.refusal = refusal
+            Parked(self.write, refusal, 1, self._clock).apply(applier)
+
+    def letter(self) -> Entity:
+        return self.write.letter()
+
+    @property
+    def digest(self) -> str:
+        return self.write.digest
+
+    @property
+    def keys(self) -> list[tuple[str, int]]:
+        return self.write.keys
+
+
+class Unreadable(Write):
+    """A row of the spool that this version cannot read: parked as it is."""
+
+    __slots__ = ("_row",)
+    kind = "unreadable"
+
+    def __init__(self, row: SpooledRow, error: Exception, id: int, clock: Clock) -> None:
+        super().__init__()
+        now = times.to_text(clock.wall())
+        self._row = {"id": id, "kind": self.kind, "device": None, "message_id": None, "payload": row.payload}
+        self._row |= {"error": f"{type(error).__name__}: {error}"[:2000], "attempts": 1, "first_at": now, "last_at": now}
+
+    def apply(self, applier: Applier) -> Any:
+        applier.park(self._row, "")

@@ -1,0 +1,137 @@
+"""What the writer does between two turns: forget what is old, and look whether the change log still hears everything."""
+
+import logging
+import time
+from collections.abc import Mapping
+
+from robodyne_rt.model.topics import TOPICS
+from robodyne_rt.store.apply import REMEMBERED_S, Applier
+from robodyne_rt.store.database import Database, Fault, Session, read_meta, write_meta
+from robodyne_rt.store.reports import WriterStats
+
+logger = logging.getLogger(__name__)
+
+NOTE_AGE_S = 300.0
+
+PRUNE_STEP = 500
+PRUNE_INTERVAL_S = 0.25
+
+
+class Upkeep:
+    """Belongs to the writer's thread.
+
+    Args:
+        changes_retained: lines of the log kept per topic.
+        look_interval_s: how often triggers are looked for.
+        retention_days: how long dead letters are kept, counted while the server runs.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        session: Session,
+        *,
+        stats: WriterStats,
+        changes_retained: int,
+        look_interval_s: float,
+        retention_days: float,
+    ) -> None:
+        self._database = database
+        self._stats = stats
+        self._changes_retained = changes_retained
+        self._look_interval_s = look_interval_s
+        self._retention_s = int(retention_days * 86400)
+        self._age_at_start_s = float(read_meta(session, "age_s") or 0)
+        self._noted_age_s = self._age_at_start_s
+        self.started_at = time.monotonic()
+        self._next_prune = 0.0
+        self._next_look = 0.0
+        self._prune_after: tuple[str, str] = ("", "")
+
+    @property
+    def age_s(self) -> int:
+        """Seconds that this database was served for."""
+        return int(self._age_at_start_s + time.monotonic() - self.started_at)
+
+    def run(self, session: Session, applier: Applier, positions: Mapping[str, int]) -> None:
+        """Do what is due; an error of a database that is away goes upwards."""
+        now = time.monotonic()
+        if now >= self._next_prune:
+            self._next_prune = now + PRUNE_INTERVAL_S
+            self._prune(session, applier, positions)
+        if now >= self._next_look:
+            self._next_look = now + self._look_interval_s
+            self._look_for_triggers(session)
+            self._note_age(session, applier)
+            self._prune_letters(session, applier)
+
+    def _look_for_triggers(self, session: Session) -> None:
+        missing = session.missing_triggers()
+        if missing and missing != self._stats.missing_triggers:
+            logger.error(
+                "the change log misses changes: no trigger %s", ", ".join(missing), extra={"action": "trigger_missing"}
+            )
+        self._stats.missing_triggers = missing
+
+    def _prune(self, session: Session, applier: Applier, positions: Mapping[str, int]) -> None:
+        """Forget old lines of the log and old message ids, in steps that hold up nobody."""
+        for topic in TOPICS:
+            last = positions.get(topic, 0) - self._changes_retained
+            for _ in range(20):
+                if last <= 0 or not self._prune_step(session, topic, last):
+                    break
+        self._prune_messages(session, applier)
+
+    def _prune_step(self, session: Session, topic: str, last: int) -> bool:
+        try:
+            cursor = session.execute(
+                'DELETE FROM change WHERE topic = ? AND "offset" <= ? AND "offset" < '
+                '(SELECT min("offset") + ? FROM change WHERE topic = ?)',
+                (topic, last, PRUNE_STEP, topic),
+            )
+        except self._database.errors as error:
+            self._raise_if_away(error)
+            return False  # locked or full: the next round is soon
+        return bool(cursor.rowcount == PRUNE_STEP)
+
+    def _raise_if_away(self, error: Exception) -> None:
+        if self._database.fault(error) in (Fault.AWAY, Fault.BROKEN):
+            raise error
+
+    def _prune_messages(self, session: Session, applier: Applier) -> None:
+        """Walk through the remembered ids, a step at a time: no index is needed that every commit would have to keep."""
+        oldest = applier.age_s - REMEMBERED_S
+        rows = session.execute(
+            "SELECT device, id, at FROM device_message WHERE (device, id) > (?, ?) ORDER BY device, id LIMIT ?",
+            (*self._prune_after, PRUNE_STEP),
+        ).fetchall()
+        self._prune_after = rows[-1][:2] if len(rows) == PRUNE_STEP else ("", "")
+        old = [row[:2] for row in rows if row[2] < oldest]
+        if old:
+            try:
+                session.begin()
+                for key in old:
+                    session.execute("DELETE FROM device_message WHERE device = ? AND id = ?", key)
+                session.commit()
+            except self._database.errors as error:
+                self._raise_if_away(error)
+                session.rollback()
+
+    def _note_age(self, session: Session, applier: Applier) -> None:
+        """Count how long this database was served; where that is not written ids only live longer."""
+        applier.age_s = self.age_s
+        if applier.age_s - self._noted_age_s < NOTE_AGE_S:
+            return
+        try:
+            write_meta(session, "age_s", str(applier.age_s))
+            self._noted_age_s = applier.age_s
+        except self._database.errors as error:
+            self._raise_if_away(error)
+
+    def _prune_letters(self, session: Session, applier: Applier) -> None:
+        oldest = applier.age_s - self._retention_s
+        try:
+            if oldest > 0:
+                session.execute("DELETE FROM dead_letter WHERE age_s < ?", (oldest,))
+        except self._database.errors as error:
+            self._raise_if_away(error)
