@@ -362,6 +362,11 @@ class TopicFeed(Feed):
             self._snapshot = self._brought_forward(self._snapshot)
         return self._snapshot.entities if self._snapshot is not None else {}
 
+    def seen(self) -> list[Entity]:
+        """Return the entities of the window as screens see them, from memory."""
+        known = {key: self._as_seen(entity) for key, entity in self.current().items()}
+        return list((known | {key: change.entity for key, change in self._foretold.items() if key not in known}).values())
+
     def flush(self) -> None:
         if self._volatile:
             self._outgoing.append(wire.frame(wire.volatile(self.name, list(self._volatile.values()))))

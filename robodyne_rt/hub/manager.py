@@ -4,7 +4,6 @@ Used by the web shells (`connect`, `greet`, `gone`), fed by the writer (`publish
 """
 
 import asyncio
-import contextlib
 import heapq
 import itertools
 import logging
@@ -24,6 +23,7 @@ from robodyne_rt.hub.connection import Connection, HeartbeatKind, HubStats
 from robodyne_rt.hub.feed import Feed, StatusFeed, TopicFeed, window_rows
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import STATUS, TOPICS
+from robodyne_rt.model.words import OrderStatus
 from robodyne_rt.ports import ChangeReader, Clock, Foretold, MessageStore
 from robodyne_rt.settings import Hub as HubSettings
 
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 TICK_S = 0.1
 STOOD_STILL_S = 1.0
 """A tick this late means that the process itself stood still (a suspended machine); robots were not silent then."""
+
+OPEN_ORDERS = (OrderStatus.PLACED, OrderStatus.PREPARING, OrderStatus.READY, OrderStatus.SERVING)
 
 CLOSE_TIMEOUT_S = 5.0
 """How long a peer may take to answer our close; then the socket is aborted."""
@@ -269,13 +271,34 @@ class ConnectionManager:
             self._topic_feeds["robots"].push_volatile(entity)
 
     async def _overview(self) -> Entity:
-        with contextlib.suppress(StorageUnavailable):  # the last one known, then; `storage` says that it is away
-            self._last_overview = await self._reader.overview()
-        overview = self._last_overview
+        try:
+            overview = self._last_overview = await self._reader.overview()
+        except StorageUnavailable:
+            overview = self._last_overview | self._overview_from_memory()
         health = self._health()
         topics = {name: count for name, count in sorted(self.connections_by_topic.items()) if count}
         server = {**health.pop("server", {}), "connections": topics}
         return {**overview, "server": server, **health}
+
+    def _overview_from_memory(self) -> Entity:
+        """Return of the overview what screens show: `storage` says that the database is away."""
+        seen = {topic: self._topic_feeds[topic].seen() for topic in ("robots", "tables", "orders", "inventory")}
+        is_open = [order for order in seen["orders"] if order["status"] in OPEN_ORDERS]
+        return {
+            "robots": {
+                "by_status": dict(Counter(robot["status"] for robot in seen["robots"])),
+                "by_link": dict(Counter(robot["link"] for robot in seen["robots"])),
+            },
+            "tables": {"by_status": dict(Counter(table["status"] for table in seen["tables"]))},
+            "orders": {"open": len(is_open), "oldest_placed_at": min((o["timestamp"] for o in is_open), default=None)},
+            "stock": {
+                "low": [
+                    {name: stock[name] for name in ("id", "name", "count", "status")}
+                    for stock in seen["inventory"]
+                    if stock["status"] != "IN_STOCK"
+                ][:100]
+            },
+        }
 
     # -- by the clock ----------------------------------------------------------------------------------------------
 

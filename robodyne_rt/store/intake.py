@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from robodyne_rt.core.device_messages import DeviceMessage, OrderReport
+from robodyne_rt.core.device_messages import DeviceMessage
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.errors import Conflict, InvalidPayload, RobodyneError, StorageUnavailable
 from robodyne_rt.model.topics import TOPICS
@@ -401,7 +401,7 @@ class Intake:
         assert write.foretold is not None
         _, refusal = write.foretold
         if refusal is not None and not doubt:
-            self._refuse(write, _judged_from_afar(write, refusal))
+            self._refuse(write, _judged_from_afar(refusal))
             return
         if not self._spool_gathered:
             assert self._loop is not None
@@ -470,12 +470,10 @@ class Intake:
                 self._end_forecast()
 
 
-def _judged_from_afar(write: Write, refusal: RobodyneError) -> RobodyneError:
-    """Return what to tell a device whose message the forecast refuses: an order that screens no longer show may well exist."""
-    if isinstance(refusal, InvalidPayload) and isinstance(write, MessageWrite):
-        message = write.message
-        if isinstance(message, OrderReport) and message.order_id is not None:
-            return StorageUnavailable(
-                "storage is away, and this order is not at hand; keep the message", retry_after_s=RETRY_AFTER_S
-            )
+def _judged_from_afar(refusal: RobodyneError) -> RobodyneError:
+    """Return what to tell a device whose message the forecast refuses: a dish or an order that is not at hand may well be in
+    the database, so the message must be kept."""
+    if isinstance(refusal, InvalidPayload):
+        text = f"storage is away, so this cannot be checked now ({refusal.text}); keep the message"
+        return StorageUnavailable(text, retry_after_s=RETRY_AFTER_S)
     return refusal

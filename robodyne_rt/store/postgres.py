@@ -443,7 +443,7 @@ class PostgresDoorbell:
                     self._ring()  # what was committed while nobody listened
                     self._listen(connection)
             except (psycopg.Error, ConfigError, OSError) as error:
-                self.trouble = f"not listening: {str(error).strip()}"
+                self.trouble = f"not listening: {' '.join(str(error).split())}"
                 self._stopped.wait(pause_s)
                 pause_s = min(5.0, 2 * pause_s)
 

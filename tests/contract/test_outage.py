@@ -130,7 +130,9 @@ async def test_messages_are_checked_while_the_database_is_away(running: Running,
     assert placed["order_id"] > 0
     assert await running.tell(msg_type="Order", table_number=3, items=[{"name": "kimchi"}], id="a") == placed
     assert isinstance(await running.tell(msg_type="Order", table_number=4, items=[{"name": "kimchi"}], id="a"), Conflict)
-    assert isinstance(await running.tell(msg_type="Order", table_number=3, items=[{"name": "stone"}], id="b"), InvalidPayload)
+    assert isinstance(
+        await running.tell(msg_type="Order", table_number=3, items=[{"name": "stone"}], id="b"), StorageUnavailable
+    )
     assert isinstance(await running.tell(msg_type="Order", order_id=77, status="READY", id="c"), StorageUnavailable)
     assert await running.tell(msg_type="Order", order_id=placed["order_id"], status="READY", id="d") == placed
     assert await running.tell(msg_type="Albabot", robot_id="alba-1", status="SERVING", battery_level=40) is None

@@ -265,6 +265,8 @@ async def test_postgres_stopped_under_load_costs_nobody_anything(
         before = len(acknowledged)
         await until(lambda: len(acknowledged) > before + 100)
         assert storage(server)["state"] == "spooling"
+        overview = json.loads(server.get("/api/status")[2])["data"]  # nobody had asked for it before
+        assert overview["robots"]["by_status"] == {"IDLE": 3}
         assert server.get("/readyz")[0] == 503
         checks = {check["name"]: check for check in json.loads(server.get("/readyz?verbose")[2])["checks"]}
         assert "cannot be reached" in checks["writer"]["detail"]
