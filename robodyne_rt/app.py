@@ -35,7 +35,7 @@ from robodyne_rt.ingest.tcp import DeviceServer
 from robodyne_rt.model.access import AccessPolicy, Networks
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
-from robodyne_rt.settings import ConfigError, Settings, control_socket
+from robodyne_rt.settings import ConfigError, Settings, control_socket, shown
 from robodyne_rt.store import highwater
 from robodyne_rt.store.apply import MENTIONED_AT_MOST
 from robodyne_rt.store.changes import Readers
@@ -259,15 +259,18 @@ class App:
     async def _note_head(self) -> None:
         """Note outside the database how far its log has come."""
         noted: HighWater | None = None
+        told = False
         while True:
             heads = dict(self._writer.positions)
             note = HighWater(self._database.name, self._readers.epoch, heads, time.time())
             if noted is None or (noted.heads, noted.epoch) != (heads, note.epoch):
                 try:
                     await anyio.to_thread.run_sync(highwater.write, self._note_path, note)
-                    noted = note
+                    noted, told = note, False
                 except OSError as error:
-                    logger.warning("%s cannot be written: %s", self._note_path, error, extra={"action": "note_failed"})
+                    if not told:
+                        logger.warning("%s cannot be written: %s", self._note_path, error, extra={"action": "note_failed"})
+                    told = True
             await anyio.sleep(NOTE_INTERVAL_S)
 
     # -- threads -----------------------------------------------------------------------------------------------------
@@ -490,8 +493,7 @@ def log_start(settings: Settings) -> None:
         platform.platform(),
         extra={"action": "server_starting"},
     )
-    shown = settings.model_dump_json(exclude={"redis": {"url"}, "database": {"url"}})
-    logger.info("settings: %s", shown, extra={"action": "settings"})
+    logger.info("settings: %s", shown(settings), extra={"action": "settings"})
 
 
 def _tls(cert: str, key: str) -> ssl.SSLContext | None:

@@ -13,7 +13,7 @@ from robodyne_rt.admin.control import Refused
 from robodyne_rt.client import tail
 from robodyne_rt.errors import RobodyneError, SchemaTooNew, StorageBroken, StorageUnavailable
 from robodyne_rt.serve import serve
-from robodyne_rt.settings import ConfigError, Settings, load
+from robodyne_rt.settings import ConfigError, Settings, load, shown
 from robodyne_rt.sim import command as sim
 
 EXIT_FAILED = 1
@@ -101,7 +101,7 @@ def _serve(options: argparse.Namespace) -> int:
 def _check_config(options: argparse.Namespace) -> int:
     path, settings = _settings(options)
     if options.json:
-        print(settings.model_dump_json(indent=2))
+        print(shown(settings, indent=2))
     else:
         print(f"{path or 'no file, defaults only'}: ok")
     return 0

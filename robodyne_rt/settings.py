@@ -178,6 +178,14 @@ class Settings(Section):
         return found
 
 
+def shown(settings: Settings, *, indent: int | None = None) -> str:
+    """Return the settings as JSON, with the passwords in URLs hidden."""
+    values = settings.model_dump(mode="json")
+    for section in ("database", "redis"):
+        values[section]["url"] = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", values[section]["url"])
+    return json.dumps(values, indent=indent, ensure_ascii=False)
+
+
 def control_socket(settings: Settings) -> Path:
     """Return where a server listens for commands on its own machine: beside its spool."""
     return Path(settings.database.spool_path).absolute().with_name("robodyne-rt.sock")

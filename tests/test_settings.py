@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from robodyne_rt.settings import ConfigError, SerialPort, Settings, load
+from robodyne_rt.settings import ConfigError, SerialPort, Settings, load, shown
 
 ROOT = Path(__file__).parent.parent
 
@@ -87,3 +87,10 @@ def test_a_mistake_in_the_environment_is_named_with_its_variable(name: str, valu
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path / "none.toml", {})
+
+
+def test_passwords_are_not_shown() -> None:
+    urls = {"database": "postgresql+psycopg://kim:s3cr3t@db/x", "redis": "redis://:s3cr3t@cache/0"}
+    settings = Settings.model_validate({section: {"url": url} for section, url in urls.items()})
+    text = shown(settings)
+    assert "s3cr3t" not in text and "kim:***@db/x" in text

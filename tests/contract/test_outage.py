@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from robodyne_rt.errors import Conflict, InvalidPayload, StorageUnavailable
+from robodyne_rt.errors import Conflict, StorageUnavailable
 from robodyne_rt.sim.cluster import Cluster
 from robodyne_rt.store import changes, intake, sqlite
 from tests import stores
