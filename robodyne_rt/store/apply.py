@@ -85,21 +85,21 @@ class Applier:
         """
         if not digest:
             self._apply(message, device, heard_at, ids)
-            return self._details(message, ids)
+            return details(message, ids)
         taken = self._execute(
             'INSERT INTO device_message(device, id, body, "row", at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING',
             (device, message.id, digest, ids[0], self.age_s),
         )
         if not taken.rowcount:
             ids = self._ids_of_first(message, device, digest)
-            return self._details(message, ids)
+            return details(message, ids)
         try:
             self._apply(message, device, heard_at, ids)
         except InvalidPayload:
             # Refused is not stored: the device may repair the message and send it under the same id.
             self._execute("DELETE FROM device_message WHERE device = ? AND id = ?", (device, message.id))
             raise
-        return self._details(message, ids)
+        return details(message, ids)
 
     def telemetry(self, robot_id: str, fields: Entity, heard_at: str) -> None:
         """Store the newest telemetry of a robot."""
@@ -147,15 +147,6 @@ class Applier:
             self._robot(message.robot_id, message.robot_type, message.fields(), heard_at, message.ts)
         else:
             self._handlers[type(message)](message, device, heard_at, ids)
-
-    @staticmethod
-    def _details(message: DeviceMessage, ids: Sequence[int]) -> Entity | None:
-        """Return what the answer tells besides success: the id of the row that the message made."""
-        if isinstance(message, EventReport | Chatbot):
-            return {"event_id": ids[0]}
-        if isinstance(message, OrderReport):
-            return {"order_id": message.order_id or ids[0]}
-        return None
 
     def _ids_of_first(self, message: DeviceMessage, device: str, digest: str) -> list[int]:
         """Return the id of the row that a message made when it came first."""
@@ -409,6 +400,15 @@ class Applier:
     def _update(self, table: str, id: int, columns: Entity) -> None:
         sets = ", ".join(f"{name} = ?" for name in columns)
         self._execute(f"UPDATE {table} SET {sets} WHERE id = ?", (*columns.values(), id))
+
+
+def details(message: DeviceMessage, ids: Sequence[int]) -> Entity | None:
+    """Return what the answer tells besides success: the id of the row that the message made."""
+    if isinstance(message, EventReport | Chatbot):
+        return {"event_id": ids[0]}
+    if isinstance(message, OrderReport):
+        return {"order_id": message.order_id or ids[0]}
+    return None
 
 
 def ids_needed(message: DeviceMessage) -> int:

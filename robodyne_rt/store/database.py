@@ -81,7 +81,7 @@ class Session(ABC):
 
     @abstractmethod
     def was_committed(self, transaction: str) -> bool:
-        """Return whether a transaction whose commit was never answered took place."""
+        """Return whether a transaction whose commit was never answered took place; fails while that is open."""
 
     @abstractmethod
     def is_news(self, positions: dict[str, int]) -> bool:

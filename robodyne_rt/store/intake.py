@@ -107,6 +107,18 @@ class Intake:
     def start(self, loop: asyncio.AbstractEventLoop, writer: Writer, screens: Screens) -> None:
         """Name the parts that are built after this one."""
         self._loop, self._writer, self._screens = loop, writer, screens
+        self._lookups = writer.lookups
+        if self._spool is not None and self._spool.rows_at_start:
+            self._note_spooled(self._spool)
+
+    def _note_spooled(self, spool: Spool) -> None:
+        """Know the ids that an earlier run acknowledged and left in the spool."""
+        with contextlib.suppress(StorageUnavailable):
+            for row in spool.rows(0, KNOWN_IDS):
+                with contextlib.suppress(ValueError, KeyError, TypeError, RobodyneError):
+                    write = writes.load(row.payload)
+                    if isinstance(write, MessageWrite) and write.name is not None:
+                        self._acknowledged.setdefault(write.name, (write.digest, write.details))
 
     # -- what comes in -------------------------------------------------------------------------------------------
 

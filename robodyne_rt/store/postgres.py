@@ -166,6 +166,9 @@ class PostgresSession(Session):
             row = self._execute("SELECT pg_xact_status(?::xid8)", (transaction,)).fetchone()
         except psycopg.DataError:
             return False  # another server's number: this one has not come that far
+        if row is not None and row[0] == "in progress":
+            # The server has not noticed yet that the connection is gone; who calls comes back later and asks again.
+            raise psycopg.OperationalError("a commit that was never answered is still under way")
         return row is not None and row[0] == "committed"
 
     def is_news(self, positions: dict[str, int]) -> bool:
@@ -251,6 +254,8 @@ class PostgresDatabase(Database):
         self._rings = notify and doorbell
         self._migrations = migrations
         self._pooled: bool | None = None
+        # Process and start time of the newest connection that wrote.
+        self._backend: tuple[int, str] | None = None
         self._facts: list[tuple[str, str]] = []
 
     @property
@@ -291,6 +296,7 @@ class PostgresDatabase(Database):
             session = PostgresSession(connection, prepares=not self._is_pooled(connection))
             for setting in (*_SESSION_SETTINGS, *_WRITER_SETTINGS):
                 session.execute(setting)
+            self._replace_backend(session)
             self._read_back(session)
         except psycopg.Error as error:
             connection.close()
@@ -301,6 +307,19 @@ class PostgresDatabase(Database):
             connection.close()
             raise
         return session
+
+    def _replace_backend(self, session: PostgresSession) -> None:
+        """End what our last connection left on the server: behind a broken link it would hold its locks for minutes."""
+        if self._pooled:
+            return
+        if self._backend is not None:
+            session.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = ? AND backend_start = ?::timestamptz",
+                self._backend,
+            )
+        self._backend = session.execute(
+            "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+        ).fetchone()
 
     def _read_back(self, session: PostgresSession) -> None:
         """Success means durable: refuse a server that may forget what it said is committed."""

@@ -247,13 +247,16 @@ class Writer:
             self._write(batch, report)
         is_due = self._is_fallback_due()
         if batch or self._is_news() or is_due:
-            report.updates = self._read_news(seal=not batch)
-            if is_due:
-                report.lookups = self._log.menu()
-            if self._log.unreadable:
-                report.unreadable = self._unreadable()
-            if batch or report.updates or report.lookups or report.unreadable:
-                self._report(report)
+            try:
+                self._read_news(report.updates, seal=not batch)
+                if is_due:
+                    report.lookups = self._log.menu()
+                if self._log.unreadable:
+                    report.unreadable = self._unreadable()
+            finally:
+                # What is committed is told, and what was read is shown, also where the database goes away right now.
+                if report.done or report.updates or report.lookups or report.unreadable:
+                    self._report(report)
         self._upkeep(bool(batch))
 
     # -- writing -------------------------------------------------------------------------------------------------
@@ -536,10 +539,12 @@ class Writer:
                 self._note_parked(write, write.refusal, report)
         report.lost = [write for write, _ in report.parked]
         self._spool.forget(last)
-        report.updates = self._read_news(seal=False)
         report.drained = last
         report.done = []
-        self._report(report)
+        try:
+            self._read_news(report.updates, seal=False)
+        finally:
+            self._report(report)
         self._upkeep(wrote=True)
 
     def _set_mark(self, session: Session, seq: int) -> None:
@@ -581,16 +586,16 @@ class Writer:
         self._next_fallback = now + self._fallback_interval_s
         return True
 
-    def _read_news(self, *, seal: bool = True) -> list[Update]:
-        """Return an update for each topic that moved; a topic whose log has a hole gets a snapshot instead.
+    def _read_news(self, updates: list[Update], *, seal: bool = True) -> None:
+        """Add an update for each topic that moved; a topic whose log has a hole gets a snapshot instead.
 
         Args:
+            updates: what stands here is told, and `positions` are behind it, also where this fails in the middle.
             seal: whether there may be foreign changes without an offset; our own transaction has just sealed otherwise.
         """
         assert self._session is not None
         if seal:
             self._session.seal_foreign()
-        updates: list[Update] = []
         self._more_news = False
         # No transaction around it: a state that is newer than its position is right, and comes again.
         for topic, head in self._log.heads().items():
@@ -606,19 +611,17 @@ class Writer:
                     update = self._log.after(topic, position, LINES_AT_ONCE)
                     if update.offset == position:
                         raise GapInLog(f"{topic}: nothing after {position}, though the head is {head}")
-                    position = update.offset
+                    position = self.positions[topic] = update.offset
                     updates.append(update)
             except GapInLog as gap:
                 logger.error("%s: sending snapshots", gap, extra={"action": "log_gap"})
                 update = self._log.snapshot(topic)
-                position = update.offset
+                position = self.positions[topic] = update.offset
                 updates.append(update)
-            self.positions[topic] = position
             self._more_news |= position < head
         if updates:
             self.stats.newest_change_at = self._log.newest_at
             self.stats.published_at = self._clock.wall()
-        return updates
 
     def _unreadable(self) -> list[str]:
         """Return one text for each value that could not be read, once."""

@@ -14,7 +14,7 @@ from robodyne_rt.core.device_messages import DeviceMessage, OrderReport
 from robodyne_rt.errors import RobodyneError
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Outcome
-from robodyne_rt.store.apply import Applier
+from robodyne_rt.store.apply import Applier, details
 
 
 class Write:
@@ -94,6 +94,11 @@ class MessageWrite(Write):
     @property
     def digest(self) -> str:
         return self._digest
+
+    @property
+    def details(self) -> Entity | None:
+        """What its answer tells besides success."""
+        return details(self.message, self.ids)
 
     @property
     def name(self) -> tuple[str, str] | None:

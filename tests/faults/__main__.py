@@ -1,20 +1,23 @@
 """`scripts/faults`: hurt the server in every way, and print a table of what came of it."""
 
 import argparse
+import dataclasses
+import functools
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from robodyne_rt.sim.cluster import NoPostgres
 from tests.faults.faults import FAULTS, Fault
 from tests.faults.judge import Tally
 from tests.faults.rig import quantile
 from tests.faults.shim import NoCompiler
-from tests.faults.store import Sqlite
+from tests.faults.store import StoreFactory
 
 COLUMNS = (
-    ("fault", 13),
-    ("store", 7),
+    ("fault", 20),
+    ("store", 8),
     ("trials", 7),
     ("acknowledged", 13),
     ("lost", 5),
@@ -34,17 +37,25 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := sorted(set(options.names) - set(FAULTS)):
         parser.error(f"no such fault: {', '.join(unknown)}; there are {', '.join(FAULTS)}")
+    if options.keep and Path(options.keep).exists() and any(Path(options.keep).iterdir()):
+        parser.error(f"{options.keep} is not empty")
     if options.list:
         for name, fault in FAULTS.items():
-            print(f"{name:13} {' '.join((fault.run.__doc__ or '').split())}")
+            stores = ", ".join(store.name for store in fault.stores)
+            print(f"{name:20} {' '.join((fault.run.__doc__ or '').split())} ({stores})")
         return 0
     _print_row([name for name, _ in COLUMNS])
     with tempfile.TemporaryDirectory(prefix="robodyne-faults-", ignore_cleanup_errors=True) as temporary:
         folder = Path(options.keep or temporary).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            good = [_run(name, FAULTS[name], options.rounds, options.seed, folder) for name in options.names or FAULTS]
-        except NoCompiler as error:
+            good = [
+                _run(name, _lasting(FAULTS[name], options.seconds), store, options.rounds, options.seed, folder)
+                for name in options.names or FAULTS
+                for store in FAULTS[name].stores
+                if options.store in ("all", store.name)
+            ]
+        except (NoCompiler, NoPostgres) as error:
             print(error, file=sys.stderr)
             return 1
     return 0 if all(good) else 1
@@ -59,17 +70,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="faults to run (default: all)")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="trials of each fault (default: 20)")
+    parser.add_argument(
+        "--store", choices=("sqlite", "postgres", "all"), default="all", help="only on this database (default: all)"
+    )
+    parser.add_argument("--seconds", type=float, metavar="S", help="how long an outage lasts (postgres-away; default: 4)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of all that is random (default: 1)")
-    parser.add_argument("--keep", metavar="FOLDER", help="keep databases, ledgers and logs in this folder")
+    parser.add_argument("--keep", metavar="FOLDER", help="keep SQLite files, ledgers and logs in this folder")
     parser.add_argument("--list", action="store_true", help="say what each fault does and promises, and end")
     return parser
 
 
-def _run(name: str, fault: Fault, rounds: int, seed: int, folder: Path) -> bool:
+def _lasting(fault: Fault, seconds: float | None) -> Fault:
+    if seconds is None or not fault.lasts:
+        return fault
+    return dataclasses.replace(fault, run=functools.partial(fault.run, seconds=seconds))
+
+
+def _run(name: str, fault: Fault, store: StoreFactory, rounds: int, seed: int, folder: Path) -> bool:
     """Run one fault and its control, print its row; return whether all is well."""
     started = time.monotonic()
-    tally = fault.run(rounds, seed, folder / name)
-    control, found = fault.control(seed, folder / f"{name}-control")
+    tally = fault.run(rounds, seed, folder / f"{name}-{store.name}", store=store)
+    control, found = fault.control(seed, folder / f"{name}-{store.name}-control", store=store)
     is_good = not tally.broken and found > 0
     verdict = "holds" if is_good else "BROKEN" if tally.broken else "BLIND"
     if is_good:
@@ -77,7 +98,7 @@ def _run(name: str, fault: Fault, rounds: int, seed: int, folder: Path) -> bool:
     _print_row(
         [
             name,
-            Sqlite.name,
+            store.name,
             tally.trials,
             tally.acknowledged,
             tally.lost,

@@ -6,7 +6,6 @@ be found out.
 
 import contextlib
 import errno
-import math
 import os
 import random
 import re
@@ -16,51 +15,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from tests.faults import outages
 from tests.faults.judge import Tally
 from tests.faults.load import Plan
+from tests.faults.postgres import Postgres, PostgresOnBadLine
 from tests.faults.proxy import BadNetwork
-from tests.faults.rig import RECOVERED_WITHIN_S, Pulse, Rig, Screen, parts, quantile
+from tests.faults.rig import RECOVERED_WITHIN_S, Pulse, Rig, Screen, moment, quantile, series
 from tests.faults.shim import Kind, Shim
-from tests.faults.store import Died, Sqlite, SqliteOnTmpfs, Store, StoreFactory, Victim
+from tests.faults.store import Died, Sqlite, SqliteOnTmpfs, StoreFactory, Victim
 
 MIB = 1 << 20
 TEN_YEARS_S = 10 * 365 * 86400
-
-
-def _moment(rng: random.Random) -> float:
-    """Return a random wait, 50 to 3000 ms, short ones as likely as long ones."""
-    return math.exp(rng.uniform(math.log(0.05), math.log(3.0)))
-
-
-def _series(
-    rounds: int,
-    seed: int,
-    folder: Path,
-    trial: Callable[[Rig, int], None],
-    *,
-    tracebacks: bool = False,
-    restarts: bool = False,
-    before_verdict: Callable[[Rig], None] | None = None,
-    **options: Any,
-) -> Tally:
-    """Run `trial(rig, number)` for each round; `options` are the rig's, the others those of its verdict."""
-    tally = Tally()
-    for part, numbers in parts(rounds, folder):
-        with Rig(part, seed=seed + numbers.start, **options) as rig:
-            try:
-                for number in numbers:
-                    rig.tally.trials += 1
-                    trial(rig, number)
-                if before_verdict is not None:
-                    before_verdict(rig)
-            except Died as death:
-                rig.broke(str(death))
-            if rig.shim is not None:
-                rig.shim.heal()
-            tally += rig.verdict(tracebacks=tracebacks, restarts=restarts)
-    return tally
 
 
 # -- the process and the machine end ---------------------------------------------------------------------------------
@@ -70,11 +37,11 @@ def kill(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: Sto
     """SIGKILL after 50 to 3000 ms of load. Nothing acknowledged is lost, nothing is doubled."""
 
     def trial(rig: Rig, number: int) -> None:
-        rig.wait(_moment(rig.rng))
+        rig.wait(moment(rig.rng))
         rig.victim.kill()
         rig.start_again()
 
-    return _series(rounds, seed, folder, trial, sabotage=sabotage, store=store)
+    return series(rounds, seed, folder, trial, sabotage=sabotage, store=store, plan=Plan(anonymous=0.2))
 
 
 def power(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: StoreFactory = Sqlite) -> Tally:
@@ -83,12 +50,12 @@ def power(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: St
     lost_bytes = []
 
     def trial(rig: Rig, number: int) -> None:
-        rig.wait(_moment(rig.rng))
+        rig.wait(moment(rig.rng))
         rig.victim.kill()
         lost_bytes.append(rig.shim.lose_power(rig.rng if number % 2 else None))
         rig.start_again()
 
-    tally = _series(rounds, seed, folder, trial, sabotage=sabotage, store=store, shim=True)
+    tally = series(rounds, seed, folder, trial, sabotage=sabotage, store=store, shim=True)
     tally.note += f"; {sum(lost_bytes) // max(1, len(lost_bytes)) // 1024} KiB not durable per power loss"
     return tally
 
@@ -120,7 +87,7 @@ def syscall_kill(rounds: int, seed: int, folder: Path, *, sabotage: str = "", st
         rig.start_again()
 
     born = rounds // 3
-    tally = _series(rounds - born, seed, folder, trial, sabotage=sabotage, store=store, shim=True)
+    tally = series(rounds - born, seed, folder, trial, sabotage=sabotage, store=store, shim=True)
     for number in range(born):
         _killed_at_birth(tally, number, random.Random(f"{seed}-{number}"), folder / f"birth-{number}")
     tally.note += f"; killed at {', '.join(f'{kind.name.lower()} {count}' for kind, count in reached.items())}; birth {born}"
@@ -198,20 +165,16 @@ def disk_full(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store
             _expect_ready(rig)
 
     on_tmpfs = rounds // 3
-    tally = _series(rounds - on_tmpfs, seed, folder / "shim", trial, sabotage=sabotage, store=store, shim=True)
+    tally = series(rounds - on_tmpfs, seed, folder / "shim", trial, sabotage=sabotage, store=store, shim=True)
     if on_tmpfs and store is Sqlite:
         try:
             # A fresh one each time: after a few rounds the messages themselves fill 8 MiB.
             for number in range(on_tmpfs):
                 part = folder / f"tmpfs-{number}"
-                tally += _series(1, seed + number, part, trial_on_tmpfs, sabotage=sabotage, store=_on_tmpfs)
+                tally += series(1, seed + number, part, trial_on_tmpfs, sabotage=sabotage, store=SqliteOnTmpfs)
         except OSError as error:
             tally.note += f"; without a real file system: {error}"
     return tally
-
-
-def _on_tmpfs(folder: Path) -> Store:
-    return SqliteOnTmpfs(folder, "8M")
 
 
 def _free_bytes(folder: Path) -> int:
@@ -296,7 +259,7 @@ def fsync_eio(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store
             rig.victim.start()
         rig.recovered(since, restarts=True)
 
-    tally = _series(rounds, seed, folder, trial, sabotage=sabotage, store=store, shim=True, tracebacks=True, restarts=True)
+    tally = series(rounds, seed, folder, trial, sabotage=sabotage, store=store, shim=True, tracebacks=True, restarts=True)
     tally.note += f"; the process ended in {sum(exits)} of {len(exits)}"
     return tally
 
@@ -320,7 +283,7 @@ def fsync_slow(rounds: int, seed: int, folder: Path, *, sabotage: str = "", stor
         rig.shim.heal()
         rig.start_again()
 
-    tally = _series(rounds, seed, folder, trial, sabotage=sabotage, store=store, shim=True)
+    tally = series(rounds, seed, folder, trial, sabotage=sabotage, store=store, shim=True)
     tally.note += f"; /livez p99 {quantile(latencies_s, 0.99) * 1000:.0f} ms"
     return tally
 
@@ -334,7 +297,7 @@ def locked(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: S
 
     def trial(rig: Rig, number: int) -> None:
         held_s = (1, 1, 5, 15)[number % 4]
-        with _locked(rig.store) as release:
+        with outages.locked(rig.store) as release:
             rig.wait(held_s)
             if number % 2 == 0:
                 rig.victim.kill()
@@ -345,19 +308,7 @@ def locked(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: S
         else:
             rig.start_again()
 
-    return _series(rounds, seed, folder, trial, sabotage=sabotage, store=store)
-
-
-@contextlib.contextmanager
-def _locked(store: Store) -> Iterator[Callable[[], object]]:
-    """Hold the database's write lock, as a careless program does; yield what releases it."""
-    assert isinstance(store, Sqlite)
-    connection = sqlite3.connect(store.path, timeout=30, isolation_level=None)
-    try:
-        connection.execute("BEGIN EXCLUSIVE")
-        yield lambda: connection.execute("ROLLBACK")
-    finally:
-        connection.close()
+    return series(rounds, seed, folder, trial, sabotage=sabotage, store=store)
 
 
 def checkpoint(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: StoreFactory = Sqlite) -> Tally:
@@ -383,7 +334,7 @@ def checkpoint(rounds: int, seed: int, folder: Path, *, sabotage: str = "", stor
         if sizes[2] - sizes[1] > (sizes[0] - before) / 2:
             rig.broke(f"the write-ahead log went on growing, {before} -> {' -> '.join(map(str, sizes))} bytes")
 
-    tally = _series(rounds, seed, folder, trial, sabotage=sabotage, store=store)
+    tally = series(rounds, seed, folder, trial, sabotage=sabotage, store=store)
     tally.note += f"; log of {max(grown, default=0) / MIB:.0f} MiB at most"
     return tally
 
@@ -446,7 +397,7 @@ def clock(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: St
 
     # A robot's state leaves nothing but its id, which may be forgotten after seven days of any clock.
     plan = Plan(kinds=("event", "event", "order"))
-    return _series(rounds, seed, folder, trial, sabotage=sabotage, store=store, shim=True, plan=plan)
+    return series(rounds, seed, folder, trial, sabotage=sabotage, store=store, shim=True, plan=plan)
 
 
 def network(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: StoreFactory = Sqlite) -> Tally:
@@ -465,7 +416,7 @@ def network(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: 
         rig.proxy.calm = True
         rig.proxy.cut()
 
-    tally = _series(
+    tally = series(
         rounds,
         seed,
         folder,
@@ -493,7 +444,7 @@ def duplicates(rounds: int, seed: int, folder: Path, *, sabotage: str = "", stor
         refused.extend(note["conflicts_refused"] for note in rig.ledger.of_kind("end"))
 
     plan = Plan(conflicts=0.1, shuffled=True, hang_up_every=150)
-    tally = _series(rounds, seed, folder, trial, sabotage=sabotage, store=store, plan=plan, before_verdict=count)
+    tally = series(rounds, seed, folder, trial, sabotage=sabotage, store=store, plan=plan, before_verdict=count)
     tally.note += f"; {sum(refused)} other bodies refused"
     return tally
 
@@ -504,7 +455,9 @@ def duplicates(rounds: int, seed: int, folder: Path, *, sabotage: str = "", stor
 class Run(Protocol):
     """How a fault is called."""
 
-    def __call__(self, rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: StoreFactory = Sqlite) -> Tally: ...
+    def __call__(
+        self, rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: StoreFactory = Sqlite, **options: float
+    ) -> Tally: ...
 
 
 @dataclass(frozen=True)
@@ -515,22 +468,29 @@ class Fault:
         sabotage: the broken server of the control (`sabotage.py`).
         shows: the count of the Tally in which the control must show.
         control_rounds: enough for it to show with certainty.
+        stores: on which it is run.
+        lasts: whether it takes `seconds`.
     """
 
     run: Run
     sabotage: str
     shows: str
     control_rounds: int = 2
+    stores: tuple[StoreFactory, ...] = (Sqlite,)
+    lasts: bool = False
 
-    def control(self, seed: int, folder: Path) -> tuple[Tally, int]:
+    def control(self, seed: int, folder: Path, *, store: StoreFactory | None = None) -> tuple[Tally, int]:
         """Run the control; return what came of it, and how much of that shows that the rig bites."""
-        tally = self.run(self.control_rounds, seed, folder, sabotage=self.sabotage)
+        tally = self.run(self.control_rounds, seed, folder, sabotage=self.sabotage, store=store or self.stores[0])
         found = getattr(tally, self.shows)
         return tally, found if isinstance(found, int) else len(found)
 
 
+BOTH = (Sqlite, Postgres)
+ONLY_POSTGRES = (Postgres,)
+
 FAULTS: dict[str, Fault] = {
-    "kill": Fault(kill, "late-commit", "lost"),
+    "kill": Fault(kill, "late-commit", "lost", stores=BOTH),
     "power": Fault(power, "normal-sync", "lost", 1),
     "syscall-kill": Fault(syscall_kill, "late-commit", "lost"),
     "disk-full": Fault(disk_full, "late-commit", "lost", 1),
@@ -541,4 +501,11 @@ FAULTS: dict[str, Fault] = {
     "clock": Fault(clock, "wall-clock-ids", "reordered"),
     "network": Fault(network, "no-memory", "doubled", 1),
     "duplicates": Fault(duplicates, "no-memory", "doubled", 1),
+    "poison-while-spooled": Fault(outages.poison, "no-letters", "lost", 1, stores=(Postgres, Sqlite)),
+    "postgres-restart": Fault(outages.restart, "late-commit", "lost", 1, stores=ONLY_POSTGRES),
+    "postgres-kill-both": Fault(outages.kill_both, "late-spool", "lost", 1, stores=ONLY_POSTGRES),
+    "postgres-away": Fault(outages.away, "late-commit", "lost", 1, stores=ONLY_POSTGRES, lasts=True),
+    "postgres-terminate": Fault(outages.terminate, "late-commit", "lost", 1, stores=ONLY_POSTGRES),
+    "postgres-cut": Fault(outages.cut, "no-doubt", "violations", stores=(PostgresOnBadLine,)),
+    "postgres-hang": Fault(outages.hang, "no-doubt", "violations", 1, stores=(PostgresOnBadLine,)),
 }

@@ -20,7 +20,7 @@ class Tally:
     Args:
         lost: acknowledged messages that are not there, or not as the device said them.
         doubled: messages that were applied more than once.
-        reordered: messages of one connection that stand before an earlier one.
+        reordered: messages of one connection that stand, or were noted in the change log, before an earlier one.
         false_acks: successes that must not be told.
         violations: other broken promises, in words.
         recovery_s: from the restart, or from the end of the fault, to the first answer to something sent after it.
@@ -64,7 +64,7 @@ def judge(store: Store, ledger: Ledger) -> Tally:
     lost = [ack.id for ack in ledger.acks if not _is_kept(ack, stored, known)]
     doubled = [name for name, rows in stored.items() if len(rows) > 1]
     tally.lost, tally.doubled = len(lost), len(doubled)
-    tally.reordered = _reordered(ledger.acks, stored)
+    tally.reordered = _reordered(ledger.acks, stored) + _reordered_in_log(ledger.acks, store)
     tally.false_acks = len(ledger.of_kind("false"))
     tally.note = "; ".join(_examples("lost", lost) + _examples("doubled", doubled))
     # What was lost and then sent again would show here too: the device's repetition has hidden the loss.
@@ -72,9 +72,11 @@ def judge(store: Store, ledger: Ledger) -> Tally:
         ack.id for ack in ledger.acks if ack.row is not None and stored[ack.id] and ack.row not in dict(stored[ack.id])
     ]
     tally.violations += _examples("not the row that the answer told", elsewhere)
-    forgotten = [ack.id for ack in ledger.acks if ack.what != "robot" and known[ack.device, ack.id] != 1]
+    forgotten = [ack.id for ack in ledger.acks if ack.what != "robot" and ack.has_id and known[ack.device, ack.id] != 1]
     tally.violations += _examples("ids not remembered", sorted(set(forgotten) - set(lost)))
     tally.violations += _examples("answered wrong", [note["text"] for note in ledger.of_kind("wrong")])
+    letters = [f"{kind}: {error}" for kind, error in store.rows("SELECT kind, error FROM dead_letter ORDER BY id")]
+    tally.violations += _examples("dead letters", letters)
     tally.violations += _log_faults(store)
     if damage := store.damage():
         tally.violations.append(damage)
@@ -105,6 +107,27 @@ def _reordered(acks: list[Ack], stored: dict[str, list[tuple[int, str]]]) -> int
     for line in lines.values():
         ids = [id for _, id in sorted(line)]
         count += sum(later < earlier for earlier, later in itertools.pairwise(ids))
+    return count
+
+
+def _reordered_in_log(acks: list[Ack], store: Store) -> int:
+    """Count the messages that were stored before one sent earlier on the same connection, as far as the log goes back. The
+    ids of rows are given when a message is heard, and do not tell that."""
+    places = {
+        (topic, key): place
+        for topic, key, place in store.rows(
+            "SELECT topic, key, min(\"offset\") FROM change WHERE op = 'upsert' GROUP BY topic, key"
+        )
+    }
+    lines: dict[tuple[str, int, str], list[tuple[int, int]]] = defaultdict(list)
+    for ack in acks:
+        place = places.get((f"{ack.what}s", ack.row or 0))
+        if ack.orderly and place is not None:
+            lines[ack.device, ack.connection, ack.what].append((int(ack.id.rpartition("-")[2]), place))
+    count = 0
+    for line in lines.values():
+        found = [place for _, place in sorted(line)]
+        count += sum(later < earlier for earlier, later in itertools.pairwise(found))
     return count
 
 

@@ -2,13 +2,15 @@
 
 `Load` starts and ends that process, `python -m tests.faults.load PLAN`, which imports nothing of the server's. Its devices
 behave as docs/protocol-devices.md asks: many messages under way, ids kept, everything unanswered sent again after a
-reconnect or when an answer is late. A share is sent twice, and some ids are sent again with another body.
+reconnect or when an answer is late. A share is sent twice, and some ids are sent again with another body. A share has no id
+and is sent once: if that is doubled, nobody filters it out.
 
 The ledger is a file of JSON lines, appended and fsynced; `Ledger` reads it. A line is an `Ack`, or has a `kind`:
 
     {"kind": "refused", "id": "device-1-7", "code": "STORAGE_UNAVAILABLE"}    told to keep it: will be sent again
     {"kind": "false", "text": ...}     a success that must not be: another body under a known id
     {"kind": "wrong", "text": ...}     any other broken promise
+    {"kind": "parked", "id": "device-1-7"}     became a dead letter, and its device was told so
     {"kind": "cut", "device": "device-1", "text": ...}                       a connection ended, not by the device
     {"kind": "end", "sent": 1234, "conflicts_refused": 12}
 """
@@ -51,7 +53,9 @@ class Plan:
         shuffled: whether what is sent again after a reconnect comes in any order.
         hang_up_every: messages after which a device cuts its own connection; 0 never.
         patience_s: how late an answer may be before the device reconnects.
-        kinds: what is sent; an event, an order and a robot's state each leave another trace in the database.
+        anonymous: share of the events and orders that have no id.
+        kinds: what is sent; an event, an order and a robot's state each leave another trace in the database. A `poison` is
+            an event that may become a dead letter: its severity is CRITICAL.
     """
 
     port: int = 0
@@ -65,6 +69,7 @@ class Plan:
     shuffled: bool = False
     hang_up_every: int = 0
     patience_s: float = 3.0
+    anonymous: float = 0.0
     kinds: tuple[str, ...] = ("event",) * 8 + ("order", "robot")
 
 
@@ -81,6 +86,7 @@ class Ack:
     """One message at its first success.
 
     Args:
+        id: of the message; what has none bears this in its text only.
         row: id of its row, as told; None for kinds that make none.
         orderly: it was answered at its first sending, so that its place among the others of its connection is known.
         sent_at, at: monotonic seconds of the last sending before, and of the answer.
@@ -95,6 +101,7 @@ class Ack:
     orderly: bool
     sent_at: float
     at: float
+    has_id: bool = True
 
 
 class Ledger:
@@ -123,7 +130,7 @@ class Ledger:
                 self.acks.append(Ack(**entry))
         return self
 
-    def of_kind(self, kind: Literal["refused", "false", "wrong", "cut", "end"]) -> list[dict[str, Any]]:
+    def of_kind(self, kind: Literal["refused", "false", "wrong", "parked", "cut", "end"]) -> list[dict[str, Any]]:
         return [note for note in self.notes if note["kind"] == kind]
 
 
@@ -163,6 +170,10 @@ class _Message:
     sent_at: float = 0.0
     is_acknowledged: bool = False
     row: int | None = None
+
+    @property
+    def has_id(self) -> bool:
+        return "id" in self.wire
 
 
 class _Cut(Exception):
@@ -263,13 +274,20 @@ class _Device:
                 self._write(writer, message, message.wire)
                 return
         message = self._new()
-        self.unanswered[message.id] = message
+        if message.has_id:
+            self.unanswered[message.id] = message
         self._send(writer, message)
 
     def _new(self) -> _Message:
         self.number += 1
         id = f"{self.name}-{self.number}"
         what = self.rng.choice(self.plan.kinds)
+        message = self._named(id, what)
+        if self.plan.anonymous and what in ("event", "order") and self.rng.random() < self.plan.anonymous:
+            del message.wire["id"]
+        return message
+
+    def _named(self, id: str, what: str) -> _Message:
         if what == "order":
             quantity = self.rng.randint(1, 9)
             wire = {"msg_type": "Order", "table_number": 1, "items": [{"name": DISH, "quantity": quantity}], "note": id}
@@ -279,6 +297,8 @@ class _Device:
             return _Message(id, what, wire | {"id": id}, "")
         text = self.rng.randbytes(self.rng.randint(1, 60)).hex()
         wire = {"msg_type": "Event", "type": "INFO", "description": id, "data": {"text": text}}
+        if what == "poison":
+            wire["severity"] = "CRITICAL"
         return _Message(id, what, wire | {"id": id}, digest("event", text))
 
     def _send(self, writer: asyncio.StreamWriter, message: _Message) -> None:
@@ -313,7 +333,7 @@ class _Device:
             if answer["status"] != "success" and answer.get("error_code") != "STORAGE_UNAVAILABLE":
                 self.ledger.note("wrong", text=f"Hello was answered {answer}")
             return
-        if answer.get("id") != message.id:
+        if answer.get("id") != message.wire.get("id"):
             self.ledger.note("wrong", text=f"answers out of order: expected {message.id}: {answer}")
             raise _Cut("answers out of order")
         if answer["status"] == "success":
@@ -330,7 +350,8 @@ class _Device:
             message.is_acknowledged, message.row = True, row
             self.unanswered.pop(message.id, None)
             self.refused = [(at, other) for at, other in self.refused if other is not message]
-            self.known.append(message)
+            if message.has_id:
+                self.known.append(message)
             self.ledger.acknowledged(
                 Ack(
                     message.id,
@@ -342,6 +363,7 @@ class _Device:
                     message.orderly,
                     message.sent_at,
                     time.monotonic(),
+                    message.has_id,
                 )
             )
         elif message.row != row:
@@ -354,11 +376,16 @@ class _Device:
             if code not in ("CONFLICT", "STORAGE_UNAVAILABLE"):
                 self.ledger.note("wrong", text=f"another body under {message.id} was answered {answer}")
             return
+        if message.what == "poison" and code == "SERVER_ERROR" and "dead_letter" in (answer.get("details") or {}):
+            self.ledger.note("parked", id=message.id)
+            self.unanswered.pop(message.id, None)
+            self.refused = [(at, other) for at, other in self.refused if other is not message]
+            return
         if code != "STORAGE_UNAVAILABLE":
             self.ledger.note("wrong", text=f"{message.id} was answered {answer}")
         self.ledger.note("refused", id=message.id, code=code)
         message.orderly = False
-        if not message.is_acknowledged and all(other is not message for _, other in self.refused):
+        if message.has_id and not message.is_acknowledged and all(other is not message for _, other in self.refused):
             wait_s = float((answer.get("details") or {}).get("retry_after_s", 1))
             self.refused.append((time.monotonic() + min(wait_s, 0.5), message))
 

@@ -66,19 +66,28 @@ class BadNetwork:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
-        trouble = "none" if self.calm else self._rng.choice(TROUBLES)
-        self.seen[trouble] += 1
-        rng = random.Random(self._rng.random())
         other = None
         try:
             answers, other = await asyncio.open_connection("127.0.0.1", self._target_port)
-            await _Link(trouble, rng).carry(reader, writer, answers, other)
-        except (OSError, asyncio.CancelledError):
+            await self._pass_on(reader, writer, answers, other)
+        except* (OSError, asyncio.CancelledError):
             pass
         finally:
             self._connections.discard(task)
             for end in filter(None, (writer, other)):
                 end.transport.abort()
+
+    async def _pass_on(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        answers: asyncio.StreamReader,
+        other: asyncio.StreamWriter,
+    ) -> None:
+        """Carry one connection until it ends."""
+        trouble = "none" if self.calm else self._rng.choice(TROUBLES)
+        self.seen[trouble] += 1
+        await _Link(trouble, random.Random(self._rng.random())).carry(reader, writer, answers, other)
 
 
 class _Cut(Exception):

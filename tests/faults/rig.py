@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import http.client
 import json
+import math
 import random
 import threading
 import time
@@ -229,6 +230,40 @@ def parts(rounds: int, folder: Path) -> Iterator[tuple[Path, range]]:
         yield folder / f"from-{first}", range(first, min(rounds, first + TRIALS_PER_SERVER))
 
 
+def moment(rng: random.Random) -> float:
+    """Return a random wait, 50 to 3000 ms, short ones as likely as long ones."""
+    return math.exp(rng.uniform(math.log(0.05), math.log(3.0)))
+
+
+def series(
+    rounds: int,
+    seed: int,
+    folder: Path,
+    trial: Callable[[Rig, int], None],
+    *,
+    tracebacks: bool = False,
+    restarts: bool = False,
+    before_verdict: Callable[[Rig], None] | None = None,
+    **options: Any,
+) -> Tally:
+    """Run `trial(rig, number)` for each round; `options` are the rig's, the others those of its verdict."""
+    tally = Tally()
+    for part, numbers in parts(rounds, folder):
+        with Rig(part, seed=seed + numbers.start, **options) as rig:
+            try:
+                for number in numbers:
+                    rig.tally.trials += 1
+                    trial(rig, number)
+                if before_verdict is not None:
+                    before_verdict(rig)
+            except Died as death:
+                rig.broke(str(death))
+            if rig.shim is not None:
+                rig.shim.heal()
+            tally += rig.verdict(tracebacks=tracebacks, restarts=restarts)
+    return tally
+
+
 class Screen:
     """A screen on one topic, in a thread: it keeps the topic's state by the protocol's rules, and tells what went wrong."""
 
@@ -236,6 +271,10 @@ class Screen:
         self.fault = ""
         self.updates = 0
         self.volatile: set[str] = set()
+        self.foretold: set[int] = set()
+        """Rows that a volatile update showed."""
+        self.stored: set[int] = set()
+        """Rows that came with an offset."""
         self._url = f"ws://127.0.0.1:{victim.port}/ws/{topic}"
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -253,6 +292,9 @@ class Screen:
                         self.updates += 1
                         if message.get("volatile"):
                             self.volatile |= {str(entity.get("robot_id")) for entity in message["data"]}
+                            self.foretold |= {entity["id"] for entity in message["data"]}
+                        elif message["type"] == "update":
+                            self.stored |= {entity["id"] for entity in message["data"]}
         except (WebSocketException, OSError, AssertionError) as error:
             self.fault = f"{type(error).__name__}: {error}"
 

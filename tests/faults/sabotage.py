@@ -1,7 +1,7 @@
 """A server that is broken on purpose: `python -m tests.faults.sabotage NAME serve`.
 
 Each breaks one rule of the store; the rig must find it out, or it could not find out the same fault in an honest server.
-Most of them sit between the server and SQLite, so that they hold whatever the server's own code looks like.
+Most of them sit between the server and its database, so that they hold whatever the server's own code looks like.
 """
 
 import functools
@@ -9,8 +9,12 @@ import json
 import sqlite3
 import sys
 import time
+import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+
+import psycopg
 
 LATE_S = 0.2
 
@@ -72,6 +76,67 @@ class _NoMemory(sqlite3.Connection):
         return super().execute(sql, parameters)
 
 
+class _LatePostgres(psycopg.Cursor[Any]):
+    """The same on Postgres; what one connection holds back is noted there."""
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+        held = _held.setdefault(self.connection, _Held())
+        text = query if isinstance(query, str) else ""
+        if held.since is not None and time.monotonic() - held.since > LATE_S:
+            held.since, held.carries_messages = None, False
+            super().execute("COMMIT")
+        if held.since is not None and text.startswith(("BEGIN", "COMMIT")):
+            return self
+        if text == "COMMIT" and held.carries_messages:
+            held.since = time.monotonic()
+            return self
+        held.carries_messages |= "device_message" in text or "INTO event" in text
+        return super().execute(query, params, **options)
+
+
+@dataclass
+class _Held:
+    since: float | None = None
+    carries_messages: bool = False
+
+
+_held: "weakref.WeakKeyDictionary[Any, _Held]" = weakref.WeakKeyDictionary()
+
+
+def _late_commit() -> None:
+    _through(_LateCommit)
+    psycopg.connect = functools.partial(psycopg.connect, cursor_factory=_LatePostgres)  # type: ignore[assignment]
+
+
+def _late_spool() -> None:
+    """Say that the spool has a message, and write it there 0.2 s later."""
+    from robodyne_rt.store.spool import Spool
+
+    honest = Spool._append
+
+    def late(self: Spool, appends: Any) -> None:
+        for append in appends:
+            append.done(None)
+        time.sleep(LATE_S)
+        honest(self, [append._replace(done=lambda error: None) for append in appends])
+
+    Spool._append = late  # type: ignore[method-assign]
+
+
+def _no_doubt() -> None:
+    """Take a COMMIT that was not answered for one that did not happen."""
+    from robodyne_rt.store.postgres import PostgresSession
+
+    PostgresSession.was_committed = lambda self, transaction: False  # type: ignore[method-assign]
+
+
+def _no_letters() -> None:
+    """Forget what the database refuses."""
+    from robodyne_rt.store.apply import Applier
+
+    Applier.park = lambda self, letter, digest: None  # type: ignore[method-assign]
+
+
 def _through(connection: type[sqlite3.Connection]) -> None:
     sqlite3.connect = functools.partial(sqlite3.connect, factory=connection)  # type: ignore[assignment]
 
@@ -107,7 +172,10 @@ def _wall_clock_ids() -> None:
 
 
 SABOTAGE: dict[str, Callable[[], None]] = {
-    "late-commit": lambda: _through(_LateCommit),
+    "late-commit": _late_commit,
+    "late-spool": _late_spool,
+    "no-doubt": _no_doubt,
+    "no-letters": _no_letters,
     "normal-sync": lambda: _through(_NormalSync),
     "no-checkpoint": lambda: _through(_NoCheckpoint),
     "no-memory": lambda: _through(_NoMemory),

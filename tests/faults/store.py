@@ -4,6 +4,7 @@
 `Victim` is the server's process, also in the sabotaged form of a negative control (`sabotage.py`).
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -15,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,8 +91,12 @@ class Sqlite:
         return "" if found == [("ok",)] else f"integrity_check: {found[:3]}"
 
 
-StoreFactory = Callable[[Path], Store]
-"""Makes the store of one trial in its folder."""
+class StoreFactory(Protocol):
+    """Makes the store of one trial in its folder: the class of a store."""
+
+    name: str
+
+    def __call__(self, folder: Path) -> Store: ...
 
 
 @functools.cache
@@ -149,6 +156,7 @@ class Victim(Server):
         ports = {"ROBODYNE_RT__SERVER__PORT": str(self.port), "ROBODYNE_RT__DEVICES__PORT": str(self.devices_port)}
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ROBODYNE_RT__")}
         self._environment = kept | OPEN | ports | self._settings | {"PYTHONPATH": python_path} | environment
+        self._seen_bytes = 0
         module = ["tests.faults.sabotage", sabotage] if sabotage else ["robodyne_rt"]
         self._command = [*wrapper, sys.executable, "-m", *module, "serve"]
 
@@ -159,19 +167,52 @@ class Victim(Server):
             Died: it ended first.
             AssertionError: it neither ended nor became ready in time.
         """
-        seen = self.log_path.stat().st_size if self.log_path.exists() else 0
+        self.launch()
+        return self.until_ready(wait_s=wait_s)
+
+    def launch(self) -> None:
+        """Start it, and do not wait."""
+        self._seen_bytes = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command, cwd=self.folder, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
+
+    def until_ready(self, *, wait_s: float = 20.0) -> "Victim":
+        """Wait until the launched process says that it is ready; errors as `start`."""
+        assert self.process is not None
         deadline = time.monotonic() + wait_s
         while time.monotonic() < deadline:
-            if b'"server_ready"' in self.log_path.read_bytes()[seen:]:
+            if b'"server_ready"' in self.log_path.read_bytes()[self._seen_bytes :]:
                 return self
             if self.process.poll() is not None:
                 raise Died(f"exit code {self.process.returncode}: {self.log()[-1000:]}")
             time.sleep(0.01)
         raise AssertionError(f"the server did not become ready:\n{self.log()[-3000:]}")
+
+    def spooled(self) -> int:
+        """Return how many messages a killed server has left in its spool."""
+        # A copy: who opens the file itself and closes it as the last would bring its log in order.
+        with tempfile.TemporaryDirectory(prefix="robodyne-faults-") as name:
+            for path in self.folder.glob("spool.db*"):
+                shutil.copy(path, name)
+            if not (Path(name) / "spool.db").exists():
+                return 0
+            with contextlib.closing(sqlite3.connect(Path(name) / "spool.db")) as connection:
+                ((rows,),) = connection.execute("SELECT count(*) FROM spool").fetchall()
+                return int(rows)
+
+    def post(self, path: str, body: object) -> tuple[int, Any]:
+        """POST JSON; return the status and what came back."""
+        request = urllib.request.Request(
+            self.url(path), json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return response.status, json.loads(response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
 
     def checks(self) -> tuple[int, list[dict[str, Any]]]:
         """Return the status of `/readyz` and the checks that it names as failing."""
@@ -213,9 +254,9 @@ class Tmpfs:
 
 
 class SqliteOnTmpfs(Sqlite):
-    """The file on a small file system; the judge reads a copy."""
+    """The file on a small file system of 8 MiB; the judge reads a copy."""
 
-    def __init__(self, folder: Path, size: str) -> None:
+    def __init__(self, folder: Path, size: str = "8M") -> None:
         super().__init__(folder / "copy")
         self.disk = Tmpfs(folder / "disk", size)
         self.wrapper = self.disk.wrapper

@@ -13,6 +13,7 @@ import pytest
 
 from tests.faults.faults import FAULTS
 from tests.faults.shim import Kind, Shim
+from tests.faults.store import StoreFactory
 
 ROUNDS = {
     "kill": 2,
@@ -23,10 +24,36 @@ ROUNDS = {
     "fsync-slow": 1,
     "locked": 2,
     "checkpoint": 2,
-    "clock": 2,
+    "clock": 6,
     "network": 1,
     "duplicates": 2,
+    "poison-while-spooled": 1,
+    "postgres-restart": 2,
+    "postgres-kill-both": 1,
+    "postgres-away": 1,
+    "postgres-terminate": 2,
+    "postgres-cut": 1,
+    "postgres-hang": 1,
 }
+
+AWAY_S = 1.5
+
+ELSEWHERE = {"poison-while-spooled-sqlite"}
+CONTROLLED_ELSEWHERE = {"postgres-restart", "postgres-terminate", "postgres-away", "postgres-hang"}
+"""Run by `scripts/faults` only: they take long, and what they would show is shown here by a shorter one."""
+
+CASES = [
+    pytest.param(name, store, id=f"{name}-{store.name}")
+    for name, fault in FAULTS.items()
+    for store in fault.stores
+    if f"{name}-{store.name}" not in ELSEWHERE
+]
+CONTROLS = [
+    pytest.param(name, store, id=f"{name}-{store.name}")
+    for name, fault in FAULTS.items()
+    if name not in CONTROLLED_ELSEWHERE
+    for store in (fault.stores if name == "kill" else fault.stores[:1])
+]
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the shim interposes Linux's C library"),
@@ -34,16 +61,17 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_every_promise_holds_under(name: str, tmp_path: Path) -> None:
-    tally = FAULTS[name].run(ROUNDS[name], 11, tmp_path)
+@pytest.mark.parametrize(("name", "store"), CASES)
+def test_every_promise_holds_under(name: str, store: StoreFactory, tmp_path: Path) -> None:
+    options = {"seconds": AWAY_S} if FAULTS[name].lasts else {}
+    tally = FAULTS[name].run(ROUNDS[name], 11, tmp_path, store=store, **options)
     assert not tally.broken, tally
     assert tally.acknowledged > 50, tally
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_server_that_is_broken_on_purpose_is_found_out_by(name: str, tmp_path: Path) -> None:
-    tally, found = FAULTS[name].control(11, tmp_path)
+@pytest.mark.parametrize(("name", "store"), CONTROLS)
+def test_a_server_that_is_broken_on_purpose_is_found_out_by(name: str, store: StoreFactory, tmp_path: Path) -> None:
+    tally, found = FAULTS[name].control(11, tmp_path, store=store)
     assert found > 0, tally
 
 
