@@ -40,6 +40,9 @@ FORETOLD_AT_ONCE = 100
 
 RETRY_AFTER_S = 1
 
+MUCH_BATCHES = 20
+"""Batches left in the spool by an earlier run that are drained before new messages are answered: some seconds."""
+
 KNOWN_IDS = 20_000
 """Newest message ids that are answered alike without the database; it knows them all."""
 
@@ -86,8 +89,9 @@ class Intake:
         self._gathered: list[Write] = []
         self._timer: asyncio.TimerHandle | None = None
         self._is_away = False
-        # What an earlier run left in the spool comes first; much of it is no wait for devices.
-        self._is_spooling = spool is not None and spool.rows_at_start > self._little
+        # What an earlier run left in the spool comes first. Devices wait for that, because only the database knows all ids
+        # that were acknowledged before; but they do not wait for very much.
+        self._is_spooling = spool is not None and spool.rows_at_start > MUCH_BATCHES * batch_max
         self._next_seq = spool.last_seq + 1 if spool else 1
         self._spooled_upto = spool.last_seq if spool else 0
         self._drained_upto = self._spooled_upto - (spool.rows_at_start if spool else 0)
@@ -412,7 +416,7 @@ class Intake:
             self._foretell(write, push=not self._spool.trouble)
         assert write.foretold is not None
         _, refusal = write.foretold
-        if refusal is not None and not doubt:
+        if refusal is not None:
             self._refuse(write, _judged_from_afar(refusal))
             return
         if not self._spool_gathered:
@@ -450,11 +454,10 @@ class Intake:
             self._give_up({write.order for _, write in gathered})
         for _, write in gathered:
             if write.outcome is not None:
-                result, refusal = write.foretold or (None, None)
-                told = error or refusal
-                if told is None:
+                result = write.foretold[0] if write.foretold else None
+                if error is None:
                     self._note_acknowledged(write, result)
-                self._answer(write.outcome, None if told else result, told)
+                self._answer(write.outcome, None if error else result, error)
         self._perhaps_go_direct()
         self._hand_over()
         self._perhaps_resume(was_behind)
