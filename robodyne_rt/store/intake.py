@@ -40,8 +40,8 @@ FORETOLD_AT_ONCE = 100
 
 RETRY_AFTER_S = 1
 
-MUCH_BATCHES = 20
-"""Batches left in the spool by an earlier run that are drained before new messages are answered: some seconds."""
+MUCH_BATCHES = 50
+"""Batches left in the spool by an earlier run that are drained before new messages are answered: about ten seconds."""
 
 KNOWN_IDS = 20_000
 """Newest message ids that are answered alike without the database; it knows them all."""

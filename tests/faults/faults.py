@@ -507,5 +507,5 @@ FAULTS: dict[str, Fault] = {
     "postgres-away": Fault(outages.away, "late-commit", "lost", 1, stores=ONLY_POSTGRES, lasts=True),
     "postgres-terminate": Fault(outages.terminate, "late-commit", "lost", 1, stores=ONLY_POSTGRES),
     "postgres-cut": Fault(outages.cut, "no-doubt", "violations", stores=(PostgresOnBadLine,)),
-    "postgres-hang": Fault(outages.hang, "no-doubt", "violations", 1, stores=(PostgresOnBadLine,)),
+    "postgres-hang": Fault(outages.hang, "patient", "violations", 1, stores=(PostgresOnBadLine,)),
 }

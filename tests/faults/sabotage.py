@@ -171,6 +171,13 @@ def _wall_clock_ids() -> None:
     IdGenerator.next = next  # type: ignore[method-assign]
 
 
+def _patient() -> None:
+    """Wait for a database that hangs for as long as it takes."""
+    from robodyne_rt.store import intake
+
+    intake.PATIENCE_S = 1e6
+
+
 SABOTAGE: dict[str, Callable[[], None]] = {
     "late-commit": _late_commit,
     "late-spool": _late_spool,
@@ -181,6 +188,7 @@ SABOTAGE: dict[str, Callable[[], None]] = {
     "no-memory": lambda: _through(_NoMemory),
     "hasty": _hasty,
     "wall-clock-ids": _wall_clock_ids,
+    "patient": _patient,
 }
 
 
