@@ -83,21 +83,26 @@ class Applier:
             InvalidPayload: it names something that does not exist.
             Conflict: the id was used for another body.
         """
-        if not digest:
+        if digest:
+            key = (device, message.id)
+        elif self.session.leaves_doubt:
+            key = ("", f"#{ids[0]}")  # our own name for it: a commit that was never answered must not be done twice
+        else:
             self._apply(message, device, heard_at, ids)
             return details(message, ids)
         taken = self._execute(
             'INSERT INTO device_message(device, id, body, "row", at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING',
-            (device, message.id, digest, ids[0], self.age_s),
+            (*key, digest, ids[0], self.age_s),
         )
         if not taken.rowcount:
-            ids = self._ids_of_first(message, device, digest)
+            if digest:
+                ids = self._ids_of_first(message, device, digest)
             return details(message, ids)
         try:
             self._apply(message, device, heard_at, ids)
         except InvalidPayload:
             # Refused is not stored: the device may repair the message and send it under the same id.
-            self._execute("DELETE FROM device_message WHERE device = ? AND id = ?", (device, message.id))
+            self._execute("DELETE FROM device_message WHERE device = ? AND id = ?", key)
             raise
         return details(message, ids)
 
@@ -130,6 +135,10 @@ class Applier:
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (id, type, severity, entity_type, entity_id, description, _json(data), at),
         )
+
+    def has_event(self, id: int) -> bool:
+        """Return whether an event is stored."""
+        return self._execute("SELECT 1 FROM event WHERE id = ?", (id,)).fetchone() is not None
 
     def park(self, letter: Entity, digest: str) -> None:
         """Insert one dead letter; a message that it holds counts as taken, so that its device is told the same again."""

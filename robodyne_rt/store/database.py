@@ -61,6 +61,9 @@ class Session(ABC):
     execute: Callable[..., Any]
     """Run one statement with `?` for parameters; return a `Cursor`."""
 
+    leaves_doubt: bool = False
+    """Whether a commit may take place without our hearing of it: then every message gets a name, so that it is done once."""
+
     @property
     @abstractmethod
     def in_transaction(self) -> bool:

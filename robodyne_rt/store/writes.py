@@ -4,6 +4,7 @@ A write is applied by the writer inside its transaction. `dump` and `load` turn 
 the dead letters; what need not survive (`kept = False`) is dropped instead where the database is away.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from robodyne_rt.ports import Outcome
 from robodyne_rt.store.apply import Applier, details
 
 
-class Write:
+class Write(ABC):
     """Base of all writes.
 
     Attributes:
@@ -37,13 +38,13 @@ class Write:
         self.since = 0.0
         self.foretold: tuple[Any, RobodyneError | None] | None = None
 
+    @abstractmethod
     def apply(self, applier: Applier) -> Any:
         """Write it, in the caller's transaction; return what the outcome is told."""
-        raise NotImplementedError
 
     def fields(self) -> Entity:
-        """Return what `load` needs, JSON-ready."""
-        raise NotImplementedError
+        """Return what `load` needs, JSON-ready; nothing for what is not kept."""
+        return {}
 
     def letter(self) -> Entity:
         """Return the columns of a dead letter that tell what this is."""
@@ -191,6 +192,8 @@ class EventWrite(Write):
         self.at = at
 
     def apply(self, applier: Applier) -> Any:
+        if applier.has_event(self.id):
+            return  # by a commit that was never answered
         applier.event(self.id, self.type, self.severity, None, None, self.description, self.data, self.at)
 
     def fields(self) -> Entity:
