@@ -78,13 +78,8 @@ class Session(ABC):
         """Begin a transaction whose reads all see one state."""
 
     @abstractmethod
-    def seal(self) -> str:
-        """Give the changes of this transaction, and others that are committed, their offsets; return the transaction's name
-        for `was_committed`, empty where a lost connection leaves no doubt."""
-
-    @abstractmethod
-    def was_committed(self, transaction: str) -> bool:
-        """Return whether a transaction whose commit was never answered took place; fails while that is open."""
+    def seal(self) -> None:
+        """Give the changes of this transaction, and others that are committed, their offsets."""
 
     @abstractmethod
     def is_news(self, positions: dict[str, int]) -> bool:

@@ -395,19 +395,18 @@ class Intake:
         """The database is away: everything the writer had goes to the spool, in order."""
         self._generation = max(self._generation, failure.generation + 1)
         self._is_away = True
-        doubtful = {write.order for write in failure.in_doubt}
         held, self._in_flight, self._gathered = list(self._in_flight.values()), {}, []
         self._is_spooling = True
         for write in held:
-            self._spool_one(write, failure.transaction if write.order in doubtful else "")
+            self._spool_one(write)
 
-    def _spool_one(self, write: Write, doubt: str = "") -> None:
+    def _spool_one(self, write: Write) -> None:
         if self._spool is None or not write.kept or self._clock.now() < self._spool_again_at:
             self._refuse(write, StorageUnavailable("storage is away; keep the message", retry_after_s=RETRY_AFTER_S))
             if write.foretold is not None:
                 self._give_up({write.order})
             return
-        if not doubt and (known := self._known(write)) is not None:
+        if (known := self._known(write)) is not None:
             result, conflict = known
             self._refuse(write, conflict, result)  # it is durable already, or refused
             return
@@ -422,7 +421,7 @@ class Intake:
         if not self._spool_gathered:
             assert self._loop is not None
             self._loop.call_soon(self._append)
-        self._spool_gathered.append((SpooledRow(self._next_seq, writes.dump(write).decode(), doubt), write))
+        self._spool_gathered.append((SpooledRow(self._next_seq, writes.dump(write).decode()), write))
         self._next_seq += 1
 
     def _refuse(self, write: Write, error: RobodyneError | None, result: Any = None) -> None:

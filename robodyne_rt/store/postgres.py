@@ -87,7 +87,7 @@ _SEAL = f"""WITH taken AS (
     INSERT INTO change(topic, "offset", key, op, at)
     SELECT topic, base + n, key, op, at FROM numbered JOIN heads USING (topic)
 )
-SELECT pg_current_xact_id()::text, (SELECT count(*) FROM taken)"""
+SELECT count(*) FROM taken"""
 
 _TIMESTAMPTZ = 1184
 """The number of its type."""
@@ -148,11 +148,9 @@ class PostgresSession(Session):
             return
         super().rollback()
 
-    def seal(self) -> str:
-        # No name: a transaction's number is no proof, because a server that crashed may give it to another one.
+    def seal(self) -> None:
         self._run(_LOCK_SEAL)
         self._run(_SEAL)
-        return ""
 
     def seal_foreign(self) -> None:
         while True:
@@ -160,18 +158,8 @@ class PostgresSession(Session):
             self._run(_LOCK_SEAL)
             row = self._run(_SEAL).fetchone()
             self.commit()
-            if row is None or row[1] < SEAL_AT_ONCE:
+            if row is None or row[0] < SEAL_AT_ONCE:
                 return
-
-    def was_committed(self, transaction: str) -> bool:
-        try:
-            row = self._execute("SELECT pg_xact_status(?::xid8)", (transaction,)).fetchone()
-        except psycopg.DataError:
-            return False  # another server's number: this one has not come that far
-        if row is not None and row[0] == "in progress":
-            # The server has not noticed yet that the connection is gone; who calls comes back later and asks again.
-            raise psycopg.OperationalError("a commit that was never answered is still under way")
-        return row is not None and row[0] == "committed"
 
     def is_news(self, positions: dict[str, int]) -> bool:
         row = self._run('SELECT EXISTS (SELECT FROM inbox), (SELECT sum("offset") FROM topic_head)').fetchone()

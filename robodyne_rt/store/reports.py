@@ -37,8 +37,6 @@ class Failure(NamedTuple):
     """The database is away. Everything of this generation and before is the intake's again."""
 
     generation: int
-    in_doubt: list[Write]
-    transaction: str
 
 
 class WriterStats:

@@ -24,18 +24,16 @@ PAGE_BYTES = 4096
 RETRY_AFTER_S = 5
 
 _SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS spool"
-    " (seq INTEGER PRIMARY KEY AUTOINCREMENT, payload TEXT NOT NULL, doubt TEXT NOT NULL) STRICT",
+    "CREATE TABLE IF NOT EXISTS spool (seq INTEGER PRIMARY KEY AUTOINCREMENT, payload TEXT NOT NULL) STRICT",
     "CREATE TABLE IF NOT EXISTS spool_name (name TEXT NOT NULL) STRICT",
 )
 
 
 class SpooledRow(NamedTuple):
-    """One write; `doubt` names a transaction that may have stored it already."""
+    """One write."""
 
     seq: int
     payload: str
-    doubt: str
 
 
 class _Append(NamedTuple):
@@ -132,7 +130,7 @@ class Spool:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             for append in appends:
-                self._connection.executemany("INSERT INTO spool(seq, payload, doubt) VALUES (?, ?, ?)", append.rows)
+                self._connection.executemany("INSERT INTO spool(seq, payload) VALUES (?, ?)", append.rows)
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._after(error)
@@ -188,7 +186,7 @@ class Spool:
                 self._reader.execute("PRAGMA query_only = ON")
                 self._reader.execute("PRAGMA busy_timeout = 2000")
             found = self._reader.execute(
-                "SELECT seq, payload, doubt FROM spool WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
+                "SELECT seq, payload FROM spool WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
             ).fetchall()
         except sqlite3.Error as error:
             raise StorageUnavailable(f"{self.path}: {error}") from error

@@ -101,11 +101,8 @@ class SqliteSession(Session):
         """Interrupt reads that run over the deadline."""
         self.connection.set_progress_handler(lambda: time.monotonic() > self._read_until, 10_000)
 
-    def seal(self) -> str:
-        return ""
-
-    def was_committed(self, transaction: str) -> bool:
-        return False
+    def seal(self) -> None:
+        return None
 
     def is_news(self, positions: dict[str, int]) -> bool:
         version: int = self.execute("PRAGMA data_version").fetchone()[0]

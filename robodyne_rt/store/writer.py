@@ -8,8 +8,9 @@ updates first: who was told "success" and connects finds the change in the snaps
   its neighbours; after its third attempt it is parked in `dead_letter`.
 - Where the database is away, locked or full, the writer lets go of everything it was given since: the intake has it too, and
   spools it. The writer comes back by itself, drains the spool in order, and only then takes new writes.
-- A commit that fails means "unknown": nobody in it is told anything, and whether it happened is asked before it is done
-  again. After an I/O error of a file the thread ends with `StorageBroken` and the process with it.
+- A commit that fails means "unknown": nobody in it is told anything, and it is done again; the names of its messages, in the
+  same transaction, keep that from happening twice. After an I/O error of a file the thread ends with `StorageBroken` and the
+  process with it.
 """
 
 import logging
@@ -130,13 +131,9 @@ class Writer:
         self._away = False
         self._next_try = 0.0
         self._pause_s = BACKOFF_S[0]
-        # The batch whose commit was sent and not answered.
-        self._committing: Sequence[Write] = ()
-        self._transaction_name = ""
         self._mark = f"spool:{spool.name}" if spool else ""
         self._drained = self._read_mark()
         self._drain_target = spool.last_seq if spool and spool.rows_at_start else 0
-        self._doubts: dict[str, bool] = {}
         self._seen_unreadable: set[tuple[str, int, str]] = set()
         self._more_news = False
         self._next_fallback = 0.0
@@ -282,11 +279,9 @@ class Writer:
             fault = self._database.fault(error)
             if fault is Fault.BUSY and self._database.kind == "postgres":
                 self._session.rollback()  # a deadlock: we were chosen to yield, and nothing of it happened
-                self._committing = ()
                 return
             if fault is not Fault.WRITE:
                 raise error
-        self._committing = ()
         self._session.rollback()
 
     def _one_by_one(self, batch: Sequence[Write], report: Report) -> None:
@@ -340,10 +335,8 @@ class Writer:
                     done.append((write, write.apply(applier), None))
                 except RobodyneError as refusal:
                     done.append((write, None, refusal))
-        self._transaction_name = session.seal()
-        self._committing = batch
+        session.seal()
         session.commit()
-        self._committing = ()
 
     def _try(self, session: Session, write: Write, report: Report) -> Done:
         """Apply one write under a savepoint, as often as it may fail, then park it."""
@@ -403,10 +396,6 @@ class Writer:
             logger.error("cannot store in %s: %s", self._database.name, text, extra={"action": "store_trouble"})
         self.stats.trouble = text
         self.stats.failures += 1
-        # What came from the spool has its mark; only what was given to us directly is in doubt.
-        committing = self._committing if self._transaction_name and fault is Fault.AWAY else ()
-        in_doubt = [write for write in committing if write.order]
-        self._committing = ()
         self._held = []
         self._failed_generation = self._generation
         assert self._session is not None or self._away
@@ -416,7 +405,7 @@ class Writer:
         self._pause_s = min(BACKOFF_S[1], 2 * self._pause_s) if self._away else BACKOFF_S[0]
         self._away = True
         self._next_try = time.monotonic() + self._pause_s
-        self._report(Report(failure=Failure(self._failed_generation, in_doubt, self._transaction_name)))
+        self._report(Report(failure=Failure(self._failed_generation)))
 
     def _rolled_back(self, session: Session) -> bool:
         try:
@@ -430,7 +419,7 @@ class Writer:
         if self._held:
             self._failed_generation = self._generation
             self._held = []
-            self._report(Report(failure=Failure(self._failed_generation, [], "")))
+            self._report(Report(failure=Failure(self._failed_generation)))
         now = time.monotonic()
         if now < self._next_try:
             return False
@@ -514,7 +503,7 @@ class Writer:
             self._report(Report(drained=self._drained))
             return
         report = Report()
-        pairs = [(row.seq, write) for row in rows if (write := self._spooled(session, row)) is not None]
+        pairs = [(row.seq, self._spooled(row)) for row in rows]
         batch = [write for _, write in pairs]
         last = rows[-1].seq
         try:
@@ -550,13 +539,8 @@ class Writer:
     def _set_mark(self, session: Session, seq: int) -> None:
         write_meta(session, self._mark, str(seq))
 
-    def _spooled(self, session: Session, row: SpooledRow) -> "Spooled | None":
-        """Return the write of a row, None where it was stored before its commit was answered."""
-        if row.doubt:
-            if row.doubt not in self._doubts:
-                self._doubts[row.doubt] = session.was_committed(row.doubt)
-            if self._doubts[row.doubt]:
-                return None
+    def _spooled(self, row: SpooledRow) -> Spooled:
+        """Return the write of a row."""
         try:
             return Spooled(writes.load(row.payload), self._clock)
         except (ValueError, KeyError, TypeError, RobodyneError) as error:
