@@ -25,31 +25,48 @@ import anyio.to_thread
 from aiohttp import web
 from anyio.abc import TaskGroup
 
-from robodyne_rt import __version__, systemd
+from robodyne_rt import __version__, secret, systemd
 from robodyne_rt.core import times
+from robodyne_rt.core.device_auth import ALL_ROBOTS, DeviceAuth, Identity, Known
+from robodyne_rt.core.directory import Directory
+from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.errors import StorageBroken, StorageUnavailable
 from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.ingest.receiver import Receiver
 from robodyne_rt.ingest.serial import SerialLink
 from robodyne_rt.ingest.tcp import DeviceServer
 from robodyne_rt.model.access import AccessPolicy, Networks
-from robodyne_rt.model.changes import Entity
+from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.ports import Clock
+from robodyne_rt.sessions.manager import Session as UserSession
+from robodyne_rt.sessions.manager import SessionManager
+from robodyne_rt.sessions.memory import MemorySessions
 from robodyne_rt.settings import ConfigError, Settings, control_socket, shown
-from robodyne_rt.store import highwater
+from robodyne_rt.store import accounts, highwater
 from robodyne_rt.store.apply import MENTIONED_AT_MOST
 from robodyne_rt.store.changes import Readers
 from robodyne_rt.store.database import Session, open_database, renew_epoch
 from robodyne_rt.store.dead_letters import DeadLetters
 from robodyne_rt.store.highwater import HighWater
 from robodyne_rt.store.intake import Intake
+from robodyne_rt.store.records import MessageRecords, RequestRecords, SessionRecords
 from robodyne_rt.store.spool import Spool
 from robodyne_rt.store.sqlite import finish_copy, part_of
 from robodyne_rt.store.writer import Writer
 from robodyne_rt.web import routes
+from robodyne_rt.web.accounts import Accounts
+from robodyne_rt.web.auth import PAIRINGS_PER_MINUTE
 from robodyne_rt.web.context import Context
+from robodyne_rt.web.gate import Gate
+from robodyne_rt.web.jwks import KeySet
 from robodyne_rt.web.metrics import Metrics
 from robodyne_rt.web.middleware import peer_fault_logger
+from robodyne_rt.web.people import presence_fields
+from robodyne_rt.web.tokens import Tokens
+from robodyne_rt.work.assistant.rules import RulesAssistant
+from robodyne_rt.work.messages import StaffMessages
+from robodyne_rt.work.requests import RequestDesk
+from robodyne_rt.work.restaurant import LiveRestaurant
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +77,10 @@ SPOOL_STOP_S = 2.0
 """How long a stop waits for what is on its way into the spool."""
 
 WATCHDOG_CHECK_S = 1.0
+
+HOUSEKEEPING_S = 3600.0
+SESSIONS_SHOWN = 100
+PRESENCE_SHOWN = ("userId", "roles", "device", "connectedAt", "presence", "topics")
 
 NOTE_INTERVAL_S = 1.0
 """How often the newest offsets are noted outside the database, where they moved."""
@@ -104,8 +125,11 @@ class App:
             ConfigError: a port cannot be bound, or a certificate not be read.
         """
         settings = self._settings
+        policy = access_policy(settings)
+        self._secret = secret.load(settings.auth.secret_file)
         if not await self._open_store():
             return  # stopped while the database was away
+        self._directory = Directory(policy, self._writer.snapshots)
         self._hub = ConnectionManager(
             settings=settings.hub,
             reader=self._readers,
@@ -117,11 +141,14 @@ class App:
             robots_limit=MENTIONED_AT_MOST,
             clock=self._clock,
             health=self._health,
+            on_private=self._take_private,
         )
-        self._receiver = Receiver(store=self._intake, live=self._hub, clock=self._clock)
+        self._receiver = Receiver(store=self._intake, live=self._hub, auth=DeviceAuth(self._known_device), clock=self._clock)
         self._devices = DeviceServer(
             receiver=self._receiver,
             trusted_networks=Networks(settings.devices.trusted_networks),
+            keys=settings.devices.auth == "key",
+            identity_of=lambda device_id: self._known_device(device_id).identity,
             max_message_bytes=settings.devices.max_message_bytes,
             max_connections=settings.devices.max_connections,
         )
@@ -129,13 +156,18 @@ class App:
             SerialLink(port, receiver=self._receiver, max_message_bytes=settings.devices.max_message_bytes)
             for port in settings.serial
         ]
-        runner = self._web_runner()
+        self._build_work()
+        runner = self._web_runner(policy)
         self._intake.start(asyncio.get_running_loop(), self._writer, self._hub)
         try:
             async with anyio.create_task_group() as tasks:
                 self._start_threads(tasks)
                 try:
                     await tasks.start(self._hub.run)
+                    tasks.start_soon(self._sessions.run)
+                    await tasks.start(self._desk.run)
+                    tasks.start_soon(self._keep_house)
+                    self._tasks = tasks
                     tasks.start_soon(self._note_head)
                     if self._lost:
                         self._tell_lost(self._lost)
@@ -224,6 +256,7 @@ class App:
         self._spool = spool
         self._doorbell = database.doorbell(self._writer.ring)
         self._readers = Readers(database, epoch=epoch, windows=self._windows)
+        self._session_records = SessionRecords(readers=self._readers, intake=self._intake)
 
     def _open_spool(self, path: Path) -> Spool | None:
         if not self._settings.database.spool_max_bytes:
@@ -233,6 +266,71 @@ class App:
         except (sqlite3.Error, OSError) as error:
             # It may hold messages that were acknowledged: going on without it could lose them.
             raise StorageBroken(f"[database] spool_path {path}: cannot be opened: {error}") from error
+
+    # -- people and devices --------------------------------------------------------------------------------------
+
+    def _build_work(self) -> None:
+        settings = self._settings
+        self._sessions = SessionManager(
+            store=MemorySessions(),
+            records=self._session_records,
+            ttl_s=settings.sessions.ttl_s,
+            stale_after_s=settings.sessions.stale_after_s,
+            single=settings.sessions.single_session_per_user,
+            clock=self._clock,
+            on_presence=self._hub.status.touch,
+        )
+        restaurant = LiveRestaurant(readers=self._readers, hub=self._hub, clock=self._clock)
+        self._request_records = RequestRecords(readers=self._readers, intake=self._intake)
+        self._desk = RequestDesk(
+            sessions=self._sessions,
+            records=self._request_records,
+            answerer=RulesAssistant(restaurant),
+            limit=SlidingWindow(limit=settings.limits.query_requests, window_s=settings.limits.query_window_s),
+            shared=settings.limits.share_rate_limit,
+            clock=self._clock,
+        )
+        self._messages = StaffMessages(
+            sessions=self._sessions,
+            records=MessageRecords(readers=self._readers, intake=self._intake),
+            clock=self._clock,
+        )
+        self._sessions.on_attached = self._greet_session
+        self._sessions.on_gone = self._desk.session_gone
+
+    def _greet_session(self, session: UserSession) -> None:
+        """Ask again what is open, and bring what was not read."""
+        self._desk.repeat_callbacks(session)
+        if not session.principal.is_anonymous:
+            self._tasks.start_soon(self._messages.deliver_until_done, session)
+
+    def _take_private(self, update: Update) -> None:
+        """Let rights follow the database, in living connections too."""
+        self._directory.take(update)
+        if update.topic == "devices":
+            self._receiver.recheck(lambda device_id: self._known_device(device_id).identity)
+        else:
+            self._hub.renew_all(self._directory.renewed)
+
+    def _known_device(self, device_id: str) -> Known:
+        """Return what is known of a device; of a stranger keys that nobody has."""
+        device = self._directory.device(device_id)
+        ids = (device["key_id"], device["previous_key_id"] or device["key_id"]) if device is not None else ("", "-")
+        first, second = (self._secret.device_key(device_id, id) for id in ids)
+        if device is None:
+            return Known((first, second), None)
+        robots = device["robots"] or []
+        speaks_for = None if ALL_ROBOTS in robots else frozenset(map(str, robots))
+        return Known((first, second), Identity(device_id, speaks_for))
+
+    async def _keep_house(self) -> None:
+        """Forget from time to time what is over."""
+        while True:
+            await anyio.sleep(HOUSEKEEPING_S)
+            now = self._clock.wall()
+            with contextlib.suppress(StorageUnavailable):
+                await self._intake.call(lambda applier, now=now: accounts.forget_expired(applier.session, now=now))  # type: ignore[misc]
+                self._session_records.forget(now - self._settings.sessions.ttl_s)
 
     # -- history -----------------------------------------------------------------------------------------------------
 
@@ -303,21 +401,39 @@ class App:
                     await anyio.sleep(0.01)
             self._spool.stop()
 
-    def _web_runner(self) -> web.AppRunner:
+    def _web_runner(self, policy: AccessPolicy) -> web.AppRunner:
         settings = self._settings
         server = settings.server
-        metrics = Metrics(hub=self._hub, receiver=self._receiver.stats, writer=self._writer.stats, intake=self._intake)
+        metrics = Metrics(
+            hub=self._hub,
+            receiver=self._receiver.stats,
+            writer=self._writer.stats,
+            intake=self._intake,
+            sessions=self._sessions,
+            desk=self._desk,
+        )
+        tokens = self._tokens()
         context = Context(
             hub=self._hub,
+            sessions=self._sessions,
+            desk=self._desk,
+            messages=self._messages,
+            history=self._request_records.history,
             dead_letters=DeadLetters(readers=self._readers, intake=self._intake, clock=self._clock),
             back_up=self._back_up,
             receiver=self._receiver,
-            access=AccessPolicy(
-                mode=settings.auth.mode,
-                anonymous_topics=settings.auth.anonymous_topics,
-                anonymous_networks=settings.auth.anonymous_networks,
+            access=policy,
+            auth_mode=settings.auth.mode,
+            gate=Gate(policy=policy, tokens=tokens, clock=self._clock),
+            accounts=Accounts(
+                intake=self._intake,
+                readers=self._readers,
+                directory=self._directory,
+                secret=self._secret,
+                tokens=tokens,
+                clock=self._clock,
             ),
-            device_networks=Networks(settings.devices.trusted_networks),
+            pairing_limit=SlidingWindow(limit=PAIRINGS_PER_MINUTE, window_s=60.0),
             trusted_proxies=Networks(server.trusted_proxies),
             clock=self._clock,
             metrics=metrics.render,
@@ -337,12 +453,28 @@ class App:
             shutdown_timeout=1.0,
         )
 
+    def _tokens(self) -> Tokens:
+        auth = self._settings.auth
+        keys = None
+        if auth.mode == "oidc":
+            kept = Path(auth.secret_file).absolute().with_name("jwks.json")
+            keys = KeySet(auth.jwks_url, kept=kept, clock=self._clock)
+        return Tokens(
+            secret=self._secret,
+            mode=auth.mode,
+            issuer=auth.issuer,
+            audience=auth.audience,
+            keys=keys,
+            directory=self._directory,
+            clock=self._clock,
+        )
+
     async def _listen(self, runner: web.AppRunner) -> Ports:
         settings = self._settings
         given = systemd.listen_sockets()
         await runner.setup()
         try:
-            tls = _tls(settings.server.tls_cert, settings.server.tls_key)
+            tls = _tls("server", settings.server.tls_cert, settings.server.tls_key)
             site: web.BaseSite
             if given:  # systemd/robodyne-rt.socket: first the port for browsers, then the one for devices
                 site = web.SockSite(runner, given[0], ssl_context=tls)
@@ -351,8 +483,12 @@ class App:
             await site.start()
             http: int = runner.addresses[0][1]
             await self._listen_locally(runner)
+            own = settings.devices
             devices = await self._devices.start(
-                host=settings.devices.host, port=settings.devices.port, sock=given[1] if len(given) > 1 else None
+                host=own.host,
+                port=own.port,
+                sock=given[1] if len(given) > 1 else None,
+                tls=_tls("devices", own.tls_cert, own.tls_key, own.tls_client_ca),
             )
         except OSError as error:
             raise ConfigError(f"cannot listen: {error}; another server may be running, or the address is not ours") from error
@@ -429,6 +565,7 @@ class App:
         await self._devices.stop(grace_s / 2)
         self._hub.drain(self._stop_reason)
         await self._hub.drained(max(0.5, deadline - self._clock.now() - 0.5))
+        self._sessions.flush()
         await runner.cleanup()
         with contextlib.suppress(OSError):
             control_socket(self._settings).unlink(missing_ok=True)
@@ -447,7 +584,7 @@ class App:
             details.append("a commit takes over a second")
         return state, "; ".join(detail for detail in details if detail)
 
-    def _health(self) -> Entity:
+    async def _health(self) -> Entity:
         state, detail = self._storage_state()
         storage: Entity = {"kind": self._database.kind, "state": state}
         if backlog := self._intake.spool_backlog:
@@ -456,7 +593,9 @@ class App:
             storage["detail"] = detail
         started_at = times.to_text(self._started_at)
         server = {"name": self._settings.server.name, "version": __version__, "started_at": started_at}
-        return {"server": server, "storage": storage}
+        present = [presence_fields(presence) for presence in (await self._sessions.present())[:SESSIONS_SHOWN]]
+        shown = [{name: session[name] for name in PRESENCE_SHOWN} for session in present]
+        return {"server": server, "storage": storage, "sessions": shown}
 
     def _checks(self) -> list[tuple[str, bool, str]]:
         state, detail = self._storage_state()
@@ -496,14 +635,32 @@ def log_start(settings: Settings) -> None:
     logger.info("settings: %s", shown(settings), extra={"action": "settings"})
 
 
-def _tls(cert: str, key: str) -> ssl.SSLContext | None:
+def access_policy(settings: Settings) -> AccessPolicy:
+    """Return the table of rights.
+
+    Raises:
+        ConfigError: it names what does not exist.
+    """
+    return AccessPolicy(
+        mode=settings.auth.mode,
+        rights=settings.rights.model_dump(),
+        anonymous_topics=settings.auth.anonymous_topics,
+        anonymous_networks=settings.auth.anonymous_networks,
+        device_networks=settings.devices.trusted_networks,
+    )
+
+
+def _tls(section: str, cert: str, key: str, client_ca: str = "") -> ssl.SSLContext | None:
     if not cert:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(cert, key)
+        if client_ca:
+            context.load_verify_locations(client_ca)
+            context.verify_mode = ssl.CERT_OPTIONAL  # who bears none proves a key
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"[server] tls_cert {cert}: {error}") from error
+        raise ConfigError(f"[{section}] tls_cert {cert}: {error}") from error
     return context
 
 

@@ -109,6 +109,13 @@ class Conflict(RobodyneError):
     client_does = "takes a new id"
 
 
+class InvalidRequestId(RobodyneError):
+    """An answer to a question that was not asked, not of this user, or is over."""
+
+    code, status = "INVALID_REQUEST_ID", 409
+    client_does = "drops the answer"
+
+
 class Abuse(RobodyneError):
     """A flood, or too many bad messages."""
 
@@ -126,6 +133,29 @@ class TokenMissing(RobodyneError):
     code, status, device_code = "AUTHENTICATION_REQUIRED", 401, "UNAUTHORIZED"
     close_code, close_reason = 1008, "token_missing"
     client_does = "logs in"
+
+
+class TokenInvalid(RobodyneError):
+    """A token that nobody gave out, or that was taken back. The text never says which check failed."""
+
+    code, status, device_code = "INVALID_CREDENTIALS", 401, "UNAUTHORIZED"
+    close_code, close_reason = 4001, "token_invalid"
+    client_does = "logs in"
+
+
+class TokenExpired(RobodyneError):
+    """A token that was good until a while ago."""
+
+    code, status, device_code = "TOKEN_EXPIRED", 401, "UNAUTHORIZED"
+    close_code, close_reason = 4001, "token_expired"
+    client_does = "refreshes"
+
+
+class RateLimited(RobodyneError):
+    """Too often; `details["retry_after"]` says in how many seconds again."""
+
+    code, status, device_code = "RATE_LIMITED", 429, "RATE_LIMITED"
+    client_does = "waits retry_after seconds"
 
 
 class Forbidden(RobodyneError):
@@ -153,6 +183,13 @@ class TopicFull(RobodyneError):
     code, status = "RATE_LIMITED", 429
     close_code, close_reason = 1008, "topic_full"
     client_does = "returns later"
+
+
+class SessionReplaced(RobodyneError):
+    """A newer session of the same user and device, or the same session on a newer socket."""
+
+    close_code, close_reason = 4004, "session_replaced"
+    client_does = "stops"
 
 
 class HeartbeatLost(RobodyneError):

@@ -5,6 +5,7 @@ Each says what happens to order, what may be lost, and what happens when it is f
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from robodyne_rt.core import times
@@ -99,6 +100,120 @@ class MessageStore(Protocol):
 
     def when_caught_up(self, resume: Callable[[], None]) -> None:
         """Call `resume` once, on the loop, when `is_behind` is over."""
+        ...
+
+
+@dataclass(slots=True)
+class Presence:
+    """Who is there: one session as everybody may see it (SPEC section 4).
+
+    Attributes:
+        presence: `online`, or `away` while it has no connection.
+        connected_at, last_seen: wall time as text.
+        ttl_s: how long it may stay silent before it is forgotten.
+    """
+
+    session_id: str
+    user_id: str
+    roles: list[str]
+    device: str
+    node_id: str
+    connected_at: str
+    last_seen: str
+    presence: str
+    topics: list[str]
+    ttl_s: float
+
+
+class SessionStore(Protocol):
+    """Who is there, on all nodes. A cache, never the truth of what was said: nothing is lost with it but presence."""
+
+    async def put(self, presence: Presence) -> None:
+        """Note a session, or its newest state."""
+        ...
+
+    async def remove(self, session_id: str) -> None:
+        """Forget a session."""
+        ...
+
+    async def all(self) -> list[Presence]:
+        """Return who is there, the longest connected first."""
+        ...
+
+
+class Unasked(Exception):
+    """The client cannot be asked this, or did not answer in time, or is gone."""
+
+
+class Conversation(Protocol):
+    """What an answerer may do while it works on one question; time spent waiting for the client does not count."""
+
+    question: str
+    user: str
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What the client can be asked: `available_data`, `api`, `clarification`."""
+        ...
+
+    def may_read(self, topic: str) -> bool:
+        """Return whether who asks may see a topic; what an answer tells is seen."""
+        ...
+
+    def progress(self, text: str) -> None:
+        """Tell the client that work goes on."""
+        ...
+
+    async def clarify(self, question: str, options: list[str]) -> str:
+        """Return what the person said.
+
+        Raises:
+            Unasked: nobody answered.
+        """
+        ...
+
+    async def available_data(self, question: str) -> list[Any]:
+        """Return what the client says it has; an empty list is an answer.
+
+        Raises:
+            Unasked: it cannot say, or did not.
+        """
+        ...
+
+    async def api(self, name: str, params: dict[str, Any]) -> Any:
+        """Return what the client got from one of its own sources.
+
+        Raises:
+            Unasked: it cannot, or did not.
+        """
+        ...
+
+
+class Restaurant(Protocol):
+    """The live state, for who answers questions."""
+
+    async def entities(self, topic: str) -> list[Entity]:
+        """Return what a topic's snapshot would show, with what is newer laid over it."""
+        ...
+
+    async def events_since(self, epoch_s: float) -> list[Entity]:
+        """Return the events after a time, newest first.
+
+        Raises:
+            StorageUnavailable: it cannot be known now.
+        """
+        ...
+
+    def wall(self) -> float:
+        """Return the time, in epoch seconds."""
+        ...
+
+
+class Answerer(Protocol):
+    """Answers questions of people. Many at a time; whoever asked is told the text, or that it took too long."""
+
+    async def answer(self, conversation: Conversation) -> str:
+        """Return the answer."""
         ...
 
 

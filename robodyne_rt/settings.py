@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -31,7 +32,21 @@ def _network(text: str) -> str:
     return text
 
 
+RIGHTS = ("query", "message", "sessions", "look", "operate", "send_device_messages", "administer")
+"""What a role may be allowed besides `read:TOPIC`; `*` is everything."""
+
+_WALL = ["read:robots", "read:tables", "read:orders", "read:events", "read:inventory", "read:status"]
+"""What hangs on walls: no guests, no logs, no video."""
+
+
+def _right(word: str) -> str:
+    if word != "*" and word not in RIGHTS and not word.startswith("read:"):
+        raise ValueError(f"unknown right {word!r}; known: *, read:TOPIC, {', '.join(RIGHTS)}")
+    return word
+
+
 Network = Annotated[str, AfterValidator(_network)]
+Right = Annotated[str, AfterValidator(_right)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
@@ -60,6 +75,9 @@ class Devices(Section):
     host: str = "0.0.0.0"
     port: Port = 8001
     auth: Literal["key", "none"] = "key"
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
     trusted_networks: list[Network] = ["127.0.0.0/8", "::1/128"]
     offline_after_s: Positive = 10
     max_message_bytes: AtLeastOne = 65536
@@ -112,6 +130,27 @@ class Auth(Section):
     anonymous_networks: list[Network] = []
 
 
+class Rights(Section):
+    """What each role may do; a role that is written out here has these rights instead of the default ones."""
+
+    admin: list[Right] = ["*"]
+    manager: list[Right] = ["read:*", "query", "message", "sessions", "look"]
+    kitchen: list[Right] = [*_WALL, "query", "message"]
+    staff: list[Right] = [*_WALL, "read:customers", "query", "message"]
+    display: list[Right] = _WALL
+    technician: list[Right] = [
+        *_WALL,
+        "read:systemlogs",
+        "read:video_streams",
+        "query",
+        "message",
+        "sessions",
+        "look",
+        "operate",
+        "send_device_messages",
+    ]
+
+
 class Limits(Section):
     query_requests: AtLeastOne = 10
     query_window_s: Positive = 60
@@ -155,6 +194,7 @@ class Settings(Section):
     hub: Hub = Hub()
     topics: Topics = Topics()
     auth: Auth = Auth()
+    rights: Rights = Rights()
     limits: Limits = Limits()
     sessions: Sessions = Sessions()
     queue: Queue = Queue()
@@ -172,6 +212,14 @@ class Settings(Section):
             )
         if bool(self.server.tls_cert) != bool(self.server.tls_key):
             found.append("[server] tls_cert and tls_key belong together: one of them is empty")
+        if bool(self.devices.tls_cert) != bool(self.devices.tls_key):
+            found.append("[devices] tls_cert and tls_key belong together: one of them is empty")
+        if self.devices.tls_client_ca and not self.devices.tls_cert:
+            found.append("[devices] tls_client_ca needs tls_cert and tls_key")
+        if self.auth.mode == "oidc" and not (self.auth.issuer and self.auth.audience and self.auth.jwks_url):
+            found.append('[auth] mode = "oidc" needs issuer, audience and jwks_url')
+        if self.auth.jwks_url and not _is_safe_url(self.auth.jwks_url):
+            found.append(f'[auth] jwks_url = "{self.auth.jwks_url}": expected https:// (http:// on loopback only)')
         if not self.database.url.startswith(DATABASE_URLS):
             kind = self.database.url.partition("://")[0]
             found.append(f'[database] url = "{kind}:...": expected sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME')
@@ -198,6 +246,11 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_safe_url(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))
 
 
 def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -443,6 +443,14 @@ def success(message: str, id: str | None, details: Entity | None = None) -> byte
     return orjson.dumps(answer)
 
 
+def challenge(nonce: str, id: str | None) -> bytes:
+    """Return the answer to a Hello with a nonce (SPEC section 5, "Device authentication")."""
+    answer: dict[str, Any] = {"status": "challenge", "nonce": nonce}
+    if id is not None:
+        answer["id"] = id
+    return orjson.dumps(answer)
+
+
 def failure(error: RobodyneError, id: str | None = None) -> bytes:
     """Return the answer to a message that was refused."""
     return problem(error.device_code, error.text, id or error.details.get("id"), error.details)

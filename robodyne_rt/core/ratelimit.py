@@ -1,4 +1,8 @@
-"""How much is too much, and when may one again: a token bucket (SPEC sections 3 and 4)."""
+"""How much is too much, and when may one again (SPEC sections 3 and 4); `now` is monotonic seconds everywhere."""
+
+from collections import OrderedDict, deque
+from collections.abc import Hashable
+from typing import NamedTuple
 
 
 class TokenBucket:
@@ -20,3 +24,42 @@ class TokenBucket:
             self._tokens -= 1.0
             return 0.0
         return (1.0 - self._tokens) / self._rate
+
+
+class Verdict(NamedTuple):
+    """Whether one more is allowed (`retry_after` is zero), and how many are left."""
+
+    retry_after: float
+    remaining: int
+
+
+class SlidingWindow:
+    """Allows `limit` in any `window_s` seconds, for each key on its own; quiet keys are forgotten."""
+
+    def __init__(self, *, limit: int, window_s: float, keys_at_most: int = 10_000) -> None:
+        self._limit = limit
+        self._window_s = window_s
+        self._keys_at_most = keys_at_most
+        self._taken: OrderedDict[Hashable, deque[float]] = OrderedDict()
+
+    def look(self, key: Hashable, now: float) -> Verdict:
+        """Say what `take` would say, without taking."""
+        taken = self._taken.get(key)
+        if taken is None:
+            return Verdict(0.0, self._limit)
+        while taken and now - taken[0] >= self._window_s:
+            taken.popleft()
+        if len(taken) >= self._limit:
+            return Verdict(taken[0] + self._window_s - now, 0)
+        return Verdict(0.0, self._limit - len(taken))
+
+    def take(self, key: Hashable, now: float) -> Verdict:
+        """Count one, if it is allowed."""
+        verdict = self.look(key, now)
+        if verdict.retry_after:
+            return verdict
+        self._taken.setdefault(key, deque()).append(now)
+        self._taken.move_to_end(key)
+        if len(self._taken) > self._keys_at_most:
+            self._taken.popitem(last=False)
+        return Verdict(0.0, verdict.remaining - 1)

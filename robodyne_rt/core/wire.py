@@ -3,7 +3,7 @@
 An update is encoded once into a frame with its header; that object is written to every subscriber.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -82,6 +82,16 @@ def shutdown(topic: str, reason: str) -> bytes:
 def error(topic: str, code: str, text: str, details: Entity | None = None) -> bytes:
     """Return the JSON of an error to a living connection."""
     return orjson.dumps({"type": "error", "topic": topic, "data": {"code": code, "message": text, **(details or {})}})
+
+
+class Message(Protocol):
+    """What all messages of clients have."""
+
+    @property
+    def type(self) -> str: ...
+
+    @property
+    def data(self) -> Any: ...
 
 
 class ClientMessage(NamedTuple):

@@ -1,4 +1,4 @@
-"""One live socket that watches one topic: what it may be sent, and how it ends.
+"""One live socket, and the topics that are watched on it: what it may be sent, and how it ends.
 
 The hub writes ready-made frames straight to the transport and never awaits a client. The socket's own coroutine
 (web/sockets.py) feeds what the client says to `received`.
@@ -7,12 +7,14 @@ The hub writes ready-made frames straight to the transport and never awaits a cl
 import asyncio
 import logging
 from collections import Counter
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, TypeVar
 
 from robodyne_rt.core import wire
 from robodyne_rt.core.heartbeat import Heartbeat
 from robodyne_rt.core.ratelimit import TokenBucket
 from robodyne_rt.errors import Abuse, RobodyneError
+from robodyne_rt.model.access import Principal
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,8 @@ FLOOD_PER_S = 50.0
 FLOOD_BURST = 200.0
 
 HeartbeatKind = Literal["message", "protocol"]
+
+M = TypeVar("M", bound=wire.Message)
 
 
 class HubStats:
@@ -49,76 +53,130 @@ class Owner(Protocol):
 
 
 class Watched(Protocol):
-    """What a connection knows of its topic's feed."""
+    """What a subscription knows of its topic's feed."""
 
     name: str
 
 
-class Connection:
-    """Built by `ConnectionManager.connect`.
+class Subscription:
+    """One topic watched on one connection: where it stands, and how it is paced.
 
     Args:
         interval_s: least time between two updates; 0 sends each at once.
+    """
+
+    __slots__ = (
+        "catching_up",
+        "connection",
+        "ended",
+        "feed",
+        "interval_s",
+        "next_update_at",
+        "offset",
+        "seen_version",
+        "slow_since",
+        "transport",
+    )
+
+    def __init__(self, connection: "Connection", feed: Watched, *, interval_s: float) -> None:
+        self.connection = connection
+        self.transport = connection.transport  # here as well: one step less on the hot path
+        self.feed = feed
+        self.interval_s = interval_s
+        self.offset = -1
+        self.seen_version = 0
+        self.next_update_at = 0.0
+        self.catching_up = False
+        self.slow_since: float | None = None
+        self.ended = False
+
+    @property
+    def topic(self) -> str:
+        """Name of the topic."""
+        return self.feed.name
+
+    def send(self, payload: bytes) -> None:
+        """Send one message (JSON)."""
+        if not self.ended:
+            self.connection.send(payload)
+
+
+class Connection:
+    """One live socket: of one topic, or of a session with many. Built by `ConnectionManager.connect`.
+
+    Args:
+        label: what its messages name where they are about no topic of their own: the topic, or `session`.
+        principal: who it is, and what they may do.
         heartbeat_kind: judged by `pong` messages, or by protocol pongs.
+        expires_at: monotonic time at which the token ends.
     """
 
     __slots__ = (
         "_bad",
         "_client_pings",
         "_flood",
-        "catching_up",
         "closing",
-        "feed",
+        "expires_at",
         "heartbeat",
         "heartbeat_kind",
-        "interval_s",
+        "label",
         "manager",
-        "next_update_at",
-        "offset",
+        "on_alive",
         "paused",
         "peer",
-        "role",
-        "seen_version",
-        "slow_since",
+        "principal",
+        "subscriptions",
         "transport",
+        "watched_at",
     )
 
     def __init__(
         self,
         manager: Owner,
         transport: asyncio.Transport,
-        feed: Watched | None,
+        label: str,
         *,
         peer: str,
-        role: str | None,
-        interval_s: float,
+        principal: Principal,
+        expires_at: float,
         heartbeat: Heartbeat,
         heartbeat_kind: HeartbeatKind,
     ) -> None:
         self.manager = manager
         self.transport = transport
-        self.feed = feed
+        self.label = label
         self.peer = peer
-        self.role = role
-        self.interval_s = interval_s
+        self.principal = principal
+        self.expires_at = expires_at
+        self.watched_at = 0.0
         self.heartbeat = heartbeat
         self.heartbeat_kind = heartbeat_kind
-        self.offset = -1
-        self.seen_version = 0
-        self.next_update_at = 0.0
+        self.subscriptions: tuple[Subscription, ...] = ()
         self.paused = False
-        self.catching_up = False
-        self.slow_since: float | None = None
         self.closing = False
+        # Told the data of each pong: proof that everything sent before its ping arrived.
+        self.on_alive: Callable[[Any], None] | None = None
         # Made when first needed: most screens never say anything but pong.
         self._flood: TokenBucket | None = None
         self._client_pings: TokenBucket | None = None
         self._bad: list[float] | None = None
 
     @property
-    def topic(self) -> str:
-        """Name of the topic it watches."""
-        return self.feed.name if self.feed else ""
+    def due(self) -> float:
+        """When the clock has something to decide about it next."""
+        return min(self.heartbeat.due, self.expires_at)
+
+    @property
+    def topics(self) -> list[str]:
+        """Names of the topics it watches."""
+        return [subscription.topic for subscription in self.subscriptions]
+
+    def subscription(self, topic: str) -> Subscription | None:
+        """Return how it watches a topic."""
+        for subscription in self.subscriptions:
+            if subscription.topic == topic:
+                return subscription
+        return None
 
     @property
     def unsent_bytes(self) -> int:
@@ -141,27 +199,30 @@ class Connection:
 
     # -- what the client says --------------------------------------------------------------------------------------
 
-    def received(self, text: bytes, now: float) -> None:
-        """Take one message of the client."""
+    def received(self, text: bytes, now: float, parse: Callable[[bytes], M]) -> M | None:
+        """Take one message of the client; return it where it is not about the connection itself."""
         if self.closing or not self.admit(now):
-            return
+            return None
         try:
-            message = wire.parse_client(text)
+            message = parse(text)
         except wire.BadMessage as error:
             self.bad_message(error.word, error.text, now, error.details)
-            return
+            return None
         match message.type:
             case "pong":
                 if self.heartbeat_kind == "message":
                     self.heartbeat.pong()
+                if self.on_alive is not None:
+                    self.on_alive(message.data)
             case "ping":
                 self._answer_ping(message.data, now)
             case "pause":
                 self.manager.pause(self)
             case "resume":
                 self.manager.resume(self)
-            case "token":
-                self.bad_message("FORBIDDEN", "this server knows no tokens yet", now, {})
+            case _:
+                return message
+        return None
 
     def received_pong(self, now: float) -> None:
         """Take a protocol pong."""
@@ -184,12 +245,12 @@ class Connection:
         if wait_s := self._client_pings.take(now):
             self.error("RATE_LIMITED", "at most one ping per second", {"retry_after": round(wait_s, 3), "remaining": 0})
         else:
-            self.send(wire.pong(self.topic, data))
+            self.send(wire.pong(self.label, data))
 
-    def error(self, code: str, text: str, details: dict[str, Any]) -> None:
+    def error(self, code: str, text: str, details: dict[str, Any], *, topic: str = "") -> None:
         """Tell the client what was wrong; the connection lives."""
         self.manager.stats.errors[code] += 1
-        self.send(wire.error(self.topic, code, text, details))
+        self.send(wire.error(topic or self.label, code, text, details))
 
     def bad_message(self, code: str, text: str, now: float, details: dict[str, Any]) -> None:
         """Answer a message that cannot be taken; too many of them end the connection."""

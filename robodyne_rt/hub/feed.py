@@ -1,6 +1,6 @@
 """One topic on its way to its watchers: encode once, write to each, catch up whoever is not at the newest position.
 
-A connection is `live` (gets every frame as it comes) or `lagging` (paced, paused, slow, or ahead of us because its
+A subscription is `live` (gets every frame as it comes) or `lagging` (paced, paused, slow, or ahead of us because its
 snapshot was read later than our newest update). Whoever lags gets one catch-up from its own offset, from the backlog in
 memory or from the log, and is live again.
 """
@@ -18,7 +18,7 @@ from robodyne_rt.core import wire
 from robodyne_rt.core.backlog import Backlog
 from robodyne_rt.core.live import LiveRobots
 from robodyne_rt.errors import StorageUnavailable, TooSlow
-from robodyne_rt.hub.connection import Connection
+from robodyne_rt.hub.connection import Subscription
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import STATUS, TOPICS
 from robodyne_rt.ports import ChangeReader, Clock, Foretold
@@ -55,7 +55,7 @@ class Feed(ABC):
     """What all topics share: who watches, and writing to them.
 
     Args:
-        limit_bytes: unsent bytes above which a connection is slow.
+        limit_bytes: unsent bytes above which a subscription is slow.
         slow_timeout_s: how long it may stay so.
     """
 
@@ -64,8 +64,8 @@ class Feed(ABC):
         self.epoch = epoch
         self.stats = FeedStats()
         self.offset = 0
-        self.live: dict[Connection, None] = {}
-        self.lagging: dict[Connection, None] = {}
+        self.live: dict[Subscription, None] = {}
+        self.lagging: dict[Subscription, None] = {}
         self.slow_clients = 0
         self._clock = clock
         self._limit_bytes = limit_bytes
@@ -88,7 +88,7 @@ class Feed(ABC):
         """Grows with everything that is shown before it is stored."""
         return 0
 
-    def watchers(self) -> list[Connection]:
+    def watchers(self) -> list[Subscription]:
         """Return all that watch."""
         return [*self.live, *self.lagging]
 
@@ -107,7 +107,7 @@ class Feed(ABC):
             asyncio.get_running_loop().call_soon(self.flush)
 
     def flush(self) -> None:
-        """Write what is outgoing: one write per connection, no await. The hot path of the product."""
+        """Write what is outgoing: one write per subscriber, no await. The hot path of the product."""
         self._flush_planned = False
         outgoing = self._outgoing
         if not outgoing:
@@ -115,104 +115,104 @@ class Feed(ABC):
         data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
         outgoing.clear()
         limit = self._limit_bytes
-        slow: list[Connection] = []
-        for connection in self.live:
-            transport = connection.transport
+        slow: list[Subscription] = []
+        for subscription in self.live:
+            transport = subscription.transport
             try:
                 transport.write(data)
                 if transport.get_write_buffer_size() > limit:
-                    slow.append(connection)
+                    slow.append(subscription)
             except Exception:
                 # One broken transport must not cost the others their update; its own coroutine sees the end.
-                logger.exception("writing to %s failed", connection.peer, extra={"action": "write_failed"})
+                logger.exception("writing to %s failed", subscription.connection.peer, extra={"action": "write_failed"})
                 transport.abort()
         self.stats.delivered += len(self.live)
         self.stats.bytes_sent += len(self.live) * len(data)
-        for connection in slow:
-            self.lag(connection)
+        for subscription in slow:
+            self.lag(subscription)
 
     # -- live or lagging -------------------------------------------------------------------------------------------
 
-    def enter(self, connection: Connection, frame: bytes, offset: int) -> None:
-        """Take a connection in, with its first message, which brings it to `offset`."""
+    def enter(self, subscription: Subscription, frame: bytes, offset: int) -> None:
+        """Take a subscription in, with its first message, which brings it to `offset`."""
         self.flush()
-        connection.write(frame)
-        connection.offset = offset
-        connection.seen_version = self.volatile_version
+        subscription.connection.write(frame)
+        subscription.offset = offset
+        subscription.seen_version = self.volatile_version
         now = self._clock.now()
-        connection.next_update_at = now + connection.interval_s
-        self.lagging[connection] = None
-        self._settle(connection, now)
+        subscription.next_update_at = now + subscription.interval_s
+        self.lagging[subscription] = None
+        self._settle(subscription, now)
 
-    def leave(self, connection: Connection) -> None:
-        """Forget a connection; what is outgoing reaches it first."""
-        if connection in self.live:
+    def leave(self, subscription: Subscription) -> None:
+        """Forget a subscription; what is outgoing reaches it first."""
+        if subscription in self.live:
             self.flush()
-        self.live.pop(connection, None)
-        self.lagging.pop(connection, None)
+        self.live.pop(subscription, None)
+        self.lagging.pop(subscription, None)
 
-    def lag(self, connection: Connection) -> None:
-        """Take a connection out of the live ones; it will be caught up from where it is now."""
-        if connection in self.live:
+    def lag(self, subscription: Subscription) -> None:
+        """Take a subscription out of the live ones; it will be caught up from where it is now."""
+        if subscription in self.live:
             self.flush()
-        if self.live.pop(connection, 0) is None:
-            connection.offset = self.told_offset
-            connection.seen_version = self.volatile_version
-            self.lagging[connection] = None
+        if self.live.pop(subscription, 0) is None:
+            subscription.offset = self.told_offset
+            subscription.seen_version = self.volatile_version
+            self.lagging[subscription] = None
 
     def settle(self, now: float) -> None:
-        """Catch up every lagging connection for which it is time."""
-        for connection in list(self.lagging):
-            self._settle(connection, now)
+        """Catch up every lagging subscription for which it is time."""
+        for subscription in list(self.lagging):
+            self._settle(subscription, now)
 
-    def _settle(self, connection: Connection, now: float) -> None:
-        if connection not in self.lagging or connection.catching_up:
+    def _settle(self, subscription: Subscription, now: float) -> None:
+        if subscription not in self.lagging or subscription.catching_up:
             return
-        if self._is_slow(connection, now) or connection.paused or now < connection.next_update_at:
+        if self._is_slow(subscription, now) or subscription.connection.paused or now < subscription.next_update_at:
             return
-        if self.offset < connection.offset:
+        if self.offset < subscription.offset:
             return  # its snapshot was read ahead of us: we will be there in a moment
-        if not self.catch_up(connection):
+        if not self.catch_up(subscription):
             return
-        if connection.interval_s:
+        if subscription.interval_s:
             return
-        if not self._is_slow(connection, now) and self.lagging.pop(connection, 0) is None:
+        if not self._is_slow(subscription, now) and self.lagging.pop(subscription, 0) is None:
             self.flush()
-            self.live[connection] = None
+            self.live[subscription] = None
 
-    def _is_slow(self, connection: Connection, now: float) -> bool:
-        unsent = connection.unsent_bytes
-        if connection.slow_since is None:
+    def _is_slow(self, subscription: Subscription, now: float) -> bool:
+        unsent = subscription.connection.unsent_bytes
+        if subscription.slow_since is None:
             if unsent <= self._limit_bytes:
                 return False
-            connection.slow_since = now
+            subscription.slow_since = now
             self.slow_clients += 1
         if unsent == 0:
-            connection.slow_since = None
+            subscription.slow_since = None
             return False
-        if now - connection.slow_since >= self._slow_timeout_s:
-            connection.close(TooSlow())
+        if now - subscription.slow_since >= self._slow_timeout_s:
+            subscription.connection.close(TooSlow())
         return True
 
-    def resume(self, connection: Connection) -> None:
-        """Catch up a connection that was paused."""
-        self._settle(connection, self._clock.now())
+    def resume(self, subscription: Subscription) -> None:
+        """Catch up a subscription that was paused."""
+        self._settle(subscription, self._clock.now())
 
     @abstractmethod
-    def catch_up(self, connection: Connection) -> bool:
-        """Bring a connection to our position; False when that takes longer than this call."""
+    def catch_up(self, subscription: Subscription) -> bool:
+        """Bring a subscription to our position; False when that takes longer than this call."""
 
-    def mark_sent(self, connection: Connection, offset: int) -> None:
-        """Note that a connection was brought to `offset`."""
-        connection.offset = offset
-        connection.next_update_at = self._clock.now() + connection.interval_s
+    def mark_sent(self, subscription: Subscription, offset: int) -> None:
+        """Note that a subscription was brought to `offset`."""
+        subscription.offset = offset
+        subscription.next_update_at = self._clock.now() + subscription.interval_s
         self.stats.caught_up += 1
 
-    async def greet(self, connection: Connection, since: str | None, epoch: str | None) -> None:
-        """Send the first message and take the connection in."""
+    async def greet(self, subscription: Subscription, since: str | None, epoch: str | None) -> None:
+        """Send the first message and take the subscription in."""
         payload, offset = await self.first_message(since, epoch)
-        if not connection.closing:
-            self.enter(connection, wire.frame(payload), offset)
+        if not subscription.ended:
+            self.enter(subscription, wire.frame(payload), offset)
 
     @abstractmethod
     async def first_message(self, since: str | None, epoch: str | None) -> tuple[bytes, int]:
@@ -306,8 +306,8 @@ class TopicFeed(Feed):
         self._volatile.clear()
         self.offset = self._sent_offset = snapshot.offset
         self.send_to_live(wire.frame(self._encode(snapshot, whole=True)))
-        for connection in self.lagging:
-            connection.offset = -1
+        for subscription in self.lagging:
+            subscription.offset = -1
 
     def _note_robots(self, update: Update) -> None:
         if self._live_robots is not None:
@@ -367,6 +367,12 @@ class TopicFeed(Feed):
         known = {key: self._as_seen(entity) for key, entity in self.current().items()}
         return list((known | {key: change.entity for key, change in self._foretold.items() if key not in known}).values())
 
+    def overlaid(self, entities: list[Entity]) -> list[Entity]:
+        """Return stored entities as screens see them, and those that are not stored yet."""
+        known = {entity["id"] for entity in entities}
+        shown = [self._as_seen(entity) for entity in entities]
+        return shown + [change.entity for key, change in self._foretold.items() if key not in known]
+
     def flush(self) -> None:
         if self._volatile:
             self._outgoing.append(wire.frame(wire.volatile(self.name, list(self._volatile.values()))))
@@ -407,22 +413,22 @@ class TopicFeed(Feed):
 
     # -- catching up -----------------------------------------------------------------------------------------------
 
-    def catch_up(self, connection: Connection) -> bool:
+    def catch_up(self, subscription: Subscription) -> bool:
         version = self.volatile_version
-        if connection.offset == self.offset and connection.seen_version == version:
+        if subscription.offset == self.offset and subscription.seen_version == version:
             return True
-        update = self._backlog.since(connection.offset)
+        update = self._backlog.since(subscription.offset)
         if update is None:
-            connection.catching_up = True
-            self._spawn(self._catch_up_from_log, connection)
+            subscription.catching_up = True
+            self._spawn(self._catch_up_from_log, subscription)
             return False
-        connection.seen_version = version
+        subscription.seen_version = version
         if update.entities or update.removed:
-            connection.send(self._shared("update", connection.offset, lambda: self._encode(update, whole=True)))
-            self.mark_sent(connection, update.offset)
-        elif entities := self._not_stored(telemetry=connection.interval_s > 0):
-            connection.send(self._shared(f"volatile {len(entities)}", 0, lambda: wire.volatile(self.name, entities)))
-            self.mark_sent(connection, self.offset)
+            subscription.send(self._shared("update", subscription.offset, lambda: self._encode(update, whole=True)))
+            self.mark_sent(subscription, update.offset)
+        elif entities := self._not_stored(telemetry=subscription.interval_s > 0):
+            subscription.send(self._shared(f"volatile {len(entities)}", 0, lambda: wire.volatile(self.name, entities)))
+            self.mark_sent(subscription, self.offset)
         return True
 
     def _not_stored(self, *, telemetry: bool) -> list[Entity]:
@@ -432,17 +438,17 @@ class TopicFeed(Feed):
             found |= {entity["id"]: self._as_seen(entity) for entity in self._live_robots.current()}
         return list(found.values())
 
-    async def _catch_up_from_log(self, connection: Connection) -> None:
-        """Bring a connection forward that is further behind than memory reaches."""
+    async def _catch_up_from_log(self, subscription: Subscription) -> None:
+        """Bring a subscription forward that is further behind than memory reaches."""
         try:
-            payload, offset = await self.first_message(str(connection.offset), self.epoch)
+            payload, offset = await self.first_message(str(subscription.offset), self.epoch)
         except StorageUnavailable:
             return  # asked again at the next tick
         finally:
-            connection.catching_up = False
-        if connection in self.lagging:
-            connection.send(payload)
-            self.mark_sent(connection, offset)
+            subscription.catching_up = False
+        if subscription in self.lagging:
+            subscription.send(payload)
+            self.mark_sent(subscription, offset)
 
     async def first_message(self, since: str | None, epoch: str | None) -> tuple[bytes, int]:
         start = _offset(since) if epoch == self.epoch else None
@@ -567,10 +573,10 @@ class StatusFeed(Feed):
         self.stats.updates += 1
         self.send_to_live(wire.frame(self._payload))
 
-    def catch_up(self, connection: Connection) -> bool:
-        if connection.offset != self.offset:
-            connection.send(self._payload)
-            self.mark_sent(connection, self.offset)
+    def catch_up(self, subscription: Subscription) -> bool:
+        if subscription.offset != self.offset:
+            subscription.send(self._payload)
+            self.mark_sent(subscription, self.offset)
         return True
 
     async def first_message(self, since: str | None, epoch: str | None) -> tuple[bytes, int]:

@@ -9,7 +9,7 @@ import itertools
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import anyio
@@ -18,11 +18,23 @@ from anyio.abc import TaskGroup
 from robodyne_rt.core import wire
 from robodyne_rt.core.heartbeat import Heartbeat
 from robodyne_rt.core.live import LiveRobots
-from robodyne_rt.errors import HeartbeatLost, Internal, ShuttingDown, StorageUnavailable, TopicFull, UnknownTopic
-from robodyne_rt.hub.connection import Connection, HeartbeatKind, HubStats
+from robodyne_rt.errors import (
+    Forbidden,
+    HeartbeatLost,
+    Internal,
+    RobodyneError,
+    ShuttingDown,
+    StorageUnavailable,
+    TokenExpired,
+    TokenMissing,
+    TopicFull,
+    UnknownTopic,
+)
+from robodyne_rt.hub.connection import Connection, HeartbeatKind, HubStats, Subscription
 from robodyne_rt.hub.feed import Feed, StatusFeed, TopicFeed, window_rows
+from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity, Update
-from robodyne_rt.model.topics import STATUS, TOPICS
+from robodyne_rt.model.topics import PUBLIC_TOPICS, STATUS
 from robodyne_rt.model.words import OrderStatus
 from robodyne_rt.ports import ChangeReader, Clock, Foretold, MessageStore
 from robodyne_rt.settings import Hub as HubSettings
@@ -50,6 +62,7 @@ class ConnectionManager:
         windows: numbers of the snapshot windows by setting name.
         offline_after_s: silence after which a robot counts as vanished.
         health: facts about server and storage for the topic `status`.
+        on_private: takes what the change log brings of private topics.
     """
 
     def __init__(
@@ -64,7 +77,8 @@ class ConnectionManager:
         offline_after_s: float,
         robots_limit: int,
         clock: Clock,
-        health: Callable[[], Entity],
+        health: Callable[[], Awaitable[Entity]],
+        on_private: Callable[[Update], None],
     ) -> None:
         self.stats = HubStats()
         self.live_robots = LiveRobots(offline_after_s=offline_after_s, limit=robots_limit)
@@ -74,13 +88,14 @@ class ConnectionManager:
         self._store = store
         self._clock = clock
         self._health = health
+        self._on_private = on_private
         self._last_overview: Entity = {}
         self._tasks: TaskGroup | None = None
         self._sequence = itertools.count()
         self._open: set[Connection] = set()
         self._by_topic: Counter[str] = Counter()
-        # (when, tie-breaker, connection): whose heartbeat has something to decide next
-        self._heartbeats: list[tuple[float, int, Connection]] = []
+        # (when, tie-breaker, connection): whose heartbeat or token has something to decide next
+        self._due: list[tuple[float, int, Connection]] = []
         # connection -> when it is aborted
         self._closing: dict[Connection, float] = {}
         options: dict[str, Any] = {
@@ -93,7 +108,7 @@ class ConnectionManager:
         self.status = StatusFeed(epoch=secrets.token_hex(6), current=self._overview, spawn=self._spawn, **options)
         self.feeds: dict[str, Feed] = {STATUS: self.status}
         self._topic_feeds: dict[str, TopicFeed] = {}
-        for name in TOPICS:
+        for name in PUBLIC_TOPICS:
             self._topic_feeds[name] = TopicFeed(
                 name,
                 reader=reader,
@@ -115,23 +130,21 @@ class ConnectionManager:
 
     @property
     def connections_by_topic(self) -> dict[str, int]:
-        """Return how many sockets watch each topic."""
+        """Return how many connections watch each topic."""
         return {name: self._by_topic[name] for name in self.feeds}
 
     def connect(
         self,
         transport: asyncio.Transport,
-        topic: str,
+        label: str,
         *,
         peer: str,
-        role: str | None = None,
-        interval_s: float = 0.0,
+        principal: Principal,
         heartbeat_kind: HeartbeatKind = "message",
     ) -> Connection:
         """Return the connection of an accepted socket; it may be closed already (`closing`), with the reason told."""
         now = self._clock.now()
         settings = self._settings
-        feed = self.feeds.get(topic)
         heartbeat = Heartbeat(
             now,
             interval_s=settings.ping_interval_s,
@@ -141,78 +154,146 @@ class ConnectionManager:
         connection = Connection(
             self,
             transport,
-            feed,
+            label,
             peer=peer,
-            role=role,
-            interval_s=interval_s,
+            principal=principal,
+            expires_at=self._ends_at(principal),
             heartbeat=heartbeat,
             heartbeat_kind=heartbeat_kind,
         )
         self._open.add(connection)
-        self._by_topic[connection.topic] += 1
-        heapq.heappush(self._heartbeats, (heartbeat.due, next(self._sequence), connection))
+        self._watch(connection)
         if self.draining:
             connection.close(ShuttingDown())
-        elif feed is None:
-            connection.close(UnknownTopic())
-        elif self._by_topic[feed.name] > self._room(feed.name, role):
-            connection.close(TopicFull())
-        self.status.touch()
         return connection
 
-    def _room(self, topic: str, role: str | None) -> int:
-        limit = self._settings.topic_limits.get(topic, self._settings.max_connections_per_topic)
-        return limit if role == "display" else max(0, limit - self._settings.display_reserve)
+    def _ends_at(self, principal: Principal) -> float:
+        """Return the monotonic time at which a token ends."""
+        return self._clock.now() + principal.expires_at - self._clock.wall()
 
-    async def greet(self, connection: Connection, since: str | None, epoch: str | None) -> None:
-        """Send the first message of a topic and let the connection take part."""
-        feed = self.feeds.get(connection.topic)
-        if feed is not None and not connection.closing:
-            await feed.greet(connection, since, epoch)
+    def _watch(self, connection: Connection) -> None:
+        connection.watched_at = connection.due
+        heapq.heappush(self._due, (connection.watched_at, next(self._sequence), connection))
+
+    def subscribe(self, connection: Connection, topic: str, *, interval_s: float = 0.0) -> Subscription:
+        """Let a connection watch a topic; `greet` sends it the first message.
+
+        Raises:
+            UnknownTopic: no such topic.
+            Forbidden: its principal may not read it.
+            TokenMissing: the same, and nobody said who it is.
+            TopicFull: over the connections that the topic may have.
+        """
+        feed = self.feeds.get(topic)
+        if feed is None:
+            raise UnknownTopic(f"no topic {topic[:100]!r}")
+        check_right(connection.principal, topic)
+        if self._by_topic[topic] >= self._room(topic, connection.principal):
+            raise TopicFull(f"topic {topic} has all the connections that it may have")
+        subscription = Subscription(connection, feed, interval_s=interval_s)
+        connection.subscriptions += (subscription,)
+        self._by_topic[topic] += 1
+        self.status.touch()
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Let a connection watch a topic no more."""
+        if subscription.ended:
+            return
+        subscription.ended = True
+        self.feeds[subscription.topic].leave(subscription)
+        connection = subscription.connection
+        connection.subscriptions = tuple(other for other in connection.subscriptions if other is not subscription)
+        self._by_topic[subscription.topic] -= 1
+        self.status.touch()
+
+    def _room(self, topic: str, principal: Principal) -> int:
+        limit = self._settings.topic_limits.get(topic, self._settings.max_connections_per_topic)
+        return limit if principal.is_display else max(0, limit - self._settings.display_reserve)
+
+    async def greet(self, subscription: Subscription, since: str | None, epoch: str | None) -> None:
+        """Send the first message of a topic and let the subscription take part."""
+        if not subscription.ended:
+            await self.feeds[subscription.topic].greet(subscription, since, epoch)
+
+    def renew(self, connection: Connection, principal: Principal) -> None:
+        """Give a living connection new rights; what it may not read any more ends at once."""
+        connection.principal = principal
+        connection.expires_at = self._ends_at(principal)
+        self._watch(connection)
+        for subscription in connection.subscriptions:
+            try:
+                check_right(principal, subscription.topic)
+            except RobodyneError as error:
+                if connection.label == subscription.topic:
+                    connection.close(error)
+                    return
+                self.unsubscribe(subscription)
+                text = f"topic {subscription.topic} may not be read any more"
+                connection.error("FORBIDDEN", text, {}, topic=subscription.topic)
+
+    def renew_all(self, renewed: Callable[[Principal, float], Principal]) -> None:
+        """Ask `renewed` (principal, wall time) for everybody's rights as they are now; it raises where there are none."""
+        now = self._clock.wall()
+        for connection in list(self._open):
+            try:
+                principal = renewed(connection.principal, now)
+            except RobodyneError as error:
+                connection.close(error)
+                continue
+            if principal != connection.principal:
+                self.renew(connection, principal)
 
     def close(self, connection: Connection, code: int, reason: str, *, notice: bytes = b"") -> None:
         """Take a connection out of the hub, then tell it why; a peer that does not take its close is aborted."""
         if connection.closing:
             return
-        if (feed := self.feeds.get(connection.topic)) is not None:
-            feed.leave(connection)
+        self._leave_all(connection)
         connection.write(notice + wire.close_frame(code, reason))
         self._forget(connection)
         self._closing[connection] = self._clock.now() + CLOSE_TIMEOUT_S
         # A client's own close has no reason of ours, and any code it likes: one label must do for those.
         self.stats.closes[(code, reason) if reason else (min(code, 3000), "client")] += 1
-        self.status.touch()
-        logger.debug("= %s %s closed %d %s", connection.peer, connection.topic, code, reason)
+        logger.debug("= %s %s closed %d %s", connection.peer, connection.label, code, reason)
 
     def gone(self, connection: Connection) -> None:
         """Forget a connection whose socket has ended."""
         if not connection.closing:
-            if (feed := self.feeds.get(connection.topic)) is not None:
-                feed.leave(connection)
+            self._leave_all(connection)
             self._forget(connection)
             self.stats.closes[1006, "gone"] += 1
-            self.status.touch()
         self._closing.pop(connection, None)
         # What it did not take by now it never will.
         if connection.unsent_bytes:
             connection.transport.abort()
 
+    def _leave_all(self, connection: Connection) -> None:
+        for subscription in connection.subscriptions:
+            self.unsubscribe(subscription)
+
     def _forget(self, connection: Connection) -> None:
         connection.closing = True
         self._open.discard(connection)
-        self._by_topic[connection.topic] -= 1
 
     def pause(self, connection: Connection) -> None:
         """Send no updates until `resume`."""
         connection.paused = True
-        if (feed := self.feeds.get(connection.topic)) is not None:
-            feed.lag(connection)
+        for subscription in connection.subscriptions:
+            self.feeds[subscription.topic].lag(subscription)
 
     def resume(self, connection: Connection) -> None:
         """Send updates again, after one catch-up."""
         connection.paused = False
-        if (feed := self.feeds.get(connection.topic)) is not None:
-            feed.resume(connection)
+        for subscription in connection.subscriptions:
+            self.feeds[subscription.topic].resume(subscription)
+
+    def seen(self, topic: str) -> list[Entity]:
+        """Return the entities of a topic's window as screens see them, from memory."""
+        return self._topic_feeds[topic].seen()
+
+    def overlaid(self, topic: str, entities: list[Entity]) -> list[Entity]:
+        """Return stored entities with what is newer laid over them."""
+        return self._topic_feeds[topic].overlaid(entities)
 
     async def poll(self, topic: str, since: str | None, epoch: str | None) -> tuple[bytes, int, str]:
         """Return (JSON, offset, epoch): what a WebSocket's first message would be.
@@ -231,26 +312,33 @@ class ConnectionManager:
     def publish(self, updates: list[Update]) -> None:
         """Take what the change log brought, in order."""
         for update in updates:
-            feed = self._topic_feeds[update.topic]
+            feed = self._topic_feeds.get(update.topic)
+            if feed is None:
+                self._on_private(update)
+                continue
             try:
                 feed.publish(update)
             except Exception:
                 # One topic that fails must not take the others along; its watchers come back for a whole state.
                 logger.exception("topic %s failed", update.topic, extra={"action": "topic_failed"})
-                for connection in feed.watchers():
-                    connection.close(Internal())
+                for subscription in feed.watchers():
+                    subscription.connection.close(Internal())
         self.status.touch()
 
     def begin_history(self, epoch: str, snapshots: list[Update]) -> None:
         """Start over under a new epoch: everybody gets the whole state."""
         self._reader.epoch = epoch
         for snapshot in snapshots:
-            self._topic_feeds[snapshot.topic].begin_history(epoch, snapshot)
+            if (feed := self._topic_feeds.get(snapshot.topic)) is not None:
+                feed.begin_history(epoch, snapshot)
+            else:
+                self._on_private(snapshot)
         self.status.touch()
 
     def current(self, topic: str) -> dict[int, Entity]:
-        """Return the stored entities of a topic's window, from memory."""
-        return self._topic_feeds[topic].current()
+        """Return the stored entities of a topic's window, from memory; nothing of a private topic."""
+        feed = self._topic_feeds.get(topic)
+        return {} if feed is None else feed.current()
 
     def foretell(self, topic: str, changes: dict[int, Foretold]) -> None:
         """Push what storage has not confirmed yet."""
@@ -275,7 +363,7 @@ class ConnectionManager:
             overview = self._last_overview = await self._reader.overview()
         except StorageUnavailable:
             overview = self._last_overview | self._overview_from_memory()
-        health = self._health()
+        health = await self._health()
         topics = {name: count for name, count in sorted(self.connections_by_topic.items()) if count}
         server = {**health.pop("server", {}), "connections": topics}
         return {**overview, "server": server, **health}
@@ -328,7 +416,7 @@ class ConnectionManager:
         for topic_feed in self._topic_feeds.values():
             topic_feed.refresh(now)
         self.status.tick(now)
-        self._tick_heartbeats(now)
+        self._tick_connections(now)
         for connection in [connection for connection, at in self._closing.items() if now >= at]:
             del self._closing[connection]
             connection.transport.abort()
@@ -338,11 +426,15 @@ class ConnectionManager:
             logger.info("robot %s fell silent", robot_id, extra={"action": "robot_vanished"})
             self._store.store_vanished(robot_id, self._clock.stamp())
 
-    def _tick_heartbeats(self, now: float) -> None:
+    def _tick_connections(self, now: float) -> None:
+        """Ping who is due, and end whose heartbeat or token is over."""
         pings: dict[str, bytes] = {}
-        while self._heartbeats and self._heartbeats[0][0] <= now:
-            _, _, connection = heapq.heappop(self._heartbeats)
-            if connection.closing:
+        while self._due and self._due[0][0] <= now:
+            due, _, connection = heapq.heappop(self._due)
+            if connection.closing or due != connection.watched_at:
+                continue
+            if now >= connection.expires_at:
+                connection.close(TokenExpired())
                 continue
             decision = connection.heartbeat.tick(now)
             if decision == "expired":
@@ -352,11 +444,11 @@ class ConnectionManager:
                 if connection.heartbeat_kind == "protocol":
                     connection.write(wire.PROTOCOL_PING)
                 else:
-                    topic = connection.topic
-                    if topic not in pings:
-                        pings[topic] = wire.frame(wire.ping(topic, self._clock.wall()))
-                    connection.write(pings[topic])
-            heapq.heappush(self._heartbeats, (connection.heartbeat.due, next(self._sequence), connection))
+                    label = connection.label
+                    if label not in pings:
+                        pings[label] = wire.frame(wire.ping(label, self._clock.wall()))
+                    connection.write(pings[label])
+            self._watch(connection)
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -366,7 +458,7 @@ class ConnectionManager:
         for feed in self.feeds.values():
             feed.flush()
         for connection in list(self._open):
-            notice = wire.frame(wire.shutdown(connection.topic, reason))
+            notice = wire.frame(wire.shutdown(connection.label, reason))
             self.close(connection, ShuttingDown.close_code, ShuttingDown.close_reason, notice=notice)
 
     async def drained(self, deadline_s: float) -> None:
@@ -376,3 +468,16 @@ class ConnectionManager:
                 await anyio.sleep(0.01)
         for connection in [*self._open, *self._closing]:
             connection.transport.abort()
+
+
+def check_right(principal: Principal, topic: str) -> None:
+    """Check that somebody may read a topic.
+
+    Raises:
+        TokenMissing: it is not open to everybody, and nobody said who this is.
+        Forbidden: this one may not read it.
+    """
+    if not principal.may_read(topic):
+        if principal.is_anonymous:
+            raise TokenMissing(f"topic {topic} needs a token")
+        raise Forbidden(f"{principal.name} may not read topic {topic}")

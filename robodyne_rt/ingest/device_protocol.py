@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 UNANSWERED_AT_MOST = 1000
 """Messages on one wire that wait for their answer; the device is not read from until some are answered."""
 
+PROVEN_WITHIN_S = 5.0
+"""How long a device that needs a key may take to prove it."""
+
 UNSENT_ANSWERS_BYTES = 65536
 ANSWERS_TAKEN_WITHIN_S = 30.0
 """A device that does not take its answers for this long is cut off: it must not hold its place for ever."""
@@ -66,12 +69,16 @@ class DeviceProtocol(asyncio.Protocol):
         self._silence: asyncio.TimerHandle | None = None
         self._incomplete: asyncio.TimerHandle | None = None
         self._ending = False
+        self._unproven: asyncio.TimerHandle | None = None
+        peer.end = self.end
 
     # -- asyncio's side --------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are asyncio's in behaviour only
         self._transport.set_write_buffer_limits(high=UNSENT_ANSWERS_BYTES)
+        if self.peer.is_stranger:
+            self._unproven = self._loop.call_later(PROVEN_WITHIN_S, self._check_proven)
 
     def data_received(self, data: bytes) -> None:
         if self._ending:
@@ -89,10 +96,17 @@ class DeviceProtocol(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._ending = True
         self._transport = None
-        for timer in (self._silence, self._incomplete, self._answers_stuck):
+        for timer in (self._silence, self._incomplete, self._answers_stuck, self._unproven):
             if timer is not None:
                 timer.cancel()
+        self._receiver.left(self.peer)
         self._on_lost(self, error)
+
+    def _check_proven(self) -> None:
+        """A stranger holds a place for a few seconds only."""
+        if self.peer.is_stranger:
+            text = f"no key was proven within {PROVEN_WITHIN_S:.0f} s"
+            self._problem(Problem("UNAUTHORIZED", text, fatal=True))
 
     def pause_writing(self) -> None:
         self._answers_stuck = self._loop.call_later(ANSWERS_TAKEN_WITHIN_S, self.abort)

@@ -9,14 +9,18 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from robodyne_rt.core import device_messages, times
-from robodyne_rt.core.device_messages import Bye, DeviceMessage, Hello, RobotReport, Telemetry
-from robodyne_rt.errors import Internal, RobodyneError
+from robodyne_rt.core.device_auth import Challenge, DeviceAuth, Identity
+from robodyne_rt.core.device_messages import Bye, DeviceMessage, Hello, OrderReport, RobotReport, Telemetry
+from robodyne_rt.core.ratelimit import SlidingWindow
+from robodyne_rt.errors import Forbidden, Internal, RobodyneError
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock, MessageStore
 
 logger = logging.getLogger(__name__)
 
 ROBOTS_PER_PEER = 500
+FAILURES_AT_MOST = 20
+"""Failed proofs from one address in a minute; after that nothing from there is good for a while."""
 
 Answer = Callable[[bytes, bool], None]
 """Called once, on the loop, with the answer's JSON and whether it tells success."""
@@ -31,14 +35,31 @@ class LiveView(Protocol):
 
 
 class Peer:
-    """Who speaks on one wire: what it said of itself, and which robots it spoke for."""
+    """Who speaks on one wire: what it said and proved of itself, and which robots it spoke for.
 
-    __slots__ = ("device", "name", "robots")
+    Args:
+        name: of the wire: an address, a serial port.
+        must_prove: whether it has to prove a key before it may say anything.
+        address: whence it comes, for counting failures.
+    """
 
-    def __init__(self, name: str) -> None:
+    __slots__ = ("address", "challenge", "device", "end", "identity", "must_prove", "name", "robots")
+
+    def __init__(self, name: str, *, must_prove: bool = False) -> None:
         self.name = name
+        self.address = name
+        self.must_prove = must_prove
+        self.identity: Identity | None = None
+        self.challenge: Challenge | None = None
         self.device: str | None = None
         self.robots: dict[str, None] = {}
+        # Ends the wire, once everything is answered.
+        self.end: Callable[[], None] | None = None
+
+    @property
+    def is_stranger(self) -> bool:
+        """Whether it may say nothing but Hello."""
+        return self.must_prove and self.identity is None
 
 
 class ReceiverStats:
@@ -55,11 +76,14 @@ class ReceiverStats:
 class Receiver:
     """Takes messages; never waits. Who calls it stops reading from its device while `store.is_behind`."""
 
-    def __init__(self, *, store: MessageStore, live: LiveView, clock: Clock) -> None:
+    def __init__(self, *, store: MessageStore, live: LiveView, auth: DeviceAuth, clock: Clock) -> None:
         self.stats = ReceiverStats()
         self.store = store
         self._live = live
+        self._auth = auth
         self._clock = clock
+        self._proven: dict[str, Peer] = {}
+        self._failures = SlidingWindow(limit=FAILURES_AT_MOST, window_s=60.0)
 
     def take(self, body: bytes, peer: Peer, answer: Answer) -> bool:
         """Take one frame's body; return whether `answer` will be called."""
@@ -71,6 +95,18 @@ class Receiver:
             return True
         heard_at = self._clock.stamp()
         kind = message.msg_type
+        try:
+            if isinstance(message, Hello) and (message.client_nonce is not None or message.proof is not None):
+                if self._shake_hands(message, peer, answer):
+                    return True
+            elif peer.is_stranger:
+                raise Forbidden("say Hello with a nonce first: devices from this network prove a key")
+            if peer.identity is not None:
+                _check_robots(message, peer.identity)
+        except RobodyneError as error:
+            self.stats.messages[kind, error.device_code] += 1
+            answer(device_messages.failure(error, message.id), False)
+            return True
         if isinstance(message, Telemetry):
             self._telemetry(message, peer, heard_at)
             self.stats.messages[kind, "pushed"] += 1
@@ -91,6 +127,59 @@ class Receiver:
         device = message.device(peer.device, peer.name)
         self.store.store_message(message, device=device, digest=digest, heard_at=heard_at, outcome=outcome)
         return True
+
+    # -- who it is -----------------------------------------------------------------------------------------------
+
+    def _shake_hands(self, message: Hello, peer: Peer, answer: Answer) -> bool:
+        """Challenge a device, or take its proof; return whether it was answered already.
+
+        Raises:
+            Forbidden: the proof is not good; its wire ends.
+        """
+        now = self._clock.now()
+        if message.proof is None:
+            peer.challenge = self._auth.challenge(message.device_id, message.client_nonce or "", now)
+            answer(device_messages.challenge(peer.challenge.nonce, message.id), True)
+            return True
+        challenge, peer.challenge = peer.challenge, None
+        try:
+            identity = self._auth.prove(challenge, message.device_id, message.proof, now)
+            if self._failures.look(peer.address, now).retry_after:
+                raise Forbidden("authentication failed")  # guessing is told nothing
+        except Forbidden:
+            self._failures.take(peer.address, now)
+            self.stats.refused["UNAUTHORIZED"] += 1
+            logger.warning("a device at %s was not who it said", peer.name, extra={"action": "device_not_proven"})
+            if peer.end is not None:
+                peer.end()
+            raise
+        self.proven(peer, identity)
+        return False
+
+    def proven(self, peer: Peer, identity: Identity) -> None:
+        """Take a peer for a device; an older wire of the same one ends."""
+        older = self._proven.get(identity.device_id)
+        if older is not None and older is not peer and older.end is not None:
+            older.end()
+        peer.identity = identity
+        peer.device = identity.device_id
+        self._proven[identity.device_id] = peer
+        logger.info("device %s is here", identity.device_id, extra={"action": "device_up"})
+
+    def left(self, peer: Peer) -> None:
+        """Note that a wire is gone."""
+        if peer.identity is not None and self._proven.get(peer.identity.device_id) is peer:
+            del self._proven[peer.identity.device_id]
+            logger.info("device %s is gone", peer.identity.device_id, extra={"action": "device_down"})
+
+    def recheck(self, identity_of: Callable[[str], Identity | None]) -> None:
+        """Ask what devices may do now; whose key was revoked is cut off."""
+        for device_id, peer in list(self._proven.items()):
+            identity = identity_of(device_id)
+            if identity is not None:
+                peer.identity = identity
+            elif peer.end is not None:
+                peer.end()
 
     def _note(self, message: DeviceMessage, peer: Peer) -> None:
         """Remember who this is and who was heard."""
@@ -114,6 +203,22 @@ class Receiver:
         if len(peer.robots) < ROBOTS_PER_PEER:
             peer.robots[message.robot_id] = None
         self._live.telemetry(message.robot_id, message.fields(), heard_at)
+
+
+def _check_robots(message: DeviceMessage, identity: Identity) -> None:
+    """Check that a device speaks for its own robots only; an order may name any, it is not the robot that speaks.
+
+    Raises:
+        Forbidden: it does not.
+    """
+    if isinstance(message, OrderReport):
+        return
+    named = [*message.robots] if isinstance(message, Hello) else []
+    if (robot_id := message.__dict__.get("robot_id")) is not None:
+        named.append(robot_id)
+    for robot_id in named:
+        if not identity.may_speak_for(robot_id):
+            raise Forbidden(f"device {identity.device_id!r} may not speak for robot {robot_id!r}")
 
 
 def _ignore(result: Any, error: BaseException | None) -> None:

@@ -3,12 +3,15 @@
 import asyncio
 import logging
 import socket
+import ssl
 import time
+from collections.abc import Callable
 from typing import cast
 
 import anyio
 
 from robodyne_rt.core import device_messages
+from robodyne_rt.core.device_auth import Identity
 from robodyne_rt.core.framing import Detector
 from robodyne_rt.ingest.device_protocol import DeviceProtocol
 from robodyne_rt.ingest.receiver import Peer, Receiver
@@ -25,11 +28,24 @@ class DeviceServer:
 
     Args:
         trusted_networks: whence devices may come without a key.
+        keys: whether devices from elsewhere may come with one.
+        identity_of: who bears a name, for client certificates.
         max_connections: over it, a device is told so and closed.
     """
 
-    def __init__(self, *, receiver: Receiver, trusted_networks: Networks, max_message_bytes: int, max_connections: int) -> None:
+    def __init__(
+        self,
+        *,
+        receiver: Receiver,
+        trusted_networks: Networks,
+        keys: bool,
+        identity_of: Callable[[str], Identity | None],
+        max_message_bytes: int,
+        max_connections: int,
+    ) -> None:
         self._receiver = receiver
+        self._keys = keys
+        self._identity_of = identity_of
         self._trusted = trusted_networks
         self._max_message_bytes = max_message_bytes
         self._max_connections = max_connections
@@ -37,13 +53,13 @@ class DeviceServer:
         self._server: asyncio.Server | None = None
         self._logged_at = float("-inf")
 
-    async def start(self, *, host: str, port: int, sock: socket.socket | None = None) -> int:
+    async def start(self, *, host: str, port: int, sock: socket.socket | None = None, tls: ssl.SSLContext | None = None) -> int:
         """Bind and listen, on `sock` where systemd handed one over; return the port."""
         loop = asyncio.get_running_loop()
         if sock is not None:
-            self._server = await loop.create_server(self._protocol, sock=sock, backlog=512)
+            self._server = await loop.create_server(self._protocol, sock=sock, backlog=512, ssl=tls)
         else:
-            self._server = await loop.create_server(self._protocol, host, port, backlog=512)
+            self._server = await loop.create_server(self._protocol, host, port, backlog=512, ssl=tls)
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
@@ -53,8 +69,10 @@ class DeviceServer:
     def accept(self, transport: asyncio.Transport) -> DeviceProtocol | None:
         """Return the protocol of a new connection, or None after it was told why not."""
         address = str((transport.get_extra_info("peername") or ("local",))[0])
-        if address not in self._trusted:
-            self._refuse(transport, address, "UNAUTHORIZED", "devices from this network need a key")
+        identity = self._of_certificate(transport)
+        is_trusted = address in self._trusted or identity is not None
+        if not is_trusted and not self._keys:
+            self._refuse(transport, address, "UNAUTHORIZED", "devices from this network are not taken")
             return None
         if len(self._protocols) >= self._max_connections:
             self._refuse(transport, address, "RATE_LIMITED", f"{self._max_connections} devices are connected already")
@@ -63,17 +81,26 @@ class DeviceServer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_TIMEOUT_MS)
+        peer = Peer(address, must_prove=not is_trusted)
         protocol = DeviceProtocol(
             receiver=self._receiver,
-            peer=Peer(address),
+            peer=peer,
             make_framer=lambda: Detector(max_bytes=self._max_message_bytes),
             closes_on_timeout=True,
             on_lost=self._lost,
         )
+        if identity is not None:
+            self._receiver.proven(peer, identity)
         self._protocols.add(protocol)
         self._receiver.stats.connections["tcp"] = len(self._protocols)
         logger.debug("= device connected from %s", address)
         return protocol
+
+    def _of_certificate(self, transport: asyncio.Transport) -> Identity | None:
+        """Return whom a checked client certificate names (the common name of its subject), if it is a device of ours."""
+        certificate = transport.get_extra_info("peercert") or {}
+        names = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
+        return self._identity_of(names[0]) if len(names) == 1 else None
 
     def _refuse(self, transport: asyncio.Transport, address: str, code: str, text: str) -> None:
         self._receiver.stats.refused[code] += 1

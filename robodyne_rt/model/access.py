@@ -1,9 +1,16 @@
-"""Who may read what. Users, roles and tokens follow; until then a peer is known by its address only (SPEC section 8)."""
+"""Who is asking, and what they may do: roles, rights and the one table of both (SPEC section 8)."""
 
 import ipaddress
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from robodyne_rt.model.topics import TOPIC_NAMES
+from robodyne_rt.settings import ConfigError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+ROLES = ("admin", "manager", "kitchen", "staff", "display", "technician")
 
 
 class Networks:
@@ -34,25 +41,96 @@ class Networks:
         return any(address in network for network in self._networks if network.version == address.version)
 
 
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Somebody who was identified, and what they may do just now.
+
+    Attributes:
+        name: of the user, or what the token was given out for.
+        roles: the words of the table of rights.
+        rights: what those roles allow: `read:robots`, `query`, ..., or `*`.
+        place_rights: what everybody may who comes from there.
+        claimed_roles: what the token says; counts only where this server knows no better.
+        token: the row of `token` that it depends on; None for tokens of an issuer, and for those who bear none.
+        expires_at: epoch seconds.
+        is_anonymous: whether nobody said who it is.
+    """
+
+    name: str
+    roles: frozenset[str]
+    rights: frozenset[str]
+    place_rights: frozenset[str] = frozenset()
+    claimed_roles: frozenset[str] = frozenset()
+    token: int | None = None
+    expires_at: float = math.inf
+    is_anonymous: bool = False
+    is_bearer: bool = False
+
+    def may(self, right: str) -> bool:
+        """Return whether it has a right."""
+        if right in self.rights or "*" in self.rights or right in self.place_rights:
+            return True
+        return right.startswith("read:") and "read:*" in self.rights
+
+    def may_read(self, topic: str) -> bool:
+        """Return whether it may see a topic."""
+        return self.may(f"read:{topic}")
+
+    @property
+    def is_display(self) -> bool:
+        """Whether it may take the places that are reserved for screens."""
+        return "display" in self.roles
+
+
 class AccessPolicy:
-    """Decides from the settings of `[auth]` who may read a topic."""
+    """The table of rights, from `[rights]` and `[auth]`.
 
-    def __init__(self, *, mode: str, anonymous_topics: Iterable[str], anonymous_networks: Iterable[str]) -> None:
-        self._open = mode == "off"
-        self._topics = frozenset(anonymous_topics)
+    Args:
+        rights: by role.
+    Raises:
+        ConfigError: it names a topic that does not exist.
+    """
+
+    def __init__(
+        self,
+        *,
+        mode: str,
+        rights: Mapping[str, Iterable[str]],
+        anonymous_topics: Iterable[str],
+        anonymous_networks: Iterable[str],
+        device_networks: Iterable[str],
+    ) -> None:
+        self.is_open = mode == "off"
+        self._rights = {role: frozenset(words) for role, words in rights.items()}
+        topics = frozenset(anonymous_topics)
+        named = topics | {word[5:] for words in self._rights.values() for word in words if word.startswith("read:")}
+        if unknown := sorted(named - {*TOPIC_NAMES, "*"}):
+            raise ConfigError(
+                f"[rights] or [auth] anonymous_topics: unknown topic {unknown[0]!r}; known: {', '.join(TOPIC_NAMES)}"
+            )
         self._networks = Networks(anonymous_networks)
+        self._device_networks = Networks(device_networks)
+        self._guest = frozenset(f"read:{topic}" for topic in topics) | {"look"}
+        self.local = Principal("local", frozenset({"admin"}), frozenset({"*"}))
+        """Who comes over the control socket, or where nobody is checked."""
 
-    def may_read(self, topic: str, address: str | None) -> bool:
-        """Return whether a peer at `address` may read `topic` without a token."""
-        return self._open or (topic in self._topics and address in self._networks)
+    def rights_of(self, roles: Iterable[str]) -> frozenset[str]:
+        """Return what these roles allow; unknown roles allow nothing."""
+        return frozenset().union(*(self._rights.get(role, frozenset()) for role in roles))
 
-    def may_look(self, address: str | None) -> bool:
-        """Return whether a peer may see metrics and the verbose health report."""
-        return self._open or address in self._networks or address in _LOOPBACK
+    def place_rights(self, address: str | None) -> frozenset[str]:
+        """Return what everybody may who comes from `address`."""
+        rights = self._guest if address in self._networks else _LOOK if address in _LOOPBACK else _NOTHING
+        return rights | _SEND if address in self._device_networks else rights
 
-    def may_administer(self, *, is_local: bool) -> bool:
-        """Return whether a peer may change what the server keeps: over the control socket, or where nobody is checked."""
-        return self._open or is_local
+    def anonymous(self, address: str | None) -> Principal:
+        """Return who comes from `address` without a token."""
+        if self.is_open:
+            return self.local
+        return Principal("anonymous", _NOTHING, _NOTHING, self.place_rights(address), is_anonymous=True)
 
 
+_NOTHING: frozenset[str] = frozenset()
+_SEND = frozenset({"send_device_messages"})
+_LOOK = frozenset({"look"})
 _LOOPBACK = Networks(["127.0.0.0/8", "::1/128"])

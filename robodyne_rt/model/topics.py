@@ -46,12 +46,17 @@ class Nested:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic: `name` on the wire, `rows` in the database."""
+    """One topic: `name` on the wire, `rows` in the database.
+
+    What is `private` takes the same way through the change log, so that rights follow the database at once, but no client can
+    subscribe to it.
+    """
 
     name: str
     rows: Rows
     window: Window | None = None
     nested: tuple[Nested, ...] = ()
+    private: bool = False
 
     @property
     def table(self) -> str:
@@ -79,7 +84,19 @@ TOPICS: dict[str, Topic] = {
         Topic("customers", Rows("customer"), window=Window(fixed=60, open_sql="left_at IS NULL", recent_sql="left_at >= ?")),
         Topic("inventory", Rows("inventory")),
         Topic("video_streams", Rows("video_stream", boolean=("recording",))),
+        Topic("users", Rows("user_", json=("roles",), boolean=("disabled",)), private=True),
+        Topic(
+            "tokens",
+            Rows("token", json=("roles",)),
+            window=Window(fixed=1, open_sql="revoked_at IS NULL", recent_sql="revoked_at >= ?"),
+            private=True,
+        ),
+        Topic("devices", Rows("device", json=("robots",), boolean=("revoked",)), private=True),
     )
 }
 
-TOPIC_NAMES: tuple[str, ...] = (*TOPICS, STATUS)
+PUBLIC_TOPICS: tuple[str, ...] = tuple(name for name, topic in TOPICS.items() if not topic.private)
+"""Topics with a table that clients may subscribe to."""
+
+TOPIC_NAMES: tuple[str, ...] = (*PUBLIC_TOPICS, STATUS)
+"""All that clients may subscribe to."""

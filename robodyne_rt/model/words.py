@@ -72,3 +72,9 @@ class VideoStatus(StrEnum):
     ACTIVE = "ACTIVE"
     INACTIVE = "INACTIVE"
     ERROR = "ERROR"
+
+
+class TokenKind(StrEnum):
+    LOGIN = "LOGIN"
+    DISPLAY = "DISPLAY"
+    API = "API"

@@ -96,7 +96,8 @@ class Applier:
         )
         if not taken.rowcount:
             if digest:
-                ids = self._ids_of_first(message, device, digest)
+                assert message.id is not None
+                ids = [self._row_of_first(device, message.id, digest)]
             return details(message, ids)
         try:
             self._apply(message, device, heard_at, ids)
@@ -105,6 +106,19 @@ class Applier:
             self._execute("DELETE FROM device_message WHERE device = ? AND id = ?", key)
             raise
         return details(message, ids)
+
+    def first_of(self, device: str, id: str, digest: str, row: int) -> int:
+        """Take an id; return the row that it was first taken for, which is `row` where that is now.
+
+        Raises:
+            Conflict: the id was used for another body.
+            DeadLettered: what it was used for could not be stored.
+        """
+        taken = self._execute(
+            'INSERT INTO device_message(device, id, body, "row", at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING',
+            (device, id, digest, row, self.age_s),
+        )
+        return row if taken.rowcount else self._row_of_first(device, id, digest)
 
     def telemetry(self, robot_id: str, fields: Entity, heard_at: str) -> None:
         """Store the newest telemetry of a robot."""
@@ -157,19 +171,15 @@ class Applier:
         else:
             self._handlers[type(message)](message, device, heard_at, ids)
 
-    def _ids_of_first(self, message: DeviceMessage, device: str, digest: str) -> list[int]:
+    def _row_of_first(self, device: str, id: str, digest: str) -> int:
         """Return the id of the row that a message made when it came first."""
-        body, row = self._execute(
-            'SELECT body, "row" FROM device_message WHERE device = ? AND id = ?', (device, message.id)
-        ).fetchone()
+        body, row = self._execute('SELECT body, "row" FROM device_message WHERE device = ? AND id = ?', (device, id)).fetchone()
         if body != digest:
-            raise Conflict(f"id {message.id!r} was already used for another message")
-        letter = self._execute(
-            "SELECT id FROM dead_letter WHERE device = ? AND message_id = ?", (device, message.id)
-        ).fetchone()
+            raise Conflict(f"id {id!r} was already used for another message")
+        letter = self._execute("SELECT id FROM dead_letter WHERE device = ? AND message_id = ?", (device, id)).fetchone()
         if letter:
             raise DeadLettered(dead_letter=letter[0])
-        return [row]
+        return int(row)
 
     def _hello(self, message: Hello, device: str, heard_at: str, ids: Sequence[int]) -> None:
         return None

@@ -1,7 +1,6 @@
 """Dead letters: looking at them, trying them again, dropping them; for the API and the command `dlq` (SPEC section 6)."""
 
-import asyncio
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 
@@ -9,12 +8,11 @@ from robodyne_rt.core import times
 from robodyne_rt.errors import ResourceNotFound, RobodyneError
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
-from robodyne_rt.store import writes
+from robodyne_rt.store import kinds
 from robodyne_rt.store.apply import Applier
 from robodyne_rt.store.changes import Readers
 from robodyne_rt.store.database import Session
 from robodyne_rt.store.intake import Intake
-from robodyne_rt.store.writes import CallWrite
 
 Action = Literal["requeue", "drop"]
 
@@ -65,7 +63,7 @@ def requeue(session: Session, applier: Applier, id: int, now_s: float) -> Entity
     session.execute("SAVEPOINT letter")
     try:
         _forget(session, letter)
-        writes.load(orjson.dumps(letter["payload"])).apply(applier)
+        kinds.load(orjson.dumps(letter["payload"])).apply(applier)
     except Exception as error:
         # Where the database itself is away this fails as well, and the caller hears of that.
         session.execute("ROLLBACK TO SAVEPOINT letter")
@@ -140,15 +138,4 @@ class DeadLetters:
             ResourceNotFound: one of them does not exist; then none is touched.
             StorageUnavailable: the database is away.
         """
-        done: asyncio.Future[list[Entity]] = asyncio.get_running_loop().create_future()
-
-        def outcome(result: Any, error: BaseException | None) -> None:
-            if done.done():
-                return
-            if error is None:
-                done.set_result(result)
-            else:
-                done.set_exception(error)
-
-        self._intake.submit(CallWrite(lambda applier: act(applier, action, wanted, self._clock.wall()), outcome))
-        return await done
+        return await self._intake.call(lambda applier: act(applier, action, wanted, self._clock.wall()))

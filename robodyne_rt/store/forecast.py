@@ -29,7 +29,7 @@ HIDDEN_FROM = 2**53
 BASE_TOPICS = ("robots", "tables", "customers", "orders", "inventory")
 """What messages look up; the other topics only grow."""
 
-GROWING_TABLES = ("event", "system_log", "chat_message", "command_report", "change")
+GROWING_TABLES = ("event", "system_log", "chat_message", "staff_message", "command_report", "change")
 TRIM_EVERY = 500
 REMEMBERED_IDS = 50_000
 """Message ids known while the database is away; the database itself knows them all, and is asked when it is back."""

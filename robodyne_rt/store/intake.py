@@ -14,21 +14,21 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from robodyne_rt.core.device_messages import DeviceMessage
 from robodyne_rt.core.ids import IdGenerator
-from robodyne_rt.errors import Conflict, InvalidPayload, RobodyneError, StorageUnavailable
+from robodyne_rt.errors import Conflict, InvalidPayload, ResourceNotFound, RobodyneError, StorageUnavailable
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.ports import Clock, Outcome, Screens
-from robodyne_rt.store import writes
-from robodyne_rt.store.apply import ids_needed
+from robodyne_rt.store import kinds, writes
+from robodyne_rt.store.apply import Applier, ids_needed
 from robodyne_rt.store.changes import Lookups
 from robodyne_rt.store.forecast import Forecast
 from robodyne_rt.store.reports import Failure, Report
 from robodyne_rt.store.spool import Spool, SpooledRow
 from robodyne_rt.store.writer import Writer
-from robodyne_rt.store.writes import EventWrite, MessageWrite, TelemetryWrite, VanishedWrite, Write
+from robodyne_rt.store.writes import CallWrite, EventWrite, MessageWrite, TelemetryWrite, VanishedWrite, Write
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ MUCH_BATCHES = 50
 
 KNOWN_IDS = 20_000
 """Newest message ids that are answered alike without the database; it knows them all."""
+
+T = TypeVar("T")
 
 _Spooling = tuple[SpooledRow, Write]
 
@@ -120,7 +122,7 @@ class Intake:
         with contextlib.suppress(StorageUnavailable):
             for row in spool.rows(0, KNOWN_IDS):
                 with contextlib.suppress(ValueError, KeyError, TypeError, RobodyneError):
-                    write = writes.load(row.payload)
+                    write = kinds.load(row.payload)
                     if isinstance(write, MessageWrite) and write.name is not None:
                         self._acknowledged.setdefault(write.name, (write.digest, write.details))
 
@@ -169,11 +171,11 @@ class Intake:
         self.submit(TelemetryWrite(robot_id, fields, heard_at))
 
     def store_vanished(self, robot_id: str, heard_at: str) -> None:
-        self.submit(VanishedWrite(robot_id, heard_at, self._ids.next(int(self._clock.wall() * 1000))))
+        self.submit(VanishedWrite(robot_id, heard_at, self.next_id()))
 
     def tell(self, description: str, data: Any = None) -> None:
         """Store an ERROR event of the server itself."""
-        id = self._ids.next(int(self._clock.wall() * 1000))
+        id = self.next_id()
         self.submit(EventWrite(id, "ERROR", "ERROR", description, data, self._clock.stamp()))
 
     def submit(self, write: Write) -> None:
@@ -189,6 +191,40 @@ class Intake:
             self._loop.call_soon(self._hand_over)
         self._gathered.append(write)
         self._in_flight[write.order] = write
+
+    def next_id(self) -> int:
+        """Return an id for a row that the server names before storing."""
+        return self._ids.next(int(self._clock.wall() * 1000))
+
+    async def call(self, function: Callable[[Applier], T]) -> T:
+        """Run a function in the writer's transaction; return its result when that is durable.
+
+        Raises:
+            StorageUnavailable: the database is away; nothing of it will happen.
+            RobodyneError: what the function refused.
+        """
+        result: T = await self.write(lambda outcome: CallWrite(function, outcome))
+        return result
+
+    async def write(self, make: Callable[[Outcome], Write]) -> Any:
+        """Submit the write that `make` returns for an outcome; return its result when it is durable.
+
+        Raises:
+            StorageUnavailable: neither the database nor the spool took it.
+            RobodyneError: it was refused.
+        """
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def outcome(result: Any, error: BaseException | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(result)
+            else:
+                done.set_exception(error)
+
+        self.submit(make(outcome))
+        return await done
 
     def _hand_over(self) -> None:
         # What is still on its way into the spool comes before: the writer must find it there first.
@@ -487,7 +523,7 @@ class Intake:
 def _judged_from_afar(refusal: RobodyneError) -> RobodyneError:
     """Return what to tell a device whose message the forecast refuses: a dish or an order that is not at hand may well be in
     the database, so the message must be kept."""
-    if isinstance(refusal, InvalidPayload):
+    if isinstance(refusal, InvalidPayload | ResourceNotFound):
         text = f"storage is away, so this cannot be checked now ({refusal.text}); keep the message"
         return StorageUnavailable(text, retry_after_s=RETRY_AFTER_S)
     return refusal

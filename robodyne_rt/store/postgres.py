@@ -36,7 +36,8 @@ from robodyne_rt.store.database import (
     schema_version,
     write_meta,
 )
-from robodyne_rt.store.migrations import MIGRATIONS, Migration
+from robodyne_rt.store.migrations import MIGRATIONS
+from robodyne_rt.store.migrations.migration import Migration
 
 logger = logging.getLogger(__name__)
 

@@ -37,10 +37,24 @@ CREATE TABLE @schema@.chat_message (
 	question TEXT, 
 	response TEXT, 
 	timestamp TIMESTAMP WITH TIME ZONE NOT NULL, 
+	user_name TEXT, 
+	session_id TEXT, 
+	request_id TEXT, 
+	dialect TEXT, 
+	status TEXT, 
+	code TEXT, 
+	seq BIGINT, 
+	answered_at TIMESTAMP WITH TIME ZONE, 
 	PRIMARY KEY (id), 
 	CONSTRAINT question_length CHECK (length(question) <= 20000), 
 	CONSTRAINT response_length CHECK (length(response) <= 20000)
 );
+
+CREATE UNIQUE INDEX chat_message_by_request ON @schema@.chat_message (user_name, request_id);
+
+CREATE INDEX chat_message_by_session ON @schema@.chat_message (session_id, seq);
+
+CREATE INDEX chat_message_by_status ON @schema@.chat_message (status);
 
 CREATE TABLE @schema@.command_report (
 	id BIGINT DEFAULT @schema@.zz_new_id() NOT NULL, 
@@ -70,6 +84,20 @@ CREATE TABLE @schema@.dead_letter (
 );
 
 CREATE INDEX dead_letter_by_message ON @schema@.dead_letter (device, message_id);
+
+CREATE TABLE @schema@.device (
+	id BIGSERIAL NOT NULL, 
+	device_id TEXT NOT NULL, 
+	robots JSONB DEFAULT '[]' NOT NULL, 
+	key_id TEXT NOT NULL, 
+	previous_key_id TEXT, 
+	revoked INTEGER DEFAULT '0' NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE, 
+	PRIMARY KEY (id), 
+	CONSTRAINT device_id_length CHECK (length(device_id) <= 200), 
+	CONSTRAINT revoked_in_range CHECK (revoked BETWEEN 0 AND 1), 
+	UNIQUE (device_id)
+);
 
 CREATE TABLE @schema@.device_message (
 	device TEXT NOT NULL, 
@@ -157,6 +185,35 @@ CREATE TABLE @schema@.robot (
 	UNIQUE (robot_id)
 );
 
+CREATE TABLE @schema@.session (
+	id TEXT NOT NULL, 
+	token_digest TEXT NOT NULL, 
+	user_name TEXT NOT NULL, 
+	device TEXT DEFAULT '' NOT NULL, 
+	acked BIGINT DEFAULT '0' NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+	last_seen TIMESTAMP WITH TIME ZONE NOT NULL, 
+	PRIMARY KEY (id)
+);
+
+CREATE INDEX session_by_token ON @schema@.session (token_digest);
+
+CREATE TABLE @schema@.staff_message (
+	id BIGINT DEFAULT @schema@.zz_new_id() NOT NULL, 
+	sender TEXT NOT NULL, 
+	recipient TEXT NOT NULL, 
+	message TEXT NOT NULL, 
+	message_type TEXT DEFAULT 'TEXT' NOT NULL, 
+	audio_url TEXT, 
+	websocket_sent INTEGER DEFAULT '0' NOT NULL, 
+	timestamp TIMESTAMP WITH TIME ZONE NOT NULL, 
+	PRIMARY KEY (id), 
+	CONSTRAINT message_length CHECK (length(message) <= 20000), 
+	CONSTRAINT websocket_sent_in_range CHECK (websocket_sent BETWEEN 0 AND 1)
+);
+
+CREATE INDEX staff_message_by_recipient ON @schema@.staff_message (recipient, id);
+
 CREATE TABLE @schema@.system_log (
 	id BIGINT DEFAULT @schema@.zz_new_id() NOT NULL, 
 	level TEXT DEFAULT 'INFO' NOT NULL, 
@@ -188,10 +245,43 @@ CREATE TABLE @schema@.table_ (
 	UNIQUE (table_number)
 );
 
+CREATE TABLE @schema@.token (
+	id BIGINT DEFAULT @schema@.zz_new_id() NOT NULL, 
+	kind TEXT NOT NULL, 
+	user_name TEXT NOT NULL, 
+	roles JSONB, 
+	label TEXT, 
+	refresh_digest TEXT, 
+	previous_digest TEXT, 
+	created_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+	rotated_at TIMESTAMP WITH TIME ZONE, 
+	expires_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+	revoked_at TIMESTAMP WITH TIME ZONE, 
+	PRIMARY KEY (id), 
+	CONSTRAINT kind_is_known CHECK (kind = 'LOGIN' OR kind = 'DISPLAY' OR kind = 'API'), 
+	CONSTRAINT label_length CHECK (length(label) <= 200), 
+	CONSTRAINT user_name_length CHECK (length(user_name) <= 200)
+);
+
+CREATE INDEX token_by_expires_at ON @schema@.token (expires_at);
+
 CREATE TABLE @schema@.topic_head (
 	topic TEXT NOT NULL, 
 	"offset" BIGINT DEFAULT '0' NOT NULL, 
 	PRIMARY KEY (topic)
+);
+
+CREATE TABLE @schema@.user_ (
+	id BIGSERIAL NOT NULL, 
+	name TEXT NOT NULL, 
+	roles JSONB DEFAULT '[]' NOT NULL, 
+	password_hash TEXT, 
+	disabled INTEGER DEFAULT '0' NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE, 
+	PRIMARY KEY (id), 
+	CONSTRAINT disabled_in_range CHECK (disabled BETWEEN 0 AND 1), 
+	CONSTRAINT name_length CHECK (length(name) <= 200), 
+	UNIQUE (name)
 );
 
 CREATE TABLE @schema@.video_stream (
@@ -246,6 +336,14 @@ CREATE TABLE @schema@.menu_item_ingredient (
 	CONSTRAINT quantity_is_positive CHECK (quantity > 0), 
 	FOREIGN KEY(ingredient_id) REFERENCES @schema@.ingredient (id) ON DELETE CASCADE, 
 	FOREIGN KEY(menu_item_id) REFERENCES @schema@.menu_item (id) ON DELETE CASCADE
+);
+
+CREATE TABLE @schema@.staff_message_receipt (
+	message_id BIGINT NOT NULL, 
+	user_name TEXT NOT NULL, 
+	read_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+	PRIMARY KEY (message_id, user_name), 
+	FOREIGN KEY(message_id) REFERENCES @schema@.staff_message (id) ON DELETE CASCADE
 );
 
 CREATE TABLE @schema@.order_ (
@@ -417,3 +515,39 @@ CREATE TRIGGER "zz_video_stream_delete" AFTER DELETE ON @schema@.video_stream FO
 CREATE TRIGGER "zz_video_stream_truncate" AFTER TRUNCATE ON @schema@.video_stream FOR EACH STATEMENT EXECUTE FUNCTION @schema@.zz_note_all('video_streams');
 
 CREATE TRIGGER "zz_video_stream_ring" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @schema@.video_stream FOR EACH STATEMENT WHEN (current_setting('robodyne.quiet', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_ring('video_streams');
+
+CREATE TRIGGER "zz_user__insert" AFTER INSERT ON @schema@.user_ FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_new('users');
+
+CREATE TRIGGER "zz_user__update" AFTER UPDATE ON @schema@.user_ FOR EACH ROW WHEN (ROW(OLD."id", OLD."name", OLD."roles", OLD."password_hash", OLD."disabled", OLD."created_at")::record *<> ROW(NEW."id", NEW."name", NEW."roles", NEW."password_hash", NEW."disabled", NEW."created_at")::record) EXECUTE FUNCTION @schema@.zz_note_new('users');
+
+CREATE TRIGGER "zz_user__rekey" AFTER UPDATE ON @schema@.user_ FOR EACH ROW WHEN (OLD.id <> NEW.id) EXECUTE FUNCTION @schema@.zz_note_old('users');
+
+CREATE TRIGGER "zz_user__delete" AFTER DELETE ON @schema@.user_ FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_old('users');
+
+CREATE TRIGGER "zz_user__truncate" AFTER TRUNCATE ON @schema@.user_ FOR EACH STATEMENT EXECUTE FUNCTION @schema@.zz_note_all('users');
+
+CREATE TRIGGER "zz_user__ring" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @schema@.user_ FOR EACH STATEMENT WHEN (current_setting('robodyne.quiet', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_ring('users');
+
+CREATE TRIGGER "zz_token_insert" AFTER INSERT ON @schema@.token FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_new('tokens');
+
+CREATE TRIGGER "zz_token_update" AFTER UPDATE ON @schema@.token FOR EACH ROW WHEN (ROW(OLD."id", OLD."kind", OLD."user_name", OLD."roles", OLD."label", OLD."refresh_digest", OLD."previous_digest", OLD."created_at", OLD."rotated_at", OLD."expires_at", OLD."revoked_at")::record *<> ROW(NEW."id", NEW."kind", NEW."user_name", NEW."roles", NEW."label", NEW."refresh_digest", NEW."previous_digest", NEW."created_at", NEW."rotated_at", NEW."expires_at", NEW."revoked_at")::record) EXECUTE FUNCTION @schema@.zz_note_new('tokens');
+
+CREATE TRIGGER "zz_token_rekey" AFTER UPDATE ON @schema@.token FOR EACH ROW WHEN (OLD.id <> NEW.id) EXECUTE FUNCTION @schema@.zz_note_old('tokens');
+
+CREATE TRIGGER "zz_token_delete" AFTER DELETE ON @schema@.token FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_old('tokens');
+
+CREATE TRIGGER "zz_token_truncate" AFTER TRUNCATE ON @schema@.token FOR EACH STATEMENT EXECUTE FUNCTION @schema@.zz_note_all('tokens');
+
+CREATE TRIGGER "zz_token_ring" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @schema@.token FOR EACH STATEMENT WHEN (current_setting('robodyne.quiet', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_ring('tokens');
+
+CREATE TRIGGER "zz_device_insert" AFTER INSERT ON @schema@.device FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_new('devices');
+
+CREATE TRIGGER "zz_device_update" AFTER UPDATE ON @schema@.device FOR EACH ROW WHEN (ROW(OLD."id", OLD."device_id", OLD."robots", OLD."key_id", OLD."previous_key_id", OLD."revoked", OLD."created_at")::record *<> ROW(NEW."id", NEW."device_id", NEW."robots", NEW."key_id", NEW."previous_key_id", NEW."revoked", NEW."created_at")::record) EXECUTE FUNCTION @schema@.zz_note_new('devices');
+
+CREATE TRIGGER "zz_device_rekey" AFTER UPDATE ON @schema@.device FOR EACH ROW WHEN (OLD.id <> NEW.id) EXECUTE FUNCTION @schema@.zz_note_old('devices');
+
+CREATE TRIGGER "zz_device_delete" AFTER DELETE ON @schema@.device FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_old('devices');
+
+CREATE TRIGGER "zz_device_truncate" AFTER TRUNCATE ON @schema@.device FOR EACH STATEMENT EXECUTE FUNCTION @schema@.zz_note_all('devices');
+
+CREATE TRIGGER "zz_device_ring" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @schema@.device FOR EACH STATEMENT WHEN (current_setting('robodyne.quiet', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_ring('devices');

@@ -22,7 +22,8 @@ from robodyne_rt.errors import SchemaTooNew, StorageBroken
 from robodyne_rt.settings import ConfigError
 from robodyne_rt.store import schema
 from robodyne_rt.store.database import Column, Database, Fault, Session, begin_history, schema_version, write_meta
-from robodyne_rt.store.migrations import MIGRATIONS, Migration
+from robodyne_rt.store.migrations import MIGRATIONS
+from robodyne_rt.store.migrations.migration import Migration
 
 logger = logging.getLogger(__name__)
 

@@ -20,12 +20,27 @@ CREATE TABLE chat_message (
 	question TEXT, 
 	response TEXT, 
 	timestamp TEXT NOT NULL, 
+	user_name TEXT, 
+	session_id TEXT, 
+	request_id TEXT, 
+	dialect TEXT, 
+	status TEXT, 
+	code TEXT, 
+	seq INTEGER, 
+	answered_at TEXT, 
 	PRIMARY KEY (id), 
 	CONSTRAINT question_length CHECK (length(question) <= 20000), 
 	CONSTRAINT response_length CHECK (length(response) <= 20000), 
-	CONSTRAINT timestamp_is_utc CHECK (timestamp GLOB '????-??-??T??:??:??*Z')
+	CONSTRAINT timestamp_is_utc CHECK (timestamp GLOB '????-??-??T??:??:??*Z'), 
+	CONSTRAINT answered_at_is_utc CHECK (answered_at GLOB '????-??-??T??:??:??*Z')
 )
  STRICT;
+
+CREATE UNIQUE INDEX chat_message_by_request ON chat_message (user_name, request_id);
+
+CREATE INDEX chat_message_by_session ON chat_message (session_id, seq);
+
+CREATE INDEX chat_message_by_status ON chat_message (status);
 
 CREATE TABLE command_report (
 	id INTEGER NOT NULL, 
@@ -60,6 +75,22 @@ CREATE TABLE dead_letter (
  STRICT;
 
 CREATE INDEX dead_letter_by_message ON dead_letter (device, message_id);
+
+CREATE TABLE device (
+	id INTEGER NOT NULL, 
+	device_id TEXT NOT NULL, 
+	robots TEXT DEFAULT '[]' NOT NULL, 
+	key_id TEXT NOT NULL, 
+	previous_key_id TEXT, 
+	revoked INTEGER DEFAULT '0' NOT NULL, 
+	created_at TEXT, 
+	PRIMARY KEY (id), 
+	CONSTRAINT device_id_length CHECK (length(device_id) <= 200), 
+	CONSTRAINT revoked_in_range CHECK (revoked BETWEEN 0 AND 1), 
+	CONSTRAINT created_at_is_utc CHECK (created_at GLOB '????-??-??T??:??:??*Z'), 
+	UNIQUE (device_id)
+)
+ STRICT;
 
 CREATE TABLE device_message (
 	device TEXT NOT NULL, 
@@ -159,6 +190,40 @@ CREATE TABLE robot (
 )
  STRICT;
 
+CREATE TABLE session (
+	id TEXT NOT NULL, 
+	token_digest TEXT NOT NULL, 
+	user_name TEXT NOT NULL, 
+	device TEXT DEFAULT '' NOT NULL, 
+	acked INTEGER DEFAULT '0' NOT NULL, 
+	created_at TEXT NOT NULL, 
+	last_seen TEXT NOT NULL, 
+	PRIMARY KEY (id), 
+	CONSTRAINT created_at_is_utc CHECK (created_at GLOB '????-??-??T??:??:??*Z'), 
+	CONSTRAINT last_seen_is_utc CHECK (last_seen GLOB '????-??-??T??:??:??*Z')
+)
+ STRICT;
+
+CREATE INDEX session_by_token ON session (token_digest);
+
+CREATE TABLE staff_message (
+	id INTEGER NOT NULL, 
+	sender TEXT NOT NULL, 
+	recipient TEXT NOT NULL, 
+	message TEXT NOT NULL, 
+	message_type TEXT DEFAULT 'TEXT' NOT NULL, 
+	audio_url TEXT, 
+	websocket_sent INTEGER DEFAULT '0' NOT NULL, 
+	timestamp TEXT NOT NULL, 
+	PRIMARY KEY (id), 
+	CONSTRAINT message_length CHECK (length(message) <= 20000), 
+	CONSTRAINT websocket_sent_in_range CHECK (websocket_sent BETWEEN 0 AND 1), 
+	CONSTRAINT timestamp_is_utc CHECK (timestamp GLOB '????-??-??T??:??:??*Z')
+)
+ STRICT;
+
+CREATE INDEX staff_message_by_recipient ON staff_message (recipient, id);
+
 CREATE TABLE system_log (
 	id INTEGER NOT NULL, 
 	level TEXT DEFAULT 'INFO' NOT NULL, 
@@ -194,12 +259,52 @@ CREATE TABLE table_ (
 )
  STRICT;
 
+CREATE TABLE token (
+	id INTEGER NOT NULL, 
+	kind TEXT NOT NULL, 
+	user_name TEXT NOT NULL, 
+	roles TEXT, 
+	label TEXT, 
+	refresh_digest TEXT, 
+	previous_digest TEXT, 
+	created_at TEXT NOT NULL, 
+	rotated_at TEXT, 
+	expires_at TEXT NOT NULL, 
+	revoked_at TEXT, 
+	PRIMARY KEY (id), 
+	CONSTRAINT kind_is_known CHECK (kind = 'LOGIN' OR kind = 'DISPLAY' OR kind = 'API'), 
+	CONSTRAINT user_name_length CHECK (length(user_name) <= 200), 
+	CONSTRAINT label_length CHECK (length(label) <= 200), 
+	CONSTRAINT created_at_is_utc CHECK (created_at GLOB '????-??-??T??:??:??*Z'), 
+	CONSTRAINT expires_at_is_utc CHECK (expires_at GLOB '????-??-??T??:??:??*Z'), 
+	CONSTRAINT rotated_at_is_utc CHECK (rotated_at GLOB '????-??-??T??:??:??*Z'), 
+	CONSTRAINT revoked_at_is_utc CHECK (revoked_at GLOB '????-??-??T??:??:??*Z')
+)
+ STRICT;
+
+CREATE INDEX token_by_expires_at ON token (expires_at);
+
 CREATE TABLE topic_head (
 	topic TEXT NOT NULL, 
 	"offset" INTEGER DEFAULT '0' NOT NULL, 
 	PRIMARY KEY (topic)
 )
  WITHOUT ROWID,
+ STRICT;
+
+CREATE TABLE user_ (
+	id INTEGER NOT NULL, 
+	name TEXT NOT NULL, 
+	roles TEXT DEFAULT '[]' NOT NULL, 
+	password_hash TEXT, 
+	disabled INTEGER DEFAULT '0' NOT NULL, 
+	created_at TEXT, 
+	PRIMARY KEY (id), 
+	CONSTRAINT name_length CHECK (length(name) <= 200), 
+	CONSTRAINT disabled_in_range CHECK (disabled BETWEEN 0 AND 1), 
+	CONSTRAINT created_at_is_utc CHECK (created_at GLOB '????-??-??T??:??:??*Z'), 
+	UNIQUE (name)
+)
  STRICT;
 
 CREATE TABLE video_stream (
@@ -260,6 +365,16 @@ CREATE TABLE menu_item_ingredient (
 	CONSTRAINT quantity_is_positive CHECK (quantity > 0), 
 	FOREIGN KEY(menu_item_id) REFERENCES menu_item (id) ON DELETE CASCADE, 
 	FOREIGN KEY(ingredient_id) REFERENCES ingredient (id) ON DELETE CASCADE
+)
+ STRICT;
+
+CREATE TABLE staff_message_receipt (
+	message_id INTEGER NOT NULL, 
+	user_name TEXT NOT NULL, 
+	read_at TEXT NOT NULL, 
+	PRIMARY KEY (message_id, user_name), 
+	CONSTRAINT read_at_is_utc CHECK (read_at GLOB '????-??-??T??:??:??*Z'), 
+	FOREIGN KEY(message_id) REFERENCES staff_message (id) ON DELETE CASCADE
 )
  STRICT;
 
@@ -398,3 +513,35 @@ CREATE TRIGGER "zz_video_stream_update" AFTER UPDATE ON video_stream WHEN OLD."i
 CREATE TRIGGER "zz_video_stream_rekey" AFTER UPDATE OF id ON video_stream WHEN OLD.id IS NOT NEW.id BEGIN INSERT INTO change(topic, "offset", key, op, at) SELECT 'video_streams', "offset" + 1, OLD.id, 'delete', strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM topic_head WHERE topic = 'video_streams'; UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = 'video_streams'; END;
 
 CREATE TRIGGER "zz_video_stream_delete" AFTER DELETE ON video_stream BEGIN INSERT INTO change(topic, "offset", key, op, at) SELECT 'video_streams', "offset" + 1, OLD.id, 'delete', strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM topic_head WHERE topic = 'video_streams'; UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = 'video_streams'; END;
+
+CREATE TRIGGER "zz_user__insert" AFTER INSERT ON user_ BEGIN INSERT INTO change(topic, "offset", key, op, at) SELECT 'users', "offset" + 1, NEW.id, 'upsert', strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM topic_head WHERE topic = 'users'; UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = 'users'; END;
+
+CREATE TRIGGER "zz_user__update" AFTER UPDATE ON user_ WHEN OLD."id" IS NOT NEW."id" COLLATE BINARY OR typeof(OLD."id") <> typeof(NEW."id") OR OLD."name" IS NOT NEW."name" COLLATE BINARY OR typeof(OLD."name") <> typeof(NEW."name") OR OLD."roles" IS NOT NEW."roles" COLLATE BINARY OR typeof(OLD."roles") <> typeof(NEW."roles") OR OLD."password_hash" IS NOT NEW."password_hash" COLLATE BINARY OR typeof(OLD."password_hash") <> typeof(NEW."password_hash") OR OLD."disabled" IS NOT NEW."disabled" COLLATE BINARY OR typeof(OLD."disabled") <> typeof(NEW."disabled") OR OLD."created_at" IS NOT NEW."created_at" COLLATE BINARY OR typeof(OLD."created_at") <> typeof(NEW."created_at") BEGIN INSERT INTO change(topic, "offset", key, op, at) SELECT 'users', "offset" + 1, NEW.id, 'upsert', strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM topic_head WHERE topic = 'users'; UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = 'users'; END;
+
+CREATE TRIGGER "zz_user__rekey" AFTER UPDATE OF id ON user_ WHEN OLD.id IS NOT NEW.id BEGIN INSERT INTO change(topic, "offset", key, op, at) SELECT 'users', "offset" + 1, OLD.id, 'delete', strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM topic_head WHERE topic = 'users'; UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = 'users'; END;
+
+CREATE TRIGGER "zz_user__delete" AFTER DELETE ON user_ BEGIN INSERT INTO change(topic, "offset", key, op, at) SELECT 'users', "offset" + 1, OLD.id, 'delete', strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM topic_head WHERE topic = 'users'; UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = 'users'; END;
+
+CREATE TRIGGER "zz_user__replace_name_insert" BEFORE INSERT ON user_ WHEN EXISTS (SELECT id FROM user_ WHERE name = NEW.name AND id IS NOT NEW.id) BEGIN INSERT INTO change(topic, "offset", key, op, at) SELECT 'users', "offset" + 1, (SELECT id FROM user_ WHERE name = NEW.name AND id IS NOT NEW.id), 'replaced', strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM topic_head WHERE topic = 'users'; UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = 'users'; END;
+
+CREATE TRIGGER "zz_user__replace_name_update" BEFORE UPDATE OF name ON user_ WHEN EXISTS (SELECT id FROM user_ WHERE name = NEW.name AND id IS NOT NEW.id) AND OLD.name IS NOT NEW.name BEGIN INSERT INTO change(topic, "offset", key, op, at) SELECT 'users', "offset" + 1, (SELECT id FROM user_ WHERE name = NEW.name AND id IS NOT NEW.id), 'replaced', strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM topic_head WHERE topic = 'users'; UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = 'users'; END;
+
+CREATE TRIGGER "zz_token_insert" AFTER INSERT ON token BEGIN INSERT INTO change(topic, "offset", key, op, at) SELECT 'tokens', "offset" + 1, NEW.id, 'upsert', strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM topic_head WHERE topic = 'tokens'; UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = 'tokens'; END;
+
+CREATE TRIGGER "zz_token_update" AFTER UPDATE ON token WHEN OLD."id" IS NOT NEW."id" COLLATE BINARY OR typeof(OLD."id") <> typeof(NEW."id") OR OLD."kind" IS NOT NEW."kind" COLLATE BINARY OR typeof(OLD."kind") <> typeof(NEW."kind") OR OLD."user_name" IS NOT NEW."user_name" COLLATE BINARY OR typeof(OLD."user_name") <> typeof(NEW."user_name") OR OLD."roles" IS NOT NEW."roles" COLLATE BINARY OR typeof(OLD."roles") <> typeof(NEW."roles") OR OLD."label" IS NOT NEW."label" COLLATE BINARY OR typeof(OLD."label") <> typeof(NEW."label") OR OLD."refresh_digest" IS NOT NEW."refresh_digest" COLLATE BINARY OR typeof(OLD."refresh_digest") <> typeof(NEW."refresh_digest") OR OLD."previous_digest" IS NOT NEW."previous_digest" COLLATE BINARY OR typeof(OLD."previous_digest") <> typeof(NEW."previous_digest") OR OLD."created_at" IS NOT NEW."created_at" COLLATE BINARY OR typeof(OLD."created_at") <> typeof(NEW."created_at") OR OLD."rotated_at" IS NOT NEW."rotated_at" COLLATE BINARY OR typeof(OLD."rotated_at") <> typeof(NEW."rotated_at") OR OLD."expires_at" IS NOT NEW."expires_at" COLLATE BINARY OR typeof(OLD."expires_at") <> typeof(NEW."expires_at") OR OLD."revoked_at" IS NOT NEW."revoked_at" COLLATE BINARY OR typeof(OLD."revoked_at") <> typeof(NEW."revoked_at") BEGIN INSERT INTO change(topic, "offset", key, op, at) SELECT 'tokens', "offset" + 1, NEW.id, 'upsert', strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM topic_head WHERE topic = 'tokens'; UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = 'tokens'; END;
+
+CREATE TRIGGER "zz_token_rekey" AFTER UPDATE OF id ON token WHEN OLD.id IS NOT NEW.id BEGIN INSERT INTO change(topic, "offset", key, op, at) SELECT 'tokens', "offset" + 1, OLD.id, 'delete', strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM topic_head WHERE topic = 'tokens'; UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = 'tokens'; END;
+
+CREATE TRIGGER "zz_token_delete" AFTER DELETE ON token BEGIN INSERT INTO change(topic, "offset", key, op, at) SELECT 'tokens', "offset" + 1, OLD.id, 'delete', strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM topic_head WHERE topic = 'tokens'; UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = 'tokens'; END;
+
+CREATE TRIGGER "zz_device_insert" AFTER INSERT ON device BEGIN INSERT INTO change(topic, "offset", key, op, at) SELECT 'devices', "offset" + 1, NEW.id, 'upsert', strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM topic_head WHERE topic = 'devices'; UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = 'devices'; END;
+
+CREATE TRIGGER "zz_device_update" AFTER UPDATE ON device WHEN OLD."id" IS NOT NEW."id" COLLATE BINARY OR typeof(OLD."id") <> typeof(NEW."id") OR OLD."device_id" IS NOT NEW."device_id" COLLATE BINARY OR typeof(OLD."device_id") <> typeof(NEW."device_id") OR OLD."robots" IS NOT NEW."robots" COLLATE BINARY OR typeof(OLD."robots") <> typeof(NEW."robots") OR OLD."key_id" IS NOT NEW."key_id" COLLATE BINARY OR typeof(OLD."key_id") <> typeof(NEW."key_id") OR OLD."previous_key_id" IS NOT NEW."previous_key_id" COLLATE BINARY OR typeof(OLD."previous_key_id") <> typeof(NEW."previous_key_id") OR OLD."revoked" IS NOT NEW."revoked" COLLATE BINARY OR typeof(OLD."revoked") <> typeof(NEW."revoked") OR OLD."created_at" IS NOT NEW."created_at" COLLATE BINARY OR typeof(OLD."created_at") <> typeof(NEW."created_at") BEGIN INSERT INTO change(topic, "offset", key, op, at) SELECT 'devices', "offset" + 1, NEW.id, 'upsert', strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM topic_head WHERE topic = 'devices'; UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = 'devices'; END;
+
+CREATE TRIGGER "zz_device_rekey" AFTER UPDATE OF id ON device WHEN OLD.id IS NOT NEW.id BEGIN INSERT INTO change(topic, "offset", key, op, at) SELECT 'devices', "offset" + 1, OLD.id, 'delete', strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM topic_head WHERE topic = 'devices'; UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = 'devices'; END;
+
+CREATE TRIGGER "zz_device_delete" AFTER DELETE ON device BEGIN INSERT INTO change(topic, "offset", key, op, at) SELECT 'devices', "offset" + 1, OLD.id, 'delete', strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM topic_head WHERE topic = 'devices'; UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = 'devices'; END;
+
+CREATE TRIGGER "zz_device_replace_device_id_insert" BEFORE INSERT ON device WHEN EXISTS (SELECT id FROM device WHERE device_id = NEW.device_id AND id IS NOT NEW.id) BEGIN INSERT INTO change(topic, "offset", key, op, at) SELECT 'devices', "offset" + 1, (SELECT id FROM device WHERE device_id = NEW.device_id AND id IS NOT NEW.id), 'replaced', strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM topic_head WHERE topic = 'devices'; UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = 'devices'; END;
+
+CREATE TRIGGER "zz_device_replace_device_id_update" BEFORE UPDATE OF device_id ON device WHEN EXISTS (SELECT id FROM device WHERE device_id = NEW.device_id AND id IS NOT NEW.id) AND OLD.device_id IS NOT NEW.device_id BEGIN INSERT INTO change(topic, "offset", key, op, at) SELECT 'devices', "offset" + 1, (SELECT id FROM device WHERE device_id = NEW.device_id AND id IS NOT NEW.id), 'replaced', strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM topic_head WHERE topic = 'devices'; UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = 'devices'; END;

@@ -26,7 +26,7 @@ from robodyne_rt.errors import DeadLettered, RobodyneError, StorageBroken, Stora
 from robodyne_rt.model.changes import Update
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.ports import Clock
-from robodyne_rt.store import writes
+from robodyne_rt.store import kinds
 from robodyne_rt.store.apply import Applier
 from robodyne_rt.store.changes import ChangeLog, GapInLog
 from robodyne_rt.store.database import Database, Fault, Session, read_meta, renew_epoch, write_meta
@@ -542,7 +542,7 @@ class Writer:
     def _spooled(self, row: SpooledRow) -> Spooled:
         """Return the write of a row."""
         try:
-            return Spooled(writes.load(row.payload), self._clock)
+            return Spooled(kinds.load(row.payload), self._clock)
         except (ValueError, KeyError, TypeError, RobodyneError) as error:
             return Spooled(Unreadable(row, error, self._ids.next(int(self._clock.wall() * 1000)), self._clock), self._clock)
 

@@ -38,6 +38,11 @@ class Write(ABC):
         self.since = 0.0
         self.foretold: tuple[Any, RobodyneError | None] | None = None
 
+    @classmethod
+    def from_fields(cls, fields: Entity) -> "Write":
+        """Return the write that gave these `fields`."""
+        return cls(**fields)
+
     @abstractmethod
     def apply(self, applier: Applier) -> Any:
         """Write it, in the caller's transaction; return what the outcome is told."""
@@ -225,20 +230,3 @@ class CallWrite(Write):
 def dump(write: Write) -> bytes:
     """Return a write as JSON."""
     return orjson.dumps({"kind": write.kind, **write.fields()})
-
-
-def load(payload: bytes | str) -> Write:
-    """Return the write that `dump` made JSON of.
-
-    Raises:
-        ValueError, KeyError, TypeError, RobodyneError: it is none, or of a version that knew other messages.
-    """
-    fields = orjson.loads(payload)
-    kind = fields.pop("kind")
-    if kind == MessageWrite.kind:
-        return MessageWrite.from_fields(fields)
-    if kind == VanishedWrite.kind:
-        return VanishedWrite(**fields)
-    if kind == EventWrite.kind:
-        return EventWrite(**fields)
-    raise ValueError(f"unknown kind of write {kind!r}")

@@ -3,26 +3,16 @@
 import asyncio
 import zlib
 
-import anyio
 import orjson
 from aiohttp import web
 
 from robodyne_rt import __version__
-from robodyne_rt.errors import (
-    BadRequest,
-    Forbidden,
-    InvalidPayload,
-    RequestTimeout,
-    StorageUnavailable,
-    TokenMissing,
-    TooLarge,
-    UnsupportedMediaType,
-)
+from robodyne_rt.errors import BadRequest, InvalidPayload, StorageUnavailable
 from robodyne_rt.ingest.receiver import Peer
-from robodyne_rt.web.context import CONTEXT, Context, is_local, peer_address
-from robodyne_rt.web.middleware import HEADERS
+from robodyne_rt.web.body import json_answer, read_body
+from robodyne_rt.web.context import CONTEXT, PRINCIPAL, peer_address
+from robodyne_rt.web.middleware import HEADERS, check
 
-BODY_DEADLINE_S = 10.0
 ADMIN_BODY_BYTES = 1 << 20
 
 _ANSWER_STATUS = {
@@ -42,8 +32,6 @@ async def get_topic(request: web.Request) -> web.Response:
     """Answer as the WebSocket's first message would, for clients that poll; `ETag` names what was answered."""
     context = request.app[CONTEXT]
     topic = request.match_info["topic"]
-    if not context.access.may_read(topic, peer_address(request)):
-        raise TokenMissing(f"topic {topic} needs a token")
     payload, offset, epoch = await context.hub.poll(topic, request.query.get("since"), request.query.get("epoch"))
     etag = f'"{epoch}-{offset}-{zlib.crc32(payload):08x}"'
     headers = {**HEADERS, "ETag": etag, "Cache-Control": "no-cache"}
@@ -56,8 +44,6 @@ async def post_device_message(request: web.Request) -> web.Response:
     """Take one device message; the answer is what the device's TCP connection would read."""
     context = request.app[CONTEXT]
     address = peer_address(request)
-    if address not in context.device_networks:
-        raise Forbidden("devices from this network need a key")
     body = await read_body(request, limit_bytes=context.max_device_message_bytes)
     try:
         if not isinstance(orjson.loads(body), dict):
@@ -73,7 +59,7 @@ async def post_device_message(request: web.Request) -> web.Response:
             answered.set_result(text)
 
     if not context.receiver.take(body, Peer(address), answer):
-        return _json({"status": "success", "message": "pushed, not stored yet"}, status=202)
+        return json_answer({"status": "success", "message": "pushed, not stored yet"}, status=202)
     text = await answered
     status = _ANSWER_STATUS.get(orjson.loads(text).get("error_code"), 200)
     return web.Response(status=status, body=text, content_type="application/json", headers=HEADERS)
@@ -81,17 +67,17 @@ async def post_device_message(request: web.Request) -> web.Response:
 
 async def list_dead_letters(request: web.Request) -> web.Response:
     """Return the newest dead letters, without their payload."""
-    return _json({"dead_letters": await _for_admin(request).dead_letters.listed()})
+    return json_answer({"dead_letters": await request.app[CONTEXT].dead_letters.listed()})
 
 
 async def show_dead_letter(request: web.Request) -> web.Response:
     """Return one dead letter with its payload."""
-    return _json(await _for_admin(request).dead_letters.shown(int(request.match_info["id"])))
+    return json_answer(await request.app[CONTEXT].dead_letters.shown(int(request.match_info["id"])))
 
 
 async def act_on_dead_letters(request: web.Request) -> web.Response:
     """Requeue or drop dead letters: `{"action": "requeue" | "drop", "ids": [...] | "all"}`."""
-    context = _for_admin(request)
+    context = request.app[CONTEXT]
     try:
         body = orjson.loads(await read_body(request, limit_bytes=ADMIN_BODY_BYTES))
     except orjson.JSONDecodeError as error:
@@ -101,47 +87,12 @@ async def act_on_dead_letters(request: web.Request) -> web.Response:
         raise InvalidPayload('action: expected "requeue" or "drop"')
     if ids != "all" and not (isinstance(ids, list) and ids and all(type(id) is int and 0 < id < 2**63 for id in ids)):
         raise InvalidPayload('ids: expected a list of ids, or "all"')
-    return _json({"results": await context.dead_letters.act(action, None if ids == "all" else ids)})
+    return json_answer({"results": await context.dead_letters.act(action, None if ids == "all" else ids)})
 
 
 async def post_backup(request: web.Request) -> web.Response:
     """Copy the database, verified, while everything goes on; answers where the copy lies on the server."""
-    return _json(await _for_admin(request).back_up(), status=201)
-
-
-def _for_admin(request: web.Request) -> Context:
-    context = request.app[CONTEXT]
-    if not context.access.may_administer(is_local=is_local(request)):
-        raise TokenMissing("only an administrator may do this; on the server itself: robodyne-rt dlq, robodyne-rt backup")
-    return context
-
-
-async def read_body(request: web.Request, *, limit_bytes: int) -> bytes:
-    """Return a JSON request's body.
-
-    Raises:
-        UnsupportedMediaType: not JSON, or compressed.
-        TooLarge: over `limit_bytes`.
-        RequestTimeout: not complete within 10 s.
-    """
-    if request.content_type != "application/json":
-        raise UnsupportedMediaType(f"expected application/json, not {request.content_type[:100]}")
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise UnsupportedMediaType("compressed bodies are not taken")
-    if (request.content_length or 0) > limit_bytes:
-        raise TooLarge(f"body over {limit_bytes} bytes")
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        with anyio.fail_after(BODY_DEADLINE_S):
-            async for chunk in request.content.iter_any():
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > limit_bytes:
-                    raise TooLarge(f"body over {limit_bytes} bytes")
-    except TimeoutError:
-        raise RequestTimeout(f"the body was not complete within {BODY_DEADLINE_S:.0f} s") from None
-    return b"".join(chunks)
+    return json_answer(await request.app[CONTEXT].back_up(), status=201)
 
 
 async def livez(request: web.Request) -> web.Response:
@@ -156,24 +107,16 @@ async def readyz(request: web.Request) -> web.Response:
     status = 200 if all(well for _, well, _ in checks) else 503
     if "verbose" not in request.query:
         return web.Response(status=status, text="ok\n" if status == 200 else "not ready\n", headers=HEADERS)
-    if not (is_local(request) or context.access.may_look(peer_address(request))):
-        raise Forbidden("the verbose report is for the technician's network ([auth] anonymous_networks)")
+    check(request[PRINCIPAL], "look", "the verbose report")
     body = {
         "ready": status == 200,
         "version": __version__,
         "checks": [{"name": name, "ok": well, "detail": detail} for name, well, detail in checks],
     }
-    return _json(body, status=status)
+    return json_answer(body, status=status)
 
 
 async def metrics(request: web.Request) -> web.Response:
     """Return the metrics for Prometheus."""
-    context = request.app[CONTEXT]
-    if not context.access.may_look(peer_address(request)):
-        raise Forbidden("metrics are for the technician's network ([auth] anonymous_networks)")
-    text = context.metrics()
+    text = request.app[CONTEXT].metrics()
     return web.Response(body=text, headers={**HEADERS, "Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
-
-
-def _json(body: object, *, status: int = 200) -> web.Response:
-    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json", headers=HEADERS)

@@ -2,15 +2,24 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.ingest.receiver import Receiver
-from robodyne_rt.model.access import AccessPolicy, Networks
+from robodyne_rt.model.access import AccessPolicy, Networks, Principal
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
+from robodyne_rt.sessions.manager import SessionManager
 from robodyne_rt.store.dead_letters import DeadLetters
+from robodyne_rt.work.messages import StaffMessages
+from robodyne_rt.work.requests import RequestDesk
+
+if TYPE_CHECKING:
+    from robodyne_rt.web.accounts import Accounts
+    from robodyne_rt.web.gate import Gate
 
 
 @dataclass(slots=True, kw_only=True)
@@ -18,15 +27,22 @@ class Context:
     """Parts and plain values for the handlers.
 
     `checks` returns the health report: (name, whether it is well, what to do if not); `back_up` copies the database and
-    returns where to.
+    returns where to; `history` returns a user's questions and answers.
     """
 
     hub: ConnectionManager
+    sessions: SessionManager
+    desk: RequestDesk
+    messages: StaffMessages
+    history: Callable[[str, int | None, int], Awaitable[list[Entity]]]
     dead_letters: DeadLetters
     back_up: Callable[[], Awaitable[Entity]]
     receiver: Receiver
     access: AccessPolicy
-    device_networks: Networks
+    auth_mode: str
+    gate: "Gate"
+    accounts: "Accounts"
+    pairing_limit: SlidingWindow
     trusted_proxies: Networks
     clock: Clock
     metrics: Callable[[], bytes]
@@ -38,6 +54,8 @@ class Context:
 
 
 CONTEXT = web.AppKey("context", Context)
+PRINCIPAL = web.RequestKey("principal", Principal)
+"""Who sends the request; set by the guard before a handler runs."""
 
 
 def peer_address(request: web.Request) -> str:

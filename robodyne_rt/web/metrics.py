@@ -9,18 +9,31 @@ from prometheus_client.registry import Collector
 from robodyne_rt import __version__
 from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.ingest.receiver import ReceiverStats
+from robodyne_rt.sessions.manager import SessionManager
 from robodyne_rt.store.intake import Intake
 from robodyne_rt.store.reports import WriterStats
+from robodyne_rt.work.requests import RequestDesk
 
 
 class Metrics(Collector):
     """Reads the parts' numbers when asked; the hot path only counts plain integers."""
 
-    def __init__(self, *, hub: ConnectionManager, receiver: ReceiverStats, writer: WriterStats, intake: Intake) -> None:
+    def __init__(
+        self,
+        *,
+        hub: ConnectionManager,
+        receiver: ReceiverStats,
+        writer: WriterStats,
+        intake: Intake,
+        sessions: SessionManager,
+        desk: RequestDesk,
+    ) -> None:
         self._hub = hub
         self._receiver = receiver
         self._writer = writer
         self._intake = intake
+        self._sessions = sessions
+        self._desk = desk
         self._registry = CollectorRegistry()
         self._commit_s = Histogram(
             "robodyne_db_commit_seconds",
@@ -69,6 +82,14 @@ class Metrics(Collector):
         for state in ("ok", "late", "spooling", "draining", "refusing"):
             states.add_metric([state], float(intake.state == state))
         yield states
+        yield _gauge("robodyne_sessions", "Sessions with a connection", len(self._sessions))
+        yield _gauge("robodyne_callbacks_open", "Questions to clients that wait for an answer", len(self._desk.callbacks))
+        yield _counter("robodyne_callbacks", "Questions that clients were asked", self._desk.stats.callbacks)
+        yield _counter("robodyne_request_work_seconds", "Time spent on requests", self._desk.stats.work_s)
+        requests = CounterMetricFamily("robodyne_requests", "Final answers of requests", labels=["result"])
+        for result, count in self._desk.stats.answered.items():
+            requests.add_metric([result], count)
+        yield requests
 
     def _of_hub(self) -> Iterator[Metric]:
         hub = self._hub

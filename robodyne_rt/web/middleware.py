@@ -1,4 +1,5 @@
-"""What every request passes: Host and Origin checks, and errors as problem+json (RFC 9457, SPEC section 7)."""
+"""What every request passes: Host and Origin checks, who sends it and whether they may, errors as problem+json (RFC 9457,
+SPEC sections 7 and 8)."""
 
 import ipaddress
 import logging
@@ -18,9 +19,11 @@ from robodyne_rt.errors import (
     RequestTimeout,
     ResourceNotFound,
     RobodyneError,
+    TokenMissing,
     TooLarge,
 )
-from robodyne_rt.web.context import CONTEXT, Context
+from robodyne_rt.model.access import Principal
+from robodyne_rt.web.context import CONTEXT, PRINCIPAL, Context
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +65,47 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception:
         logger.exception("request failed: %s %s", request.method, request.path, extra={"action": "request_failed"})
         return problem(Internal("an unforeseen error; the server's log has the cause"))
+
+
+def guarded(right: str, handler: Handler) -> Handler:
+    """Return a handler that runs only for who has a right.
+
+    Args:
+        right: a word of `settings.RIGHTS`; `read` for the topic in the path; `user` for everybody who says who they are;
+            `public`; or `socket`, where the handler decides after the handshake.
+    """
+    if right == "socket":
+        return handler
+
+    async def checked(request: web.Request) -> web.StreamResponse:
+        principal = await request.app[CONTEXT].gate.identify(request)
+        request[PRINCIPAL] = principal
+        if right == "read":
+            check(principal, f"read:{request.match_info['topic']}", f"topic {request.match_info['topic']}")
+        elif right == "user":
+            if principal.is_anonymous:
+                raise TokenMissing("this needs a token")
+        elif right != "public":
+            check(principal, right, f"the right to {right.replace('_', ' ')}")
+        return await handler(request)
+
+    return checked
+
+
+def check(principal: Principal, right: str, what: str) -> None:
+    """Check that somebody has a right.
+
+    Raises:
+        TokenMissing: not everybody has it, and nobody said who this is.
+        Forbidden: this one has it not.
+    """
+    if principal.may(right):
+        return
+    if principal.is_anonymous:
+        raise TokenMissing(f"{what} needs a token")
+    raise Forbidden(
+        f"{principal.name} may not: {what} is not among the rights of {', '.join(sorted(principal.roles)) or 'no role'}"
+    )
 
 
 _TEXTS = {404: "no such path", 405: "this path does not take this method; see Allow", 413: "the body is too large"}

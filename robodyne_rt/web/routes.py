@@ -3,25 +3,56 @@
 import ipaddress
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from robodyne_rt.model.topics import TOPIC_NAMES
-from robodyne_rt.web import api, pages, sockets
+from robodyne_rt.web import administration, api, auth, pages, people, sockets
 from robodyne_rt.web.context import CONTEXT, Context
-from robodyne_rt.web.middleware import guard
+from robodyne_rt.web.middleware import guard, guarded
 
-ROUTES: tuple[tuple[str, str, object], ...] = (
-    ("GET", "/livez", api.livez),
-    ("GET", "/healthz", api.livez),
-    ("GET", "/readyz", api.readyz),
-    ("GET", "/metrics", api.metrics),
-    ("POST", "/api/device-messages", api.post_device_message),
-    ("GET", "/api/dead-letters", api.list_dead_letters),
-    ("GET", r"/api/dead-letters/{id:\d{1,18}}", api.show_dead_letter),
-    ("POST", "/api/dead-letters", api.act_on_dead_letters),
-    ("POST", "/api/backups", api.post_backup),
-    ("GET", f"/api/{{topic:{'|'.join(TOPIC_NAMES)}}}", api.get_topic),
-    ("GET", "/ws/{topic}", sockets.topic_socket),
+ID = r"{id:\d{1,18}}"
+
+ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
+    ("GET", "/livez", "public", api.livez),
+    ("GET", "/healthz", "public", api.livez),
+    ("GET", "/readyz", "public", api.readyz),
+    ("GET", "/metrics", "look", api.metrics),
+    ("POST", "/api/auth/login", "public", auth.login),
+    ("POST", "/api/auth/refresh", "public", auth.refresh),
+    ("POST", "/api/auth/logout", "user", auth.logout),
+    ("POST", "/api/auth/ticket", "user", auth.ticket),
+    ("GET", "/api/auth/me", "public", auth.me),
+    ("POST", "/api/pairings", "public", auth.begin_pairing),
+    ("GET", "/api/pairings", "administer", auth.list_pairings),
+    ("POST", "/api/pairings/approve", "administer", auth.approve_pairing),
+    ("GET", r"/api/pairings/{pairing:[\w-]{20,100}}", "public", auth.look_at_pairing),
+    ("GET", "/api/users", "administer", administration.list_users),
+    ("POST", "/api/users", "administer", administration.add_user),
+    ("PATCH", "/api/users/{name}", "administer", administration.change_user),
+    ("DELETE", "/api/users/{name}", "administer", administration.remove_user),
+    ("GET", "/api/tokens", "administer", administration.list_tokens),
+    ("POST", "/api/tokens", "administer", administration.create_token),
+    ("DELETE", f"/api/tokens/{ID}", "administer", administration.revoke_token),
+    ("GET", "/api/devices", "administer", administration.list_devices),
+    ("POST", "/api/devices", "administer", administration.add_device),
+    ("POST", "/api/devices/{device_id}/rotate", "administer", administration.rotate_device),
+    ("DELETE", "/api/devices/{device_id}", "administer", administration.revoke_device),
+    ("GET", "/api/sessions", "sessions", people.list_sessions),
+    ("GET", "/api/chat", "query", people.list_chat),
+    ("POST", "/api/messages", "message", people.send_message),
+    ("GET", "/api/messages", "user", people.list_messages),
+    ("POST", f"/api/messages/{ID}/read", "user", people.read_message),
+    ("POST", "/api/device-messages", "send_device_messages", api.post_device_message),
+    ("GET", "/api/dead-letters", "operate", api.list_dead_letters),
+    ("GET", f"/api/dead-letters/{ID}", "operate", api.show_dead_letter),
+    ("POST", "/api/dead-letters", "operate", api.act_on_dead_letters),
+    ("POST", "/api/backups", "operate", api.post_backup),
+    ("GET", f"/api/{{topic:{'|'.join(TOPIC_NAMES)}}}", "read", api.get_topic),
+    ("GET", "/ws", "socket", sockets.session_socket),
+    ("GET", "/ws/copilot", "socket", sockets.session_socket),
+    ("GET", "/ws/{topic}", "socket", sockets.topic_socket),
 )
+"""Method, path, right (see `middleware.guarded`), handler."""
 
 KEEPALIVE_S = 15.0
 """Idle HTTP connections, and headers that come a byte at a time, are closed after this long."""
@@ -34,8 +65,8 @@ def build(context: Context) -> web.Application:
     app = web.Application(middlewares=[guard], client_max_size=BODY_LIMIT_BYTES)
     app[CONTEXT] = context
     app.on_response_prepare.append(_name_server)
-    for method, path, handler in ROUTES:
-        app.router.add_route(method, path, handler)  # type: ignore[arg-type]
+    for method, path, right, handler in ROUTES:
+        app.router.add_route(method, path, guarded(right, handler))
     for path, page in pages.handlers().items():
         app.router.add_route("GET", path, page)
     return app

@@ -1,4 +1,4 @@
-"""The WebSocket of one topic: `GET /ws/{topic}` (SPEC section 3).
+"""The WebSockets: of one topic, `GET /ws/{topic}` (SPEC section 3), and of a session, `GET /ws` (SPEC section 4).
 
 aiohttp does the handshake and reads; the hub writes ready-made frames to the transport. aiohttp's own closing is replaced,
 because it would wait for each peer in turn: here a close is one write, and who does not take it is aborted by the hub.
@@ -7,16 +7,28 @@ because it would wait for each peer in turn: here a close is one write, and who 
 import base64
 import binascii
 import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import HttpVersion11, WSMsgType, web
 
-from robodyne_rt.errors import BadRequest, Internal, TokenMissing, TooLarge
+from robodyne_rt.core import session_wire, wire
+from robodyne_rt.errors import (
+    BadRequest,
+    Forbidden,
+    Internal,
+    RobodyneError,
+    TokenExpired,
+    TokenInvalid,
+    TokenMissing,
+    TooLarge,
+)
 from robodyne_rt.hub.connection import Connection, HeartbeatKind
+from robodyne_rt.model.topics import TOPIC_NAMES
+from robodyne_rt.ports import Clock
 from robodyne_rt.web.context import CONTEXT, peer_address
+from robodyne_rt.web.talk import CAPABILITIES, INTERVAL_TEXT, MAX_INTERVAL_S, SessionTalk, renew
 
 logger = logging.getLogger(__name__)
-
-MAX_INTERVAL_S = 3600.0
 
 _PROTOCOL_REASONS = {1002: "protocol_error", 1007: "invalid_utf8", TooLarge.close_code: TooLarge.close_reason}
 
@@ -47,50 +59,121 @@ def _may_be_sent(code: int) -> bool:
 
 async def topic_socket(request: web.Request) -> web.StreamResponse:
     """Serve one subscriber until either side ends it."""
+    query = request.query
+    topic = request.match_info["topic"]
+    interval_s = _interval(query.get("interval"))
+
+    async def serve(socket: TopicSocket, connection: Connection) -> None:
+        context = request.app[CONTEXT]
+        hub = context.hub
+        subscription = hub.subscribe(connection, topic, interval_s=interval_s or 0.0)
+        await hub.greet(subscription, query.get("since"), query.get("epoch"))
+        if interval_s is None and not connection.closing:
+            connection.error("INVALID_MESSAGE", INTERVAL_TEXT, {})
+        async for text in _texts(socket, connection, context.clock):
+            message = connection.received(text, context.clock.now(), wire.parse_client)
+            if message is not None:  # the one type that is about more than the connection
+                await renew(context, connection, message.data)
+
+    # A name that is no topic must not become a label, of which there would be no end.
+    return await _serve(request, topic if topic in TOPIC_NAMES else "unknown", serve)
+
+
+async def session_socket(request: web.Request) -> web.StreamResponse:
+    """Serve one session's connection until either side ends it (SPEC section 4)."""
+    context = request.app[CONTEXT]
+    query = request.query
+    confirmed = query.get("answered", "")
+    capabilities = frozenset(query.get("capabilities", "").split(",")) & CAPABILITIES
+
+    async def serve(socket: TopicSocket, connection: Connection) -> None:
+        principal = connection.principal
+        if not (principal.rights or any(right.startswith("read:") for right in principal.place_rights)):
+            raise TokenMissing() if principal.is_anonymous else Forbidden(f"{principal.name} has no rights")
+        session = await context.sessions.attach(
+            connection,
+            device=query.get("device", ""),
+            token=query.get("session"),
+            confirmed=int(confirmed) if confirmed.isascii() and confirmed.isdigit() and len(confirmed) < 16 else None,
+            capabilities=capabilities,
+            more={"roles": sorted(principal.roles), "rights": sorted(principal.rights | principal.place_rights)},
+        )
+        talk = SessionTalk(context=context, session=session, connection=connection)
+        connection.on_alive = talk.alive
+        try:
+            async for text in _texts(socket, connection, context.clock):
+                context.sessions.seen(session)
+                message = connection.received(text, context.clock.now(), session_wire.parse)
+                if message is not None:
+                    await talk.take(message)
+        finally:
+            context.sessions.detach(session, connection)
+
+    return await _serve(request, session_wire.LABEL, serve)
+
+
+async def _serve(
+    request: web.Request, label: str, serve: Callable[[TopicSocket, Connection], Awaitable[None]]
+) -> web.StreamResponse:
+    """Do the handshake, let `serve` talk, and end the connection with what it raises."""
     check_upgrade(request)
     context = request.app[CONTEXT]
-    topic = request.match_info["topic"]
-    query = request.query
-    interval_s = _interval(query.get("interval"))
-    kind: HeartbeatKind = "protocol" if query.get("heartbeat") == "protocol" else "message"
-    since, epoch = query.get("since"), query.get("epoch")
+    kind: HeartbeatKind = "protocol" if request.query.get("heartbeat") == "protocol" else "message"
     address = peer_address(request)
+    refusal: RobodyneError | None = None
+    try:
+        principal = await context.gate.identify(request)
+    except (TokenInvalid, TokenExpired) as error:
+        # Told after the handshake, so that a browser can read it.
+        refusal, principal = error, context.access.anonymous(address)
     # The limit itself still passes: aiohttp refuses a message of exactly max_msg_size.
     socket = TopicSocket(autoping=False, compress=False, max_msg_size=context.max_client_message_bytes + 1)
     await socket.prepare(request)
     transport = request.transport
     if transport is None:
         return socket
-    hub = context.hub
-    connection = hub.connect(transport, topic, peer=address, interval_s=interval_s or 0.0, heartbeat_kind=kind)
+    connection = context.hub.connect(transport, label, peer=address, principal=principal, heartbeat_kind=kind)
     socket.connection = connection
-    clock = context.clock
     try:
-        if not connection.closing and not context.access.may_read(topic, address):
-            connection.close(TokenMissing())
-        await hub.greet(connection, since, epoch)
-        if interval_s is None and not connection.closing:
-            connection.error("INVALID_MESSAGE", f"interval: expected seconds from 0 to {MAX_INTERVAL_S:.0f}", {})
-        while True:
-            message = await socket.receive()
-            match message.type:
-                case WSMsgType.TEXT:
-                    connection.received(message.data, clock.now())
-                case WSMsgType.PING:
-                    connection.received_ping(message.data, clock.now())
-                case WSMsgType.PONG:
-                    connection.received_pong(clock.now())
-                case WSMsgType.BINARY:
-                    connection.received_binary(clock.now())
-                case _:
-                    return socket
+        if connection.closing:
+            await _heard_out(socket, connection, context.clock)
+        elif refusal is not None:
+            raise refusal
+        else:
+            await serve(socket, connection)
+    except RobodyneError as error:
+        connection.close(error)
+        await _heard_out(socket, connection, context.clock)
     except Exception:
         # After the 101 there is no HTTP answer any more.
         logger.exception("a WebSocket failed", extra={"action": "socket_failed"})
         connection.close(Internal())
-        return socket
     finally:
-        hub.gone(connection)
+        context.hub.gone(connection)
+    return socket
+
+
+async def _heard_out(socket: TopicSocket, connection: Connection, clock: Clock) -> None:
+    """Let a peer that was told to go say what it says, and close."""
+    async for _ in _texts(socket, connection, clock):
+        pass
+
+
+async def _texts(socket: TopicSocket, connection: Connection, clock: Clock) -> AsyncIterator[bytes]:
+    """Yield what a client says; frames that are no text are dealt with here."""
+    while True:
+        message = await socket.receive()
+        match message.type:
+            case WSMsgType.TEXT:
+                yield message.data
+            case WSMsgType.PING:
+                connection.received_ping(message.data, clock.now())
+            case WSMsgType.PONG:
+                connection.received_pong(clock.now())
+            case WSMsgType.BINARY:
+                connection.received_binary(clock.now())
+            case _:
+                return
 
 
 def check_upgrade(request: web.Request) -> None:

@@ -5,8 +5,11 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+from robodyne_rt.core import wire
+from robodyne_rt.errors import RobodyneError
 from robodyne_rt.hub.connection import Connection
 from robodyne_rt.hub.manager import ConnectionManager
+from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.ports import Clock
@@ -16,6 +19,11 @@ from robodyne_rt.store.database import Session
 from robodyne_rt.store.sqlite import SqliteDatabase
 from tests.e2e.server import Replica
 from tests.stores import WINDOWS
+
+
+async def nothing() -> Entity:
+    """No facts about server and storage."""
+    return {}
 
 
 class HandClock(Clock):
@@ -146,7 +154,8 @@ class Rig:
             offline_after_s=10,
             robots_limit=500,
             clock=self.clock,
-            health=dict,
+            health=nothing,
+            on_private=lambda update: None,
         )
 
     def sql(self, statement: str, *parameters: Any) -> None:
@@ -171,8 +180,17 @@ class Rig:
     async def connect(self, topic: str, *, since: int | None = None, epoch: str | None = None, **options: Any) -> "Screen":
         screen = Screen(self)
         screen.replica.offset = since
-        screen.connection = self.hub.connect(cast(Any, screen.transport), topic, peer="test", **options)
-        await self.hub.greet(screen.connection, None if since is None else str(since), epoch)
+        role = options.pop("role", "")
+        principal = Principal("screen", frozenset({role}), frozenset({"*"}))
+        interval_s = options.pop("interval_s", 0.0)
+        connection = self.hub.connect(cast(Any, screen.transport), topic, peer="test", principal=principal, **options)
+        screen.connection = connection
+        try:
+            subscription = self.hub.subscribe(connection, topic, interval_s=interval_s)
+        except RobodyneError as error:
+            connection.close(error)
+            return screen
+        await self.hub.greet(subscription, None if since is None else str(since), epoch)
         return screen
 
     def tick(self, seconds: float) -> None:
@@ -202,4 +220,4 @@ class Screen:
         return messages
 
     def say(self, **message: Any) -> None:
-        self.connection.received(json.dumps(message).encode(), self.rig.clock.now())
+        self.connection.received(json.dumps(message).encode(), self.rig.clock.now(), wire.parse_client)

@@ -18,6 +18,12 @@ INSERTS = {
     "customers": "INSERT INTO customer(arrived_at) VALUES ('2026-11-21T00:00:00Z')",
     "inventory": "INSERT INTO inventory(name) VALUES ('rice')",
     "video_streams": "INSERT INTO video_stream(name, source_type, url) VALUES ('hall', 'GLOBAL_CAM', 'http://x')",
+    "users": "INSERT INTO user_(name) VALUES ('kim')",
+    "tokens": (
+        "INSERT INTO token(kind, user_name, created_at, expires_at)"
+        " VALUES ('API', 'kim', '2026-11-21T00:00:00Z', '2026-11-22T00:00:00Z')"
+    ),
+    "devices": "INSERT INTO device(device_id, key_id) VALUES ('d', 'k')",
 }
 UPDATES = {
     "robots": "battery_level = 7",
@@ -28,6 +34,9 @@ UPDATES = {
     "customers": "count = 3",
     "inventory": "count = 3",
     "video_streams": "recording = 1",
+    "users": "disabled = 1",
+    "tokens": "revoked_at = '2026-11-21T00:00:00Z'",
+    "devices": "revoked = 1",
 }
 
 
@@ -230,10 +239,14 @@ def _everything(topic: str) -> list[str]:
         "robots": ("robot_id", "'a'", "'c'"),
         "tables": ("table_number", "7", "9"),
         "inventory": ("ingredient_id", "5", "6"),
+        "users": ("name", "'a'", "'c'"),
+        "devices": ("device_id", "'a'", "'c'"),
     }
     if topic in unique:
         column, first, second = unique[topic]
         more = (", name", ", 'rice'") if topic == "inventory" else ("", "")
+        if topic == "devices":
+            more = (", key_id", ", 'k'")
         if topic == "inventory":
             statements += ["INSERT INTO ingredient(id, name) VALUES (5, 'rice'), (6, 'beef')"]
         statements += [

@@ -4,15 +4,8 @@ A new database is created by the models at the newest version; an older one gets
 transaction as its version number, after a backup of a SQLite file. Triggers are made anew after all steps and need none.
 """
 
-from typing import NamedTuple
-
-
-class Migration(NamedTuple):
-    """One step, in the words of each database; `@schema@` stands for Postgres' schema."""
-
-    sqlite: tuple[str, ...]
-    postgres: tuple[str, ...]
-
+from robodyne_rt.store.migrations.migration import Migration
+from robodyne_rt.store.migrations.people import PEOPLE
 
 DEAD_LETTERS = Migration(
     sqlite=(
@@ -27,4 +20,4 @@ DEAD_LETTERS = Migration(
     postgres=(),  # Postgres came with version 2
 )
 
-MIGRATIONS: tuple[Migration, ...] = (DEAD_LETTERS,)
+MIGRATIONS: tuple[Migration, ...] = (DEAD_LETTERS, PEOPLE)

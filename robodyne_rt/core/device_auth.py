@@ -1,0 +1,104 @@
+"""A device proves that it has its key, without sending it (SPEC section 5, "Device authentication").
+
+    device: Hello{device_id, client_nonce}     server: {status: "challenge", nonce}
+    device: Hello{device_id, proof}            server: success
+
+    proof = hex HMAC-SHA256(key, "robodyne-rt\\n" + device_id + "\\n" + nonce + "\\n" + client_nonce)
+
+Both nonces are random and used once, so nothing that was heard on the wire is of any use again. An unknown device costs the
+same steps as a wrong key, and is told the same.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+
+from robodyne_rt.errors import Forbidden, InvalidPayload
+
+LABEL = "robodyne-rt"
+NONCES_KNOWN = 10_000
+CHALLENGE_S = 5.0
+ALL_ROBOTS = "*"
+
+_NONCE = re.compile(r"(?:[0-9a-fA-F]{2}){16,64}")
+
+
+class Identity(NamedTuple):
+    """A device that proved its key; `robots` are those it speaks for, None for all."""
+
+    device_id: str
+    robots: frozenset[str] | None
+
+    def may_speak_for(self, robot_id: str) -> bool:
+        """Return whether a message about a robot may come from it."""
+        return self.robots is None or robot_id in self.robots
+
+
+class Known(NamedTuple):
+    """What the server knows of a device: one key, two while it is being replaced, none that it does not know."""
+
+    keys: tuple[bytes, bytes]
+    identity: Identity | None
+
+
+class Challenge(NamedTuple):
+    """An answer that is waited for."""
+
+    device_id: str
+    nonce: str
+    client_nonce: str
+    deadline: float
+
+
+def proof(key: bytes, device_id: str, nonce: str, client_nonce: str) -> str:
+    """Return what a device with this key answers."""
+    text = f"{LABEL}\n{device_id}\n{nonce}\n{client_nonce}"
+    return hmac.digest(key, text.encode(), hashlib.sha256).hex()
+
+
+class DeviceAuth:
+    """Challenges and their proofs, for all wires; `now` is monotonic seconds.
+
+    Args:
+        known: tells what is known of a device; never None, so that strangers cost the same.
+    """
+
+    def __init__(self, known: Callable[[str], Known]) -> None:
+        self._known = known
+        self._client_nonces: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def challenge(self, device_id: str, client_nonce: str, now: float) -> Challenge:
+        """Return a challenge for a device, whether there is such a one or not.
+
+        Raises:
+            InvalidPayload: the nonce is not random bytes in hex.
+        """
+        if not _NONCE.fullmatch(client_nonce):
+            raise InvalidPayload("client_nonce: expected 16 to 64 random bytes in hex")
+        return Challenge(device_id, secrets.token_hex(16), client_nonce, now + CHALLENGE_S)
+
+    def prove(self, challenge: Challenge | None, device_id: str, given: str, now: float) -> Identity:
+        """Return who a device is.
+
+        Raises:
+            Forbidden: it is not; why, is not told.
+        """
+        asked = challenge or Challenge("", "", "", 0.0)
+        known = self._known(device_id)
+        matches = [
+            hmac.compare_digest(proof(key, device_id, asked.nonce, asked.client_nonce).encode(), given.lower().encode())
+            for key in known.keys
+        ]
+        used = (asked.device_id, asked.client_nonce)
+        fresh = used not in self._client_nonces
+        self._client_nonces[used] = None
+        if len(self._client_nonces) > NONCES_KNOWN:
+            self._client_nonces.popitem(last=False)
+        in_time = challenge is not None and challenge.device_id == device_id and now < challenge.deadline
+        if known.identity is None or not any(matches) or not fresh or not in_time or asked.nonce == asked.client_nonce:
+            raise Forbidden("authentication failed")
+        return known.identity

@@ -1,0 +1,109 @@
+"""Who is known here: users, the tokens that were given out, devices. A copy in memory of three private topics.
+
+It follows the change log, so that whoever is disabled, in whatever way and on whatever node, is so at once; and it is there
+when the database is not.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from robodyne_rt.core import times
+from robodyne_rt.errors import TokenExpired, TokenInvalid
+from robodyne_rt.model.access import AccessPolicy, Principal
+from robodyne_rt.model.changes import Entity, Update
+
+_NAMED_BY = {"users": "name", "tokens": "id", "devices": "device_id"}
+
+
+class Directory:
+    """Built from snapshots of the private topics, kept current by `take`."""
+
+    def __init__(self, policy: AccessPolicy, snapshots: Mapping[str, Update]) -> None:
+        self._policy = policy
+        self._entities: dict[str, dict[int, Entity]] = {topic: {} for topic in _NAMED_BY}
+        self._by_name: dict[str, dict[Any, Entity]] = {topic: {} for topic in _NAMED_BY}
+        for topic in _NAMED_BY:
+            self.take(snapshots[topic])
+
+    def take(self, update: Update) -> None:
+        """Take what the change log brought."""
+        known = self._entities[update.topic]
+        if update.snapshot:
+            known.clear()
+        for key in update.removed:
+            known.pop(key, None)
+        known.update(update.entities)
+        name = _NAMED_BY[update.topic]
+        self._by_name[update.topic] = {entity[name]: entity for entity in known.values()}
+
+    def user(self, name: str) -> Entity | None:
+        """Return a user's row."""
+        return self._by_name["users"].get(name)
+
+    @property
+    def users(self) -> Iterable[Entity]:
+        """All users."""
+        return self._entities["users"].values()
+
+    def token(self, id: int) -> Entity | None:
+        """Return the row of a token that was given out."""
+        return self._by_name["tokens"].get(id)
+
+    def device(self, device_id: str) -> Entity | None:
+        """Return a device that may speak; None also for one that was revoked."""
+        device = self._by_name["devices"].get(device_id)
+        return None if device is None or device["revoked"] else device
+
+    def principal(
+        self, name: str, *, claimed_roles: Iterable[str] = (), token: int | None = None, expires_at: float, now: float
+    ) -> Principal:
+        """Return who a checked token speaks for, by what is known just now; times are epoch seconds.
+
+        Raises:
+            TokenInvalid: it was taken back, or its user is gone or disabled.
+            TokenExpired: it, or the login it belongs to, is over.
+        """
+        if now >= expires_at:
+            raise TokenExpired("the token has expired")
+        user = self.user(name)
+        if user is not None and user["disabled"]:
+            raise TokenInvalid("the token is not valid")
+        roles = user["roles"] if user is not None else claimed_roles
+        if token is not None:
+            row = self.token(token)
+            if row is None or row["revoked_at"] is not None or row["user_name"] != name:
+                raise TokenInvalid("the token is not valid")
+            if now >= times.to_epoch_s(row["expires_at"]):
+                raise TokenExpired("the token has expired")
+            if row["roles"] is not None:
+                roles = row["roles"]
+            elif user is None:
+                raise TokenInvalid("the token is not valid")
+        known = frozenset(role for role in roles or () if isinstance(role, str))
+        return Principal(
+            name,
+            known,
+            self._policy.rights_of(known),
+            claimed_roles=frozenset(claimed_roles),
+            token=token,
+            expires_at=expires_at,
+            is_bearer=True,
+        )
+
+    def renewed(self, principal: Principal, now: float) -> Principal:
+        """Return what a principal may do now.
+
+        Raises:
+            TokenInvalid, TokenExpired: nothing any more.
+        """
+        if not principal.is_bearer:
+            return principal
+        renewed = self.principal(
+            principal.name,
+            claimed_roles=principal.claimed_roles,
+            token=principal.token,
+            expires_at=principal.expires_at,
+            now=now,
+        )
+        return replace(renewed, place_rights=principal.place_rights)

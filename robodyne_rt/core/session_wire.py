@@ -1,0 +1,159 @@
+"""The wire of a session: flat JSON messages, and the desktop's dialect of a query (SPEC section 4)."""
+
+from typing import Any, Literal, NamedTuple
+
+import orjson
+
+from robodyne_rt.core.callbacks import ANSWERED_BY, Callback
+from robodyne_rt.core.json_depth import DEPTH_AT_MOST, is_too_deep
+from robodyne_rt.core.wire import BadMessage
+from robodyne_rt.model.changes import Entity
+
+LABEL = "session"
+"""Stands where messages of section 3 name a topic."""
+
+ID_AT_MOST = 200
+TEXT_AT_MOST = 4000
+"""Characters of a question."""
+
+Dialect = Literal["session", "desktop"]
+
+CLIENT_TYPES = (
+    "pong",
+    "ping",
+    "pause",
+    "resume",
+    "token",
+    "subscribe",
+    "unsubscribe",
+    "query",
+    "ack",
+    "message_read",
+    *ANSWERED_BY,
+)
+
+
+class SessionMessage(NamedTuple):
+    """What a client says in a session; `fields` are the flat keys, `data` what ping, pong and token carry."""
+
+    type: str
+    data: Any
+    request_id: str | None
+    fields: Entity
+    dialect: Dialect
+
+
+def parse(text: bytes) -> SessionMessage:
+    """Return a client's message.
+
+    Raises:
+        BadMessage: not JSON, not an object, no known type.
+    """
+    try:
+        message = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise BadMessage("INVALID_MESSAGE", "not JSON") from None
+    if not isinstance(message, dict) or is_too_deep(message):
+        raise BadMessage("INVALID_MESSAGE", f"expected a JSON object, nested at most {DEPTH_AT_MOST} levels deep")
+    request_id = message.get("requestId")
+    known_id = request_id if isinstance(request_id, str) and 0 < len(request_id) <= ID_AT_MOST else None
+    details = {"requestId": known_id} if known_id else {}
+    if message.get("action") == "sendMessage":
+        return SessionMessage("query", None, known_id, message, "desktop")
+    kind = message.get("type")
+    if not isinstance(kind, str):
+        raise BadMessage("INVALID_MESSAGE", 'expected {"type": ...}', **details)
+    if kind not in CLIENT_TYPES:
+        raise BadMessage("UNKNOWN_TYPE", f"unknown type {kind[:64]!r}; known: {', '.join(CLIENT_TYPES)}", **details)
+    return SessionMessage(kind, message.get("data"), known_id, message, "session")
+
+
+def question(message: SessionMessage) -> str:
+    """Return what a query asks.
+
+    Raises:
+        BadMessage: no requestId, or no question.
+    """
+    if message.request_id is None:
+        raise BadMessage("INVALID_MESSAGE", f"requestId: expected a text of 1 to {ID_AT_MOST} characters")
+    text = message.fields.get("message")
+    if not isinstance(text, str) or not text.strip() or len(text) > TEXT_AT_MOST:
+        raise BadMessage(
+            "INVALID_MESSAGE", f"message: expected a text of 1 to {TEXT_AT_MOST} characters", requestId=message.request_id
+        )
+    return text.replace("\0", "")
+
+
+def connected(*, session_id: str, session_token: str, user: str, server_time: str, resumed: bool, **more: Any) -> bytes:
+    """Return the JSON of a session's first message."""
+    return orjson.dumps(
+        {
+            "type": "connected",
+            "sessionId": session_id,
+            "sessionToken": session_token,
+            "userId": user,
+            "serverTime": server_time,
+            "resumed": resumed,
+            **more,
+        }
+    )
+
+
+def response(dialect: Dialect, request_id: str, text: str, *, remaining: int | None, seq: int) -> bytes:
+    """Return the JSON of a final answer; `remaining` is how many more may be asked now."""
+    body: Entity = {"requestId": request_id, "response": text, "status": "completed", "seq": seq}
+    if remaining is not None:
+        body["remaining"] = remaining
+    return orjson.dumps({"action": "messageResponse", **body} if dialect == "desktop" else {"type": "response", **body})
+
+
+def failure(dialect: Dialect, request_id: str, code: str, text: str, *, seq: int | None = None, **details: Any) -> bytes:
+    """Return the JSON of a final answer that is an error."""
+    numbered = {} if seq is None else {"seq": seq}
+    if dialect == "desktop":
+        body = {"requestId": request_id, "response": text, "status": "error", "code": code, **numbered, **details}
+        return orjson.dumps({"action": "messageResponse", **body})
+    data = {"code": code, "message": text, "requestId": request_id, **details}
+    return orjson.dumps({"type": "error", "topic": LABEL, "data": data, "requestId": request_id, **numbered})
+
+
+def progress(request_id: str, text: str) -> bytes:
+    """Return the JSON that tells that a request is being worked on."""
+    return orjson.dumps({"type": "progress", "requestId": request_id, "message": text})
+
+
+def ask(callback: Callback, query_id: str, timeout_s: float, **fields: Any) -> bytes:
+    """Return the JSON of a question to the client; `queryId` is the request that it is for."""
+    return orjson.dumps(
+        {"type": callback.kind.value, "requestId": callback.id, "queryId": query_id, "timeout": timeout_s, **fields}
+    )
+
+
+def told(type: str, **fields: Any) -> bytes:
+    """Return the JSON of a notice."""
+    return orjson.dumps({"type": type, **fields})
+
+
+def ping_after(seq: int, timestamp: float) -> bytes:
+    """Return the JSON of a ping whose pong proves that an answer, sent before it, arrived."""
+    return orjson.dumps({"type": "ping", "topic": LABEL, "data": {"timestamp": timestamp, "seq": seq}})
+
+
+def proven(data: Any) -> int | None:
+    """Return the number of the answer that a pong proves to have arrived."""
+    seq = data.get("seq") if isinstance(data, dict) else None
+    return seq if type(seq) is int else None
+
+
+def staff_message(columns: Entity) -> Entity:
+    """Return a staff message as clients see it."""
+    return {
+        "id": columns["id"],
+        "sender": columns["sender"],
+        "recipient": columns["recipient"],
+        "message": columns["message"],
+        "messageType": columns["message_type"],
+        "audioUrl": columns["audio_url"],
+        "websocketSent": bool(columns["websocket_sent"]),
+        "timestamp": columns["timestamp"],
+    }

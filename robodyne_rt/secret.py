@@ -1,0 +1,56 @@
+"""The server's own secret: it signs tokens, and all device keys are derived from it. A file for the server's user only."""
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from robodyne_rt.settings import ConfigError
+
+LEAST_BYTES = 32
+
+
+class Secret:
+    """Made by `load`; shows itself nowhere."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        """What local tokens are signed with (HS256)."""
+
+    def device_key(self, device_id: str, key_id: str) -> bytes:
+        """Return the 32 bytes that a device proves to have."""
+        return hmac.digest(self.key, f"robodyne-rt device key\n{device_id}\n{key_id}".encode(), hashlib.sha256)
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+
+def load(file: str) -> Secret:
+    """Return the secret in a file, which is made (0600) where there is none.
+
+    Raises:
+        ConfigError: it cannot be read or made, is too short, or others may read it.
+    """
+    path = Path(file).absolute()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise ConfigError(f"[auth] secret_file {path}: cannot be made: {error}") from error
+    else:
+        with os.fdopen(descriptor, "w") as made:
+            made.write(secrets.token_hex(LEAST_BYTES) + "\n")
+            made.flush()
+            os.fsync(made.fileno())
+    try:
+        key = path.read_bytes().strip()
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise ConfigError(f"[auth] secret_file {path}: cannot be read: {error}") from error
+    if len(key) < LEAST_BYTES:
+        raise ConfigError(f"[auth] secret_file {path}: expected at least {LEAST_BYTES} bytes; delete it for a new one")
+    if mode & 0o077:
+        raise ConfigError(f"[auth] secret_file {path}: others may read it; chmod 600 {path}")
+    return Secret(key)

@@ -1,0 +1,1 @@
+"""What outlives a connection: whose it is, where its answers go, who is there."""

@@ -1,0 +1,410 @@
+"""Sessions: resumed by their token, delivered to, listed, swept (SPEC section 4).
+
+A session has at most one connection. What must reach its user waits in its outbox until they have it; of a session only its
+token's digest, its newest confirmed answer and the answers themselves are stored, enough to go on after a restart.
+"""
+
+import hashlib
+import logging
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import anyio
+
+from robodyne_rt.core import session_wire, times
+from robodyne_rt.core.session import Outbox
+from robodyne_rt.errors import RobodyneError, SessionReplaced, StorageUnavailable
+from robodyne_rt.model.access import Principal
+from robodyne_rt.model.changes import Entity
+from robodyne_rt.ports import Clock, Presence, SessionStore
+
+logger = logging.getLogger(__name__)
+
+REFRESH_S = 20.0
+"""How often it is stored that sessions are in use."""
+
+SWEEP_S = 0.5
+CONFIRMED_STORED_S = 0.2
+DEVICE_AT_MOST = 100
+
+NODE = "node-0"
+
+
+class Link(Protocol):
+    """The connection of a session."""
+
+    principal: Principal
+
+    @property
+    def topics(self) -> list[str]: ...
+
+    def send(self, payload: bytes) -> None: ...
+
+    def close(self, error: RobodyneError) -> None: ...
+
+
+class Records(Protocol):
+    """What of sessions is stored; `store/` implements it."""
+
+    async def find(self, condition: str, value: str, since: float) -> Entity | None: ...
+
+    def create(self, columns: Entity) -> None: ...
+
+    def refresh(self, seen: list[tuple[str, int, float]]) -> None: ...
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Session:
+    """One session; its fields are for reading."""
+
+    id: str
+    user: str
+    device: str
+    token_digest: str
+    connected_at: str
+    last_principal: Principal
+    outbox: Outbox = field(default_factory=Outbox)
+    link: Link | None = None
+    last_seen: float = 0.0
+    capabilities: frozenset[str] = frozenset()
+    delivered: set[int] = field(default_factory=set)
+    """Staff messages that went over the present connection."""
+
+    @property
+    def principal(self) -> Principal:
+        """Who it is, and what they may do now."""
+        return self.link.principal if self.link is not None else self.last_principal
+
+
+class SessionManager:
+    """All sessions of this node.
+
+    Args:
+        store: presence, of all nodes.
+        records: what is stored.
+        ttl_s: how long a session can be resumed after it was last in use.
+        stale_after_s: how long a silent one is listed.
+        single: whether a user may have one session for each device only.
+        on_attached: told of each session that got a connection.
+        on_gone: told of each session that will not come back soon.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: SessionStore,
+        records: Records,
+        ttl_s: float,
+        stale_after_s: float,
+        single: bool,
+        clock: Clock,
+        on_presence: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._records = records
+        self._ttl_s = ttl_s
+        self._stale_after_s = stale_after_s
+        self._single = single
+        self._clock = clock
+        self._on_presence = on_presence
+        self.on_attached: Callable[[Session], None] = lambda session: None
+        self.on_gone: Callable[[Session], None] = lambda session: None
+        self._by_id: dict[str, Session] = {}
+        self._by_digest: dict[str, Session] = {}
+        self._by_user: dict[str, dict[Session, None]] = {}
+        self._changed: dict[Session, None] = {}
+        self._gone: list[str] = []
+        self._confirmed: dict[Session, None] = {}
+        self._refreshed_at = clock.now()
+        self._wake = anyio.Event()
+
+    def __len__(self) -> int:
+        return sum(session.link is not None for session in self._by_id.values())
+
+    def get(self, id: str) -> Session | None:
+        """Return a session that is in memory."""
+        return self._by_id.get(id)
+
+    def of_user(self, user: str) -> Iterable[Session]:
+        """Return a user's sessions."""
+        return list(self._by_user.get(user, ()))
+
+    @property
+    def connected(self) -> list[Session]:
+        """Sessions with a connection."""
+        return [session for session in self._by_id.values() if session.link is not None]
+
+    # -- coming and going ----------------------------------------------------------------------------------------
+
+    async def attach(
+        self,
+        link: Link,
+        *,
+        device: str,
+        token: str | None,
+        confirmed: int | None,
+        capabilities: frozenset[str],
+        more: Entity,
+    ) -> Session:
+        """Give a connection its session: the one of `token` where that is good, else a new one; greet it, and send it what
+        it does not have.
+
+        Args:
+            device: names the user's device.
+            confirmed: number of the newest answer that the client has.
+            more: further facts for the greeting.
+        """
+        principal = link.principal
+        digest = _digest(token) if token else ""
+        session = self._by_digest.get(digest) if token else None
+        if token and session is None:
+            session = await self._load("token_digest", digest)
+        resumed = session is not None and session.user == principal.name and not principal.is_anonymous
+        if session is None or not resumed:
+            token = secrets.token_urlsafe(32)
+            session = self._create(principal, device, _digest(token))
+        elif session.link is not None:
+            session.link.close(SessionReplaced())
+        if self._single:
+            self._replace_others(session)
+        session.link = link
+        session.capabilities = capabilities
+        session.delivered = set()
+        session.last_seen = self._clock.now()
+        session.connected_at = self._clock.stamp()
+        self.note(session)
+        if confirmed is not None:
+            self.confirm(session, confirmed)
+        link.send(
+            session_wire.connected(
+                session_id=session.id,
+                session_token=token or "",
+                user=session.user,
+                server_time=self._clock.stamp(),
+                resumed=resumed,
+                **more,
+            )
+        )
+        self._send(session, session.outbox.waiting)
+        self.on_attached(session)
+        return session
+
+    def _create(self, principal: Principal, device: str, digest: str) -> Session:
+        session = Session(
+            id=secrets.token_urlsafe(12),
+            user=principal.name,
+            device=device[:DEVICE_AT_MOST],
+            token_digest=digest,
+            connected_at="",
+            last_principal=principal,
+        )
+        self._add(session)
+        if not principal.is_anonymous:
+            now = times.to_text(self._clock.wall())
+            self._records.create(
+                {
+                    "id": session.id,
+                    "token_digest": digest,
+                    "user_name": session.user,
+                    "device": session.device,
+                    "acked": 0,
+                    "created_at": now,
+                    "last_seen": now,
+                }
+            )
+        return session
+
+    def _add(self, session: Session) -> None:
+        self._by_id[session.id] = session
+        self._by_digest[session.token_digest] = session
+        self._by_user.setdefault(session.user, {})[session] = None
+
+    async def restore(self, id: str) -> Session | None:
+        """Return a session, from the database where it is not in memory.
+
+        Raises:
+            StorageUnavailable: that cannot be known now.
+        """
+        return self._by_id.get(id) or await self._find("id", id)
+
+    async def _load(self, condition: str, value: str) -> Session | None:
+        try:
+            return await self._find(condition, value)
+        except StorageUnavailable:
+            logger.warning("a session cannot be resumed: the database is away", extra={"action": "session_not_resumed"})
+            return None
+
+    async def _find(self, condition: str, value: str) -> Session | None:
+        stored = await self._records.find(condition, value, self._clock.wall() - self._ttl_s)
+        if stored is None or stored["id"] in self._by_id:
+            return None if stored is None else self._by_id[stored["id"]]
+        waiting = {answer["seq"]: answer_payload(answer) for answer in stored["answers"]}
+        session = Session(
+            id=stored["id"],
+            user=stored["user_name"],
+            device=stored["device"],
+            token_digest=stored["token_digest"],
+            connected_at=stored["created_at"],
+            last_principal=Principal(stored["user_name"], frozenset(), frozenset()),
+            outbox=Outbox(seq=stored["seq"], acked=stored["acked"], waiting=waiting),
+            last_seen=self._clock.now(),
+        )
+        self._add(session)
+        return session
+
+    def _replace_others(self, session: Session) -> None:
+        for other in self.of_user(session.user):
+            if other is not session and other.device == session.device and other.link is not None:
+                other.link.close(SessionReplaced())
+                self._detach(other)
+
+    def detach(self, session: Session, link: Link) -> None:
+        """Note that a connection is gone; the session may come back."""
+        if session.link is link:
+            self._detach(session)
+
+    def _detach(self, session: Session) -> None:
+        session.last_principal = session.principal
+        session.link = None
+        session.last_seen = self._clock.now()
+        if session.principal.is_anonymous:
+            self._forget(session)
+        else:
+            self.note(session)
+
+    def _forget(self, session: Session) -> None:
+        self._by_id.pop(session.id, None)
+        self._by_digest.pop(session.token_digest, None)
+        sessions = self._by_user.get(session.user, {})
+        sessions.pop(session, None)
+        if not sessions:
+            self._by_user.pop(session.user, None)
+        self._changed.pop(session, None)
+        self._confirmed.pop(session, None)
+        self._gone.append(session.id)
+        self._wake.set()
+        self.on_gone(session)
+
+    # -- answers -------------------------------------------------------------------------------------------------
+
+    def deliver(self, session: Session, seq: int, payload: bytes) -> None:
+        """Send an answer, now or when the session comes back."""
+        session.outbox.put(seq, payload)
+        self._send(session, {seq: payload})
+
+    def _send(self, session: Session, answers: dict[int, bytes]) -> None:
+        """Send answers, and a ping behind them: its pong proves that they arrived."""
+        link = session.link
+        if link is None or not answers:
+            return
+        for payload in answers.values():
+            link.send(payload)
+        link.send(session_wire.ping_after(max(answers), self._clock.wall()))
+
+    def current(self, session: Session) -> Session:
+        """Return a session as it is now: it may have been forgotten and loaded anew."""
+        return self._by_id.get(session.id, session)
+
+    def confirm(self, session: Session, upto: int) -> None:
+        """Note that a user has the answers up to a number."""
+        if session.outbox.confirm(upto):
+            self._confirmed[session] = None
+            self._wake.set()
+
+    def seen(self, session: Session) -> None:
+        """Note that a session said something."""
+        session.last_seen = self._clock.now()
+
+    # -- presence ------------------------------------------------------------------------------------------------
+
+    def note(self, session: Session) -> None:
+        """Note that something of a session changed that others see."""
+        self._changed[session] = None
+        self._wake.set()
+
+    def _presence(self, session: Session) -> Presence:
+        silent_s = self._clock.now() - session.last_seen
+        return Presence(
+            session_id=session.id,
+            user_id=session.user,
+            roles=sorted(session.principal.roles),
+            device=session.device,
+            node_id=NODE,
+            connected_at=session.connected_at,
+            last_seen=times.to_text(self._clock.wall() - silent_s),
+            presence="away" if session.link is None else "online",
+            topics=session.link.topics if session.link is not None else [],
+            ttl_s=max(0.0, round(self._stale_after_s - silent_s, 1)),
+        )
+
+    async def present(self) -> list[Presence]:
+        """Return who is there, on all nodes."""
+        for session in [*self._by_id.values()]:
+            if session.link is not None:
+                await self._store.put(self._presence(session))
+        return await self._store.all()
+
+    # -- by the clock --------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep presence and records current until cancelled."""
+        while True:
+            with anyio.move_on_after(SWEEP_S):
+                await self._wake.wait()
+            self._wake = anyio.Event()
+            await self._tell_presence()
+            if self._confirmed:
+                await anyio.sleep(CONFIRMED_STORED_S)  # those of one moment together
+                self._store_seen(self._confirmed)
+                self._confirmed = {}
+            now = self._clock.now()
+            if now - self._refreshed_at >= REFRESH_S:
+                self._refreshed_at = now
+                self._store_seen(self.connected)
+            self.sweep(now)
+
+    async def _tell_presence(self) -> None:
+        if not self._changed and not self._gone:
+            return
+        changed, self._changed = self._changed, {}
+        gone, self._gone = self._gone, []
+        for id in gone:
+            await self._store.remove(id)
+        for session in changed:
+            if session.id in self._by_id:
+                await self._store.put(self._presence(session))
+        self._on_presence()
+
+    def _store_seen(self, sessions: Iterable[Session]) -> None:
+        now, wall = self._clock.now(), self._clock.wall()
+        seen = [(s.id, s.outbox.acked, wall - (now - s.last_seen)) for s in sessions if not s.principal.is_anonymous]
+        if seen:
+            self._records.refresh(seen)
+
+    def flush(self) -> None:
+        """Store how far everybody is: the server ends."""
+        self._store_seen(self._by_id.values())
+
+    def sweep(self, now: float) -> None:
+        """Forget sessions that were silent for too long; until `ttl_s` their tokens are good all the same."""
+        for session in list(self._by_id.values()):
+            if session.link is None and now - session.last_seen >= self._stale_after_s:
+                self._store_seen([session])
+                self._forget(session)
+
+
+def answer_payload(stored: Entity, **more: Any) -> bytes:
+    """Return the JSON of a final answer from its row."""
+    dialect: session_wire.Dialect = "desktop" if stored["dialect"] == "desktop" else "session"
+    if stored["status"] == "COMPLETED":
+        return session_wire.response(
+            dialect, stored["request_id"], stored["response"] or "", remaining=more.get("remaining"), seq=stored["seq"]
+        )
+    code = stored["code"] or "INTERNAL"
+    return session_wire.failure(dialect, stored["request_id"], code, stored["response"] or "", seq=stored["seq"])
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,293 @@
+"""Users, tokens and devices in the database: plain functions for one session, used by the running server and by commands
+without one (SPEC section 8). What changes here reaches everybody through the change log.
+"""
+
+import secrets
+import unicodedata
+from typing import Any
+
+import orjson
+
+from robodyne_rt.core import times
+from robodyne_rt.errors import Conflict, InvalidPayload, ResourceNotFound
+from robodyne_rt.model.access import ROLES
+from robodyne_rt.model.changes import Entity
+from robodyne_rt.store.database import Session, insert
+
+NAME_AT_MOST = 100
+ROBOTS_AT_MOST = 500
+
+ALL_ROBOTS = "*"
+
+
+# -- users -----------------------------------------------------------------------------------------------------------
+
+
+def users(session: Session) -> list[Entity]:
+    """Return all users, by name."""
+    rows = session.execute("SELECT name, roles, disabled, password_hash IS NOT NULL, created_at FROM user_ ORDER BY name")
+    return [
+        {
+            "name": name,
+            "roles": _loads(roles),
+            "disabled": bool(disabled),
+            "password": bool(has_password),
+            "created_at": session.time_text(created_at),
+        }
+        for name, roles, disabled, has_password, created_at in rows.fetchall()
+    ]
+
+
+def add_user(session: Session, *, name: str, roles: list[str], password_hash: str | None, now: float) -> Entity:
+    """Add a user.
+
+    Raises:
+        InvalidPayload: the name or a role cannot be used.
+        Conflict: there is one with this name.
+    """
+    name = checked_name(name, "user")
+    checked_roles(roles)
+    if session.execute("SELECT 1 FROM user_ WHERE name = ?", (name,)).fetchone():
+        raise Conflict(f"there is a user {name!r} already")
+    columns = {"name": name, "roles": _dumps(roles), "password_hash": password_hash, "created_at": times.to_text(now)}
+    insert(session, "user_", columns)
+    return _one(users(session), "name", name)
+
+
+def change_user(session: Session, name: str, *, now: float, **changes: Any) -> Entity:
+    """Change `roles`, `password_hash` or `disabled` of a user; a new password, or none any more, ends all logins.
+
+    Raises:
+        ResourceNotFound, InvalidPayload.
+    """
+    if "roles" in changes:
+        checked_roles(changes["roles"])
+        changes["roles"] = _dumps(changes["roles"])
+    if "disabled" in changes:
+        changes["disabled"] = int(changes["disabled"])
+    sets = ", ".join(f"{column} = ?" for column in changes)
+    if not session.execute(f"UPDATE user_ SET {sets} WHERE name = ?", (*changes.values(), name)).rowcount:
+        raise ResourceNotFound(f"no user {name!r}")
+    if "password_hash" in changes or changes.get("disabled"):
+        _revoke(session, now, "user_name = ? AND kind = 'LOGIN'", name)
+    return _one(users(session), "name", name)
+
+
+def remove_user(session: Session, name: str, *, now: float) -> Entity:
+    """Remove a user and revoke all that was given out for them.
+
+    Raises:
+        ResourceNotFound: there is none.
+    """
+    if not session.execute("DELETE FROM user_ WHERE name = ?", (name,)).rowcount:
+        raise ResourceNotFound(f"no user {name!r}")
+    _revoke(session, now, "user_name = ?", name)
+    return {"name": name, "removed": True}
+
+
+# -- tokens ----------------------------------------------------------------------------------------------------------
+
+_TOKEN = ("id", "kind", "user_name", "roles", "label", "created_at", "expires_at", "revoked_at")
+
+
+def tokens(session: Session) -> list[Entity]:
+    """Return the tokens that were given out and are not over, newest first."""
+    rows = session.execute(f"SELECT {', '.join(_TOKEN)} FROM token ORDER BY id DESC LIMIT 1000").fetchall()
+    found = []
+    for row in rows:
+        token = dict(zip(_TOKEN, row, strict=True))
+        token |= {name: session.time_text(token[name]) for name in ("created_at", "expires_at", "revoked_at")}
+        token["roles"] = _loads(token["roles"])
+        token["user"] = token.pop("user_name")
+        found.append(token)
+    return found
+
+
+def add_token(  # noqa: PLR0917
+    session: Session,
+    id: int,
+    kind: str,
+    user: str,
+    roles: list[str] | None,
+    label: str | None,
+    refresh_digest: str | None,
+    expires_at: float,
+    now: float,
+) -> None:
+    """Note that a token is given out.
+
+    Raises:
+        InvalidPayload: a role that does not exist.
+    """
+    if roles is not None:
+        checked_roles(roles)
+    insert(
+        session,
+        "token",
+        {
+            "id": id,
+            "kind": kind,
+            "user_name": checked_name(user, "user"),
+            "roles": None if roles is None else _dumps(roles),
+            "label": label,
+            "refresh_digest": refresh_digest,
+            "created_at": times.to_text(now),
+            "expires_at": times.to_text(expires_at),
+        },
+    )
+
+
+def rotate_token(session: Session, id: int, *, old: str, new: str, expires_at: float, now: float) -> bool:
+    """Replace a refresh token's digest, if `old` is the newest; return whether it was."""
+    done = session.execute(
+        "UPDATE token SET refresh_digest = ?, previous_digest = ?, rotated_at = ?, expires_at = ?"
+        " WHERE id = ? AND refresh_digest = ? AND revoked_at IS NULL",
+        (new, old, times.to_text(now), times.to_text(expires_at), id, old),
+    )
+    return bool(done.rowcount)
+
+
+def revoke_token(session: Session, id: int, *, now: float) -> Entity:
+    """Take a token back.
+
+    Raises:
+        ResourceNotFound: there is none, or it was taken back already.
+    """
+    if not _revoke(session, now, "id = ?", id):
+        raise ResourceNotFound(f"no token {id}")
+    return {"id": id, "revoked": True}
+
+
+def _revoke(session: Session, now: float, condition: str, value: Any) -> int:
+    done = session.execute(
+        f"UPDATE token SET revoked_at = ? WHERE {condition} AND revoked_at IS NULL", (times.to_text(now), value)
+    )
+    return int(done.rowcount)
+
+
+def forget_expired(session: Session, *, now: float) -> int:
+    """Delete tokens that were over a day ago."""
+    return int(session.execute("DELETE FROM token WHERE expires_at < ?", (times.to_text(now - 86400),)).rowcount)
+
+
+# -- devices ---------------------------------------------------------------------------------------------------------
+
+_DEVICE = ("device_id", "robots", "key_id", "previous_key_id", "revoked", "created_at")
+
+
+def devices(session: Session) -> list[Entity]:
+    """Return all devices, by name; `keys` is how many are good."""
+    rows = session.execute(f"SELECT {', '.join(_DEVICE)} FROM device ORDER BY device_id").fetchall()
+    found = []
+    for row in rows:
+        device = dict(zip(_DEVICE, row, strict=True))
+        keys = [id for id in (device.pop("key_id"), device.pop("previous_key_id")) if id]
+        device["robots"] = _loads(device["robots"])
+        device["created_at"] = session.time_text(device["created_at"])
+        device["revoked"] = bool(device["revoked"])
+        found.append(device | {"keys": 0 if device["revoked"] else len(keys)})
+    return found
+
+
+def add_device(session: Session, device_id: str, *, robots: list[str] | None, now: float) -> str:
+    """Add a device, or give a revoked one a new life; return the id of its key.
+
+    Args:
+        robots: which robots it speaks for; None for the one of its own name, `["*"]` for all.
+    Raises:
+        Conflict: there is one with this name.
+        InvalidPayload: a name that cannot be used.
+    """
+    device_id = checked_name(device_id, "device")
+    names = [checked_name(robot, "robot") for robot in (robots if robots is not None else [device_id])]
+    if len(names) > ROBOTS_AT_MOST:
+        raise InvalidPayload(f"robots: at most {ROBOTS_AT_MOST}; {ALL_ROBOTS!r} stands for all")
+    row = session.execute("SELECT revoked FROM device WHERE device_id = ?", (device_id,)).fetchone()
+    if row is not None and not row[0]:
+        raise Conflict(f"there is a device {device_id!r} already; rotate its key, or revoke it first")
+    key_id = secrets.token_hex(8)
+    if row is not None:
+        session.execute(
+            "UPDATE device SET robots = ?, key_id = ?, previous_key_id = NULL, revoked = 0, created_at = ? WHERE device_id = ?",
+            (_dumps(names), key_id, times.to_text(now), device_id),
+        )
+    else:
+        columns = {"device_id": device_id, "robots": _dumps(names), "key_id": key_id, "created_at": times.to_text(now)}
+        insert(session, "device", columns)
+    return key_id
+
+
+def rotate_device(session: Session, device_id: str) -> str:
+    """Give a device a second key; the one it has stays good until `finish_rotation`, or the next rotation.
+
+    Raises:
+        ResourceNotFound: no such device.
+    """
+    key_id = secrets.token_hex(8)
+    done = session.execute(
+        "UPDATE device SET previous_key_id = key_id, key_id = ? WHERE device_id = ? AND revoked = 0", (key_id, device_id)
+    )
+    if not done.rowcount:
+        raise ResourceNotFound(f"no device {device_id!r}")
+    return key_id
+
+
+def finish_rotation(session: Session, device_id: str) -> Entity:
+    """Let a device's older key be good no more.
+
+    Raises:
+        ResourceNotFound: no such device.
+    """
+    done = session.execute("UPDATE device SET previous_key_id = NULL WHERE device_id = ? AND revoked = 0", (device_id,))
+    if not done.rowcount:
+        raise ResourceNotFound(f"no device {device_id!r}")
+    return _one(devices(session), "device_id", device_id)
+
+
+def revoke_device(session: Session, device_id: str) -> Entity:
+    """Let a device speak no more.
+
+    Raises:
+        ResourceNotFound: no such device.
+    """
+    if not session.execute("UPDATE device SET revoked = 1 WHERE device_id = ? AND revoked = 0", (device_id,)).rowcount:
+        raise ResourceNotFound(f"no device {device_id!r}")
+    return _one(devices(session), "device_id", device_id)
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+
+
+def checked_name(name: Any, what: str) -> str:
+    """Return a name as it is stored (NFC).
+
+    Raises:
+        InvalidPayload: not a text of 1 to 100 printable characters without space at its ends.
+    """
+    if isinstance(name, str):
+        name = unicodedata.normalize("NFC", name)
+        if 0 < len(name) <= NAME_AT_MOST and name.isprintable() and name == name.strip() and not name.startswith("role:"):
+            return str(name)
+    raise InvalidPayload(f"{what}: expected a name of 1 to {NAME_AT_MOST} printable characters")
+
+
+def checked_roles(roles: Any) -> None:
+    """Check a list of roles.
+
+    Raises:
+        InvalidPayload: not a list of roles that exist.
+    """
+    if not isinstance(roles, list) or not roles or not all(role in ROLES for role in roles):
+        raise InvalidPayload(f"roles: expected some of {', '.join(ROLES)}")
+
+
+def _one(rows: list[Entity], name: str, value: str) -> Entity:
+    return next(row for row in rows if row[name] == value)
+
+
+def _dumps(value: list[str]) -> str:
+    return orjson.dumps(list(dict.fromkeys(value))).decode()
+
+
+def _loads(value: Any) -> Any:
+    return orjson.loads(value) if isinstance(value, str | bytes) else value

@@ -1,0 +1,87 @@
+"""The loop's way to what people say: reads with a reader, writes through the one writer. Implements the records that sessions,
+requests and staff messages ask for.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from robodyne_rt.model.changes import Entity
+from robodyne_rt.store import talk
+from robodyne_rt.store.apply import Applier
+from robodyne_rt.store.changes import Readers
+from robodyne_rt.store.intake import Intake
+from robodyne_rt.store.talk import AnswerWrite, ReceiptWrite, RequestWrite, StaffMessageWrite
+from robodyne_rt.store.writes import CallWrite
+
+
+class _Records:
+    def __init__(self, *, readers: Readers, intake: Intake) -> None:
+        self._readers = readers
+        self._intake = intake
+
+    def next_id(self) -> int:
+        return self._intake.next_id()
+
+    def _later(self, function: Callable[[Applier], Any]) -> None:
+        """Do what may be lost with the process, and what nobody waits for."""
+        self._intake.submit(CallWrite(function))
+
+
+class SessionRecords(_Records):
+    """Implements `sessions.manager.Records`."""
+
+    async def find(self, condition: str, value: str, since: float) -> Entity | None:
+        return await self._readers.read(lambda session: talk.find_session(session, condition, value, since=since))
+
+    def create(self, columns: Entity) -> None:
+        self._later(lambda applier: talk.store_session(applier.session, columns))
+
+    def refresh(self, seen: list[tuple[str, int, float]]) -> None:
+        self._later(lambda applier: talk.refresh_sessions(applier.session, seen))
+
+    def forget(self, before: float) -> None:
+        self._later(lambda applier: talk.forget_sessions(applier.session, before=before))
+
+
+class RequestRecords(_Records):
+    """Implements `work.requests.RequestRecords`."""
+
+    async def take(self, columns: Entity) -> Entity | None:
+        known: Entity | None = await self._intake.write(lambda outcome: RequestWrite(columns, outcome))
+        return known
+
+    async def answer(self, columns: Entity) -> None:
+        await self._intake.write(lambda outcome: AnswerWrite(columns, outcome))
+
+    async def find(self, user: str, request_id: str) -> Entity | None:
+        return await self._readers.read(lambda session: talk.request(session, user, request_id))
+
+    async def pending(self) -> list[Entity]:
+        return await self._readers.read(talk.pending)
+
+    async def history(self, user: str, before: int | None, limit: int) -> list[Entity]:
+        return await self._readers.read(lambda session: talk.history(session, user, before=before, limit=limit))
+
+
+class MessageRecords(_Records):
+    """Implements `work.messages.MessageRecords`."""
+
+    async def first(self, sender: str, key: str) -> int | None:
+        return await self._readers.read(lambda session: talk.first_message(session, sender, key))
+
+    async def store(self, columns: Entity, key: str | None, digest: str) -> int:
+        stored = await self._intake.write(lambda outcome: StaffMessageWrite(columns, key, digest, outcome))
+        return int(stored or columns["id"])
+
+    async def unread(self, user: str, recipients: list[str]) -> list[Entity]:
+        return await self._readers.read(lambda session: talk.unread(session, user, recipients))
+
+    async def listed(self, user: str, recipients: list[str], before: int | None, limit: int) -> list[Entity]:
+        return await self._readers.read(lambda session: talk.messages(session, user, recipients, before=before, limit=limit))
+
+    async def read(self, message_id: int, user: str, recipients: list[str], at: str) -> str | None:
+        sender: str | None = await self._intake.write(lambda outcome: ReceiptWrite(message_id, user, recipients, at, outcome))
+        return sender
+
+    def mark_sent(self, ids: list[int]) -> None:
+        self._later(lambda applier: talk.mark_sent(applier.session, ids))

@@ -1,0 +1,276 @@
+"""What people say, in the database: sessions, their requests and answers, staff messages (SPEC sections 4 and 6).
+
+The writes go the way of device messages: one queue, one commit, the spool where the database is away, a dead letter where
+they can never be stored.
+"""
+
+from typing import Any
+
+from robodyne_rt.core import session_wire, times
+from robodyne_rt.errors import ResourceNotFound
+from robodyne_rt.model.changes import Entity
+from robodyne_rt.ports import Outcome
+from robodyne_rt.store.apply import Applier
+from robodyne_rt.store.database import Session, insert
+from robodyne_rt.store.writes import Write
+
+HISTORY_AT_MOST = 200
+PENDING_AT_MOST = 10_000
+UNDELIVERED_AT_MOST = 1000
+UNREAD_AT_MOST = 200
+
+
+class FieldsWrite(Write):
+    """A write that is a set of columns, and little else."""
+
+    __slots__ = ("columns",)
+
+    def __init__(self, columns: Entity, outcome: Outcome | None = None) -> None:
+        super().__init__(outcome)
+        self.columns = columns
+
+    def fields(self) -> Entity:
+        return {"columns": self.columns}
+
+    def letter(self) -> Entity:
+        return super().letter() | {"id": self.columns["id"]}
+
+
+class RequestWrite(FieldsWrite):
+    """A request is taken. Its result is None, or what is stored of the first request with this id."""
+
+    __slots__ = ()
+    kind = "request"
+
+    def apply(self, applier: Applier) -> Any:
+        columns = self.columns
+        session = applier.session
+        known = _request(session, columns["user_name"], columns["request_id"])
+        if known is not None and known["id"] != columns["id"]:
+            return known
+        if known is None:
+            insert(session, "chat_message", columns | {"status": "PENDING"})
+        return None
+
+
+class AnswerWrite(FieldsWrite):
+    """A request has its final answer: the whole row, in case it was not stored before."""
+
+    __slots__ = ()
+    kind = "answer"
+
+    def apply(self, applier: Applier) -> Any:
+        columns = self.columns
+        done = applier.session.execute(
+            "UPDATE chat_message SET session_id = ?, status = ?, code = ?, response = ?, seq = ?, answered_at = ? WHERE id = ?",
+            tuple(columns[name] for name in ("session_id", "status", "code", "response", "seq", "answered_at", "id")),
+        )
+        if not done.rowcount:
+            insert(applier.session, "chat_message", columns)
+
+
+class StaffMessageWrite(FieldsWrite):
+    """A staff message; with a key of its sender's it is stored once. Its result is the id it is stored under."""
+
+    __slots__ = ("_digest", "key")
+    kind = "staff_message"
+
+    def __init__(self, columns: Entity, key: str | None, digest: str, outcome: Outcome | None = None) -> None:
+        super().__init__(columns, outcome)
+        self.key = key
+        self._digest = digest
+
+    @property
+    def digest(self) -> str:
+        return self._digest if self.key else ""
+
+    @property
+    def name(self) -> tuple[str, str] | None:
+        return (f"user:{self.columns['sender']}", self.key) if self.key else None
+
+    def fields(self) -> Entity:
+        return {"columns": self.columns, "key": self.key, "digest": self._digest}
+
+    def letter(self) -> Entity:
+        named = {"device": self.name[0], "message_id": self.name[1]} if self.name else {}
+        return super().letter() | named
+
+    def apply(self, applier: Applier) -> Any:
+        id = self.columns["id"]
+        session = applier.session
+        if self.name is not None:
+            first = applier.first_of(*self.name, self._digest, id)
+            if first != id:
+                return first
+        if session.execute("SELECT 1 FROM staff_message WHERE id = ?", (id,)).fetchone() is None:
+            insert(session, "staff_message", self.columns | {"websocket_sent": int(self.columns["websocket_sent"])})
+        return id
+
+
+class ReceiptWrite(Write):
+    """Somebody read a staff message. Its result is the message's sender, None where it was read before."""
+
+    __slots__ = ("at", "message_id", "recipients", "user")
+    kind = "receipt"
+
+    def __init__(self, message_id: int, user: str, recipients: list[str], at: str, outcome: Outcome | None = None) -> None:
+        super().__init__(outcome)
+        self.message_id = message_id
+        self.user = user
+        self.recipients = recipients
+        self.at = at
+
+    def fields(self) -> Entity:
+        return {"message_id": self.message_id, "user": self.user, "recipients": self.recipients, "at": self.at}
+
+    def apply(self, applier: Applier) -> Any:
+        session = applier.session
+        row = session.execute("SELECT sender, recipient FROM staff_message WHERE id = ?", (self.message_id,)).fetchone()
+        if row is None or row[1] not in self.recipients:
+            raise ResourceNotFound(f"no message {self.message_id}")
+        done = session.execute(
+            "INSERT INTO staff_message_receipt(message_id, user_name, read_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (self.message_id, self.user, self.at),
+        )
+        return row[0] if done.rowcount else None
+
+
+# -- requests --------------------------------------------------------------------------------------------------------
+
+_REQUEST = ("id", "user_name", "session_id", "request_id", "dialect", "question", "response", "status", "code", "seq")
+
+
+def _request(session: Session, user: str, request_id: str) -> Entity | None:
+    row = session.execute(
+        f"SELECT {', '.join(_REQUEST)} FROM chat_message WHERE user_name = ? AND request_id = ?", (user, request_id)
+    ).fetchone()
+    return dict(zip(_REQUEST, row, strict=True)) if row else None
+
+
+def request(session: Session, user: str, request_id: str) -> Entity | None:
+    """Return what is stored of a request."""
+    return _request(session, user, request_id)
+
+
+def pending(session: Session) -> list[Entity]:
+    """Return the requests that have no answer yet, oldest first."""
+    rows = session.execute(
+        f"SELECT {', '.join(_REQUEST)} FROM chat_message WHERE status = 'PENDING' ORDER BY id LIMIT ?", (PENDING_AT_MOST,)
+    )
+    return [dict(zip(_REQUEST, row, strict=True)) for row in rows.fetchall()]
+
+
+def history(session: Session, user: str, *, before: int | None, limit: int) -> list[Entity]:
+    """Return a user's requests and answers, newest first."""
+    columns = ("id", "request_id", "question", "response", "status", "code", "timestamp", "answered_at")
+    rows = session.execute(
+        f"SELECT {', '.join(columns)} FROM chat_message WHERE user_name = ? AND id < ? ORDER BY id DESC LIMIT ?",
+        (user, before if before is not None else 1 << 53, min(limit, HISTORY_AT_MOST)),
+    )
+    found = []
+    for row in rows.fetchall():
+        entry = dict(zip(columns, row, strict=True))
+        entry |= {name: session.time_text(entry[name]) for name in ("timestamp", "answered_at")}
+        entry["requestId"] = entry.pop("request_id")
+        found.append(entry)
+    return found
+
+
+# -- sessions --------------------------------------------------------------------------------------------------------
+
+
+def store_session(session: Session, columns: Entity) -> None:
+    """Store a new session."""
+    insert(session, "session", columns)
+
+
+def refresh_sessions(session: Session, seen: list[tuple[str, int, float]]) -> None:
+    """Note of each session (id, number of the newest confirmed answer, epoch seconds) that it is in use."""
+    for id, acked, at in seen:
+        session.execute("UPDATE session SET acked = ?, last_seen = ? WHERE id = ?", (acked, times.to_text(at), id))
+
+
+def end_session(session: Session, id: str) -> None:
+    """Forget a session."""
+    session.execute("DELETE FROM session WHERE id = ?", (id,))
+
+
+def find_session(session: Session, condition: str, value: str, *, since: float) -> Entity | None:
+    """Return a session that was in use after `since` (epoch seconds): its columns, `seq`, the number of its newest answer, and
+    `answers`, those that may not have arrived, oldest first.
+
+    Args:
+        condition: `id` or `token_digest`.
+    """
+    names = ("id", "user_name", "device", "token_digest", "acked", "created_at")
+    row = session.execute(
+        f"SELECT {', '.join(names)} FROM session WHERE {condition} = ? AND last_seen >= ?", (value, times.to_text(since))
+    ).fetchone()
+    if row is None:
+        return None
+    found: Entity = dict(zip(names, row, strict=True))
+    found["created_at"] = session.time_text(found["created_at"])
+    (seq,) = session.execute("SELECT max(seq) FROM chat_message WHERE session_id = ?", (found["id"],)).fetchone()
+    found["seq"] = seq or 0
+    answers = session.execute(
+        f"SELECT {', '.join(_REQUEST)} FROM chat_message WHERE session_id = ? AND seq > ? ORDER BY seq DESC LIMIT ?",
+        (found["id"], found["acked"], UNDELIVERED_AT_MOST),
+    ).fetchall()
+    found["answers"] = [dict(zip(_REQUEST, answer, strict=True)) for answer in reversed(answers)]
+    return found
+
+
+def forget_sessions(session: Session, *, before: float) -> int:
+    """Delete sessions that were not in use since `before` (epoch seconds)."""
+    return int(session.execute("DELETE FROM session WHERE last_seen < ?", (times.to_text(before),)).rowcount)
+
+
+# -- staff messages --------------------------------------------------------------------------------------------------
+
+_MESSAGE = ("id", "sender", "recipient", "message", "message_type", "audio_url", "websocket_sent", "timestamp")
+
+
+def unread(session: Session, user: str, recipients: list[str]) -> list[Entity]:
+    """Return what was sent to any of `recipients` and that a user has not read, oldest first."""
+    marks = ", ".join("?" * len(recipients))
+    rows = session.execute(
+        f"SELECT {', '.join(_MESSAGE)} FROM staff_message WHERE recipient IN ({marks}) AND sender <> ? AND NOT EXISTS"
+        " (SELECT 1 FROM staff_message_receipt WHERE message_id = staff_message.id AND user_name = ?)"
+        " ORDER BY id DESC LIMIT ?",
+        (*recipients, user, user, UNREAD_AT_MOST),
+    )
+    return [_message(session, row) for row in reversed(rows.fetchall())]
+
+
+def messages(session: Session, user: str, recipients: list[str], *, before: int | None, limit: int) -> list[Entity]:
+    """Return what a user sent, or was sent to any of `recipients`, newest first, each with who read it."""
+    marks = ", ".join("?" * len(recipients))
+    rows = session.execute(
+        f"SELECT {', '.join(_MESSAGE)} FROM staff_message WHERE (recipient IN ({marks}) OR sender = ?) AND id < ?"
+        " ORDER BY id DESC LIMIT ?",
+        (*recipients, user, before if before is not None else 1 << 53, min(limit, HISTORY_AT_MOST)),
+    )
+    found = [_message(session, row) for row in rows.fetchall()]
+    for message in found:
+        receipts = session.execute(
+            "SELECT user_name, read_at FROM staff_message_receipt WHERE message_id = ? ORDER BY read_at", (message["id"],)
+        )
+        message["readBy"] = [{"userId": name, "readAt": session.time_text(at)} for name, at in receipts.fetchall()]
+    return found
+
+
+def first_message(session: Session, sender: str, key: str) -> int | None:
+    """Return the message that a sender's key was used for."""
+    row = session.execute('SELECT "row" FROM device_message WHERE device = ? AND id = ?', (f"user:{sender}", key)).fetchone()
+    return row[0] if row else None
+
+
+def mark_sent(session: Session, ids: list[int]) -> None:
+    """Note that messages reached a session of their recipient."""
+    for id in ids:
+        session.execute("UPDATE staff_message SET websocket_sent = 1 WHERE id = ? AND websocket_sent = 0", (id,))
+
+
+def _message(session: Session, row: tuple[Any, ...]) -> Entity:
+    message = dict(zip(_MESSAGE, row, strict=True))
+    return session_wire.staff_message(message | {"timestamp": session.time_text(message["timestamp"])})

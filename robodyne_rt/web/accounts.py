@@ -1,0 +1,216 @@
+"""Logins, tokens that are given out, users and devices: what the handlers do with the one writer, the secret and the
+directory (SPEC section 8).
+"""
+
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from robodyne_rt.core import times
+from robodyne_rt.core.directory import Directory
+from robodyne_rt.core.onetime import digest
+from robodyne_rt.errors import ResourceNotFound, StorageUnavailable, TokenExpired, TokenInvalid
+from robodyne_rt.model.changes import Entity
+from robodyne_rt.ports import Clock
+from robodyne_rt.secret import Secret
+from robodyne_rt.store import accounts
+from robodyne_rt.store.changes import Readers
+from robodyne_rt.store.database import Session
+from robodyne_rt.store.intake import Intake
+from robodyne_rt.web import passwords
+from robodyne_rt.web.passwords import Passwords
+from robodyne_rt.web.tokens import Tokens
+
+logger = logging.getLogger(__name__)
+
+ACCESS_S = 3600.0
+LOGIN_S = 30 * 86400.0
+DISPLAY_S = 400 * 86400.0
+API_S = 90 * 86400.0
+LONGEST_S = 400 * 86400.0
+
+ROTATED_TWICE_S = 60.0
+"""A refresh token may be used again for so long after it was replaced: the answer may have been lost."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a login or a refresh gives. `refresh` is None where the database is away: then log in again when it is over."""
+
+    name: str
+    roles: list[str]
+    access: str
+    access_s: float
+    refresh: str | None
+    row: int | None
+    row_expires_at: float
+
+
+class Accounts:
+    """The service behind `/api/auth`, `/api/users`, `/api/tokens` and `/api/devices`."""
+
+    def __init__(
+        self, *, intake: Intake, readers: Readers, directory: Directory, secret: Secret, tokens: Tokens, clock: Clock
+    ) -> None:
+        self._intake = intake
+        self._readers = readers
+        self._directory = directory
+        self._secret = secret
+        self._tokens = tokens
+        self._clock = clock
+        self.passwords = Passwords()
+
+    async def read(self, query: Callable[[Session], T]) -> T:
+        """Read from the database."""
+        return await self._readers.read(query)
+
+    async def change(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        """Run a function of `store/accounts.py` with the writer's session."""
+        return await self._intake.call(lambda applier: function(applier.session, *arguments, **named))
+
+    # -- logging in ----------------------------------------------------------------------------------------------
+
+    async def log_in(self, name: str, password: str, *, label: str | None) -> Grant:
+        """Return tokens for a user.
+
+        Raises:
+            TokenInvalid: no such user, or another password; which of them is not told, and takes the same time.
+        """
+        user = self._directory.user(name)
+        known = user["password_hash"] if user is not None and not user["disabled"] else None
+        if not await self.passwords.matches(known, password) or user is None:
+            raise TokenInvalid("wrong name or password")
+        now = self._clock.wall()
+        row = self._intake.next_id()
+        refresh = _refresh_token(row)
+        expires_at = now + LOGIN_S
+        try:
+            await self.change(accounts.add_token, row, "LOGIN", name, None, label, digest(refresh), expires_at, now)
+        except StorageUnavailable:
+            # Nobody can note it, so it lives for an hour and cannot be renewed; the kitchen can work.
+            logger.warning("a login cannot be noted: the database is away", extra={"action": "login_unnoted"})
+            access = self._tokens.issue(name=name, roles=None, token=None, lifetime_s=ACCESS_S)
+            return Grant(name, user["roles"], access, ACCESS_S, None, None, now + ACCESS_S)
+        logger.info("%s logged in", name, extra={"action": "user_logged_in"})
+        return self._grant(name, user["roles"], row, refresh, expires_at)
+
+    def _grant(self, name: str, roles: list[str], row: int, refresh: str | None, expires_at: float) -> Grant:
+        access = self._tokens.issue(name=name, roles=None, token=row, lifetime_s=ACCESS_S)
+        return Grant(name, roles, access, ACCESS_S, refresh, row, expires_at)
+
+    async def refresh(self, refresh: str) -> Grant:
+        """Return new tokens for a refresh token, which is replaced.
+
+        Raises:
+            TokenInvalid: it is not known, or was replaced long ago; in that case somebody else has it, and all of its login
+                is void.
+            TokenExpired: its login is over.
+        """
+        text, _, _ = refresh.partition(".")
+        token = self._directory.token(int(text)) if text.isdigit() and len(text) <= 18 else None
+        if token is None or token["revoked_at"] is not None or token["refresh_digest"] is None:
+            raise TokenInvalid("the refresh token is not valid")
+        now, id = self._clock.wall(), token["id"]
+        if now >= times.to_epoch_s(token["expires_at"]):
+            raise TokenExpired("the login is over")
+        user = self._directory.user(token["user_name"])
+        if user is None or user["disabled"]:
+            raise TokenInvalid("the refresh token is not valid")
+        given = digest(refresh)
+        if given != token["refresh_digest"]:
+            if given == token["previous_digest"] and now - times.to_epoch_s(token["rotated_at"]) > ROTATED_TWICE_S:
+                logger.warning("a refresh token was used twice: its login is void", extra={"action": "token_reused"})
+                await self.change(accounts.revoke_token, id, now=now)
+            if given != token["previous_digest"] or now - times.to_epoch_s(token["rotated_at"]) > ROTATED_TWICE_S:
+                raise TokenInvalid("the refresh token is not valid")
+        new = _refresh_token(id)
+        expires_at = now + LOGIN_S
+        try:
+            rotated = await self.change(
+                accounts.rotate_token, id, old=token["refresh_digest"], new=digest(new), expires_at=expires_at, now=now
+            )
+        except StorageUnavailable:
+            return self._grant(user["name"], user["roles"], id, refresh, times.to_epoch_s(token["expires_at"]))
+        if not rotated:
+            raise TokenInvalid("the refresh token is not valid")
+        return self._grant(user["name"], user["roles"], id, new, expires_at)
+
+    def cookie(self, grant: Grant) -> str:
+        """Return the token that a browser keeps as a cookie: good for as long as its row."""
+        return self._tokens.issue(
+            name=grant.name, roles=None, token=grant.row, lifetime_s=grant.row_expires_at - self._clock.wall()
+        )
+
+    def access_for(self, name: str, row: int | None, roles: list[str]) -> Grant:
+        """Return a short token beside a cookie, for the connections of its page."""
+        token = self._directory.token(row) if row is not None else None
+        if token is None:
+            raise TokenInvalid("the cookie is not valid")
+        return self._grant(name, roles, token["id"], None, times.to_epoch_s(token["expires_at"]))
+
+    async def log_out(self, row: int) -> None:
+        """Void a login."""
+        await self.change(accounts.revoke_token, row, now=self._clock.wall())
+
+    # -- giving out ----------------------------------------------------------------------------------------------
+
+    async def give(self, kind: str, user: str, roles: list[str] | None, *, label: str | None, lifetime_s: float) -> Entity:
+        """Return a token that can be revoked, as `{token, id, user, roles, expires_at}`."""
+        now, id = self._clock.wall(), self._intake.next_id()
+        return await self.change(
+            give_out,
+            self._tokens.issue,
+            id=id,
+            kind=kind,
+            user=user,
+            roles=roles,
+            label=label,
+            lifetime_s=lifetime_s,
+            now=now,
+        )
+
+    async def add_user(self, name: str, roles: list[str], password: str | None) -> Entity:
+        """Add a user."""
+        password_hash = await self.passwords.hashed(passwords.check(password)) if password is not None else None
+        return await self.change(accounts.add_user, name=name, roles=roles, password_hash=password_hash, now=self._clock.wall())
+
+    async def change_user(self, name: str, changes: Entity) -> Entity:
+        """Change roles, password or whether somebody is disabled."""
+        if "password" in changes:
+            changes["password_hash"] = await self.passwords.hashed(passwords.check(changes.pop("password")))
+        return await self.change(accounts.change_user, name, now=self._clock.wall(), **changes)
+
+    # -- devices -------------------------------------------------------------------------------------------------
+
+    def key_of(self, device_id: str, key_id: str) -> str:
+        """Return a device's key, in hex."""
+        return self._secret.device_key(device_id, key_id).hex()
+
+
+def give_out(
+    session: Session,
+    issue: Callable[..., str],
+    *,
+    id: int,
+    kind: str,
+    user: str,
+    roles: list[str] | None,
+    label: str | None,
+    lifetime_s: float,
+    now: float,
+) -> Entity:
+    """Note a token in the database, and return it; `roles` None takes those of the user."""
+    lifetime_s = min(lifetime_s, LONGEST_S)
+    if roles is None and not session.execute("SELECT 1 FROM user_ WHERE name = ?", (user,)).fetchone():
+        raise ResourceNotFound(f"there is no user {user!r}; name a role to make a token for a program")
+    accounts.add_token(session, id, kind, user, roles, label, None, now + lifetime_s, now)
+    token = issue(name=user, roles=None, token=id, lifetime_s=lifetime_s)
+    return {"token": token, "id": id, "user": user, "roles": roles, "expires_at": times.to_text(now + lifetime_s)}
+
+
+def _refresh_token(row: int) -> str:
+    return f"{row}.{secrets.token_urlsafe(32)}"

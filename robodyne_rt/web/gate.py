@@ -1,0 +1,104 @@
+"""Who sends a request: from its token, cookie or ticket, or from where it comes (SPEC section 8)."""
+
+from dataclasses import replace
+
+from aiohttp import web
+
+from robodyne_rt.core.onetime import Pairings, Tickets
+from robodyne_rt.core.ratelimit import SlidingWindow
+from robodyne_rt.errors import BadRequest, Forbidden, RateLimited, TokenExpired, TokenInvalid
+from robodyne_rt.model.access import AccessPolicy, Principal
+from robodyne_rt.ports import Clock
+from robodyne_rt.web.context import is_local, peer_address
+from robodyne_rt.web.tokens import Tokens
+
+COOKIE = "robodyne"
+FAILURES_AT_MOST = 20
+"""Refused passwords, tickets and pairings of one address in a minute; of one user a few more, for those who share it."""
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Gate:
+    """Identifies who sends a request.
+
+    Attributes:
+        failures: refused attempts by address and by user.
+    """
+
+    def __init__(self, *, policy: AccessPolicy, tokens: Tokens, clock: Clock) -> None:
+        self.policy = policy
+        self.tokens = tokens
+        self.tickets = Tickets()
+        self.pairings = Pairings()
+        self.failures = SlidingWindow(limit=FAILURES_AT_MOST, window_s=60.0)
+        self._clock = clock
+
+    async def identify(self, request: web.Request) -> Principal:
+        """Return who sends a request.
+
+        Raises:
+            TokenInvalid, TokenExpired: it bears something that is not good.
+            Forbidden: a cookie without a word of which page sends it.
+            BadRequest: it bears two things.
+            RateLimited: too many bad tickets came from there.
+        """
+        if is_local(request):
+            return self.policy.local
+        address = peer_address(request)
+        found = await self._borne(request, address)
+        if found is None:
+            return self.policy.anonymous(address)
+        return replace(found, place_rights=self.policy.place_rights(address))
+
+    async def _borne(self, request: web.Request, address: str) -> Principal | None:
+        query = request.query
+        headers = request.headers.getall("Authorization", [])
+        if len(headers) + len(query.getall("token", [])) + len(query.getall("ticket", [])) > 1:
+            raise BadRequest("expected one token: in Authorization, as ?token= or as ?ticket=")
+        if headers:
+            scheme, _, token = headers[0].partition(" ")
+            if scheme.lower() != "bearer" or not token.strip():
+                raise TokenInvalid("expected Authorization: Bearer TOKEN")
+            return await self.tokens.principal(token.strip())
+        if "token" in query:
+            return await self.tokens.principal(query["token"])
+        if (ticket := query.get("ticket")) is not None:
+            self.check_failures(address)
+            try:
+                return self.tickets.redeem(ticket, origin=request.headers.get("Origin"), now=self._clock.now())
+            except TokenInvalid:
+                self.failures.take(address, self._clock.now())
+                raise
+        if cookie := request.cookies.get(COOKIE):
+            return await self._of_cookie(request, cookie)
+        return None
+
+    async def _of_cookie(self, request: web.Request, cookie: str) -> Principal | None:
+        """A cookie is sent by the browser, not by the page: only our own pages may act by it (PITFALLS H11)."""
+        upgrades = "Upgrade" in request.headers
+        said = "Origin" in request.headers or request.headers.get("Sec-Fetch-Site") == "same-origin"
+        if (upgrades or request.method not in SAFE_METHODS) and not said:
+            raise Forbidden("a cookie counts for this server's own pages only; send a token")
+        try:
+            return await self.tokens.principal(cookie)
+        except (TokenInvalid, TokenExpired):
+            if upgrades:
+                raise
+            return None  # an old cookie must not keep anybody from logging in
+
+    def check_failures(self, *keys: str) -> None:
+        """Refuse whoever failed too often of late.
+
+        Raises:
+            RateLimited: for any of these keys.
+        """
+        for key in keys:
+            wait_s = self.failures.look(key, self._clock.now()).retry_after
+            if wait_s:
+                raise RateLimited("too many failed attempts; wait", retry_after=round(wait_s, 1))
+
+    def note_failure(self, *keys: str) -> None:
+        """Count a failed attempt."""
+        for key in keys:
+            self.failures.take(key, self._clock.now())

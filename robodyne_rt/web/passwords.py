@@ -1,0 +1,76 @@
+"""Passwords: argon2id, in threads, two at once, so that a storm of logins neither blocks the loop nor eats the memory."""
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from robodyne_rt.errors import InvalidPayload
+
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
+
+AT_ONCE = 2
+LEAST = 8
+MOST = 500
+
+
+@cache
+def _hasher() -> "PasswordHasher":
+    from argon2 import PasswordHasher
+
+    return PasswordHasher()
+
+
+@cache
+def _nobody() -> str:
+    """The hash of a password that nobody has: unknown users take as long as known ones."""
+    return _hasher().hash("nobody has this password")
+
+
+def check(password: object) -> str:
+    """Return a password that may be set.
+
+    Raises:
+        InvalidPayload: too short or too long.
+    """
+    if not isinstance(password, str) or not LEAST <= len(password) <= MOST:
+        raise InvalidPayload(f"password: expected {LEAST} to {MOST} characters")
+    return password
+
+
+def hashed(password: str) -> str:
+    """Return the hash to store; takes about 0.1 s and 64 MiB."""
+    return _hasher().hash(password)
+
+
+def matches(known: str | None, password: str) -> bool:
+    """Return whether a password is the one that was hashed; takes as long where there is none."""
+    from argon2.exceptions import Argon2Error, InvalidHashError
+
+    try:
+        _hasher().verify(known or _nobody(), password)
+    except (Argon2Error, InvalidHashError):
+        return False
+    return known is not None
+
+
+class Passwords:
+    """The same for the loop."""
+
+    def __init__(self) -> None:
+        self._limiter = anyio.CapacityLimiter(AT_ONCE)
+
+    async def hashed(self, password: str) -> str:
+        """Return the hash to store."""
+        return await anyio.to_thread.run_sync(hashed, password, limiter=self._limiter)
+
+    async def matches(self, known: str | None, password: str) -> bool:
+        """Return whether a password is the one that was hashed."""
+        return await anyio.to_thread.run_sync(matches, known, password, limiter=self._limiter)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether so many wait that further ones should be told to come back."""
+        return self._limiter.statistics().tasks_waiting >= 20

@@ -1,0 +1,67 @@
+"""`/api/sessions`, `/api/chat`, `/api/messages`: who is there, what was asked, what people tell each other."""
+
+from dataclasses import asdict
+
+from aiohttp import web
+
+from robodyne_rt.errors import Forbidden, InvalidPayload
+from robodyne_rt.ports import Presence
+from robodyne_rt.web.body import json_answer, number_in_query, read_object
+from robodyne_rt.web.context import CONTEXT, PRINCIPAL
+
+LISTED = 50
+LISTED_AT_MOST = 200
+KEY_AT_MOST = 200
+NEWEST = 1 << 53
+
+
+async def list_sessions(request: web.Request) -> web.Response:
+    """Return who is there, since when, with which topics and roles."""
+    present = await request.app[CONTEXT].sessions.present()
+    return json_answer({"sessions": [presence_fields(presence) for presence in present]})
+
+
+def presence_fields(presence: Presence) -> dict[str, object]:
+    """Return a session as clients see it."""
+    fields = asdict(presence)
+    words = {name: name.split("_")[0] + "".join(part.title() for part in name.split("_")[1:]) for name in fields}
+    return {("ttl" if name == "ttl_s" else words[name]): value for name, value in fields.items()}
+
+
+async def list_chat(request: web.Request) -> web.Response:
+    """Return one's own questions and answers, newest first; an administrator may name another `?user=`."""
+    context = request.app[CONTEXT]
+    principal = request[PRINCIPAL]
+    user = request.query.get("user", principal.name)
+    if user != principal.name and not principal.may("administer"):
+        raise Forbidden("only an administrator may read what others asked")
+    before = number_in_query(request, "before", default=None, most=NEWEST)
+    limit = number_in_query(request, "limit", default=LISTED, most=LISTED_AT_MOST)
+    return json_answer({"messages": await context.history(user, before, limit or LISTED)})
+
+
+async def send_message(request: web.Request) -> web.Response:
+    """Send a staff message: `{recipient, message, message_type?, audio_url?}`; with `Idempotency-Key` it is stored once."""
+    context = request.app[CONTEXT]
+    body = await read_object(request, ("recipient", "message", "message_type", "audio_url"))
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not (0 < len(key) <= KEY_AT_MOST and key.isprintable()):
+        raise InvalidPayload(f"Idempotency-Key: expected 1 to {KEY_AT_MOST} printable characters")
+    return json_answer(await context.messages.send(request[PRINCIPAL], body, key=key), status=201)
+
+
+async def list_messages(request: web.Request) -> web.Response:
+    """Return what one sent and was sent, newest first; with `?unread=1` what one has not read, oldest first."""
+    context = request.app[CONTEXT]
+    principal = request[PRINCIPAL]
+    if request.query.get("unread") == "1":
+        return json_answer({"messages": await context.messages.unread(principal)})
+    before = number_in_query(request, "before", default=None, most=NEWEST)
+    limit = number_in_query(request, "limit", default=LISTED, most=LISTED_AT_MOST)
+    return json_answer({"messages": await context.messages.listed(principal, before=before, limit=limit or LISTED)})
+
+
+async def read_message(request: web.Request) -> web.Response:
+    """Note that one read a message."""
+    await request.app[CONTEXT].messages.read(request[PRINCIPAL], int(request.match_info["id"]))
+    return json_answer({"read": True})

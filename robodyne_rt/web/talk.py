@@ -1,0 +1,176 @@
+"""What a client says in a session, and who takes it (SPEC section 4)."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from robodyne_rt.core import session_wire, times
+from robodyne_rt.core.callbacks import ANSWERED_BY
+from robodyne_rt.core.session_wire import SessionMessage
+from robodyne_rt.core.wire import BadMessage
+from robodyne_rt.errors import (
+    InvalidRequestId,
+    ResourceNotFound,
+    RobodyneError,
+    StorageUnavailable,
+    TokenExpired,
+    TokenInvalid,
+    TopicFull,
+    UnknownTopic,
+)
+from robodyne_rt.hub.connection import Connection
+from robodyne_rt.sessions.manager import Session
+from robodyne_rt.web.context import Context
+
+CAPABILITIES = frozenset({"available_data", "api", "clarification"})
+"""What a client can be asked, if it says so: `?capabilities=`, or `capabilities` of a query."""
+
+MAX_INTERVAL_S = 3600.0
+INTERVAL_TEXT = f"interval: expected seconds from 0 to {MAX_INTERVAL_S:.0f}"
+
+_WORDS: dict[type[RobodyneError], str] = {
+    TopicFull: "TOPIC_FULL",
+    UnknownTopic: "NOT_FOUND",
+    ResourceNotFound: "NOT_FOUND",
+    InvalidRequestId: "INVALID_REQUEST_ID",
+    StorageUnavailable: "INTERNAL",
+}
+
+
+class SessionTalk:
+    """One connection of a session: dispatches what the client says."""
+
+    def __init__(self, *, context: Context, session: Session, connection: Connection) -> None:
+        self._context = context
+        self._session = session
+        self._connection = connection
+        handlers: dict[str, Callable[[SessionMessage], Awaitable[None]]] = {
+            "subscribe": self._subscribe,
+            "unsubscribe": self._unsubscribe,
+            "query": self._query,
+            "ack": self._ack,
+            "token": self._token,
+            "message_read": self._message_read,
+        }
+        self._handlers = handlers | dict.fromkeys(ANSWERED_BY, self._callback_answer)
+
+    def alive(self, data: Any) -> None:
+        """Take a pong: what was sent before its ping arrived."""
+        if (seq := session_wire.proven(data)) is not None:
+            self._context.sessions.confirm(self._session, seq)
+
+    async def take(self, message: SessionMessage) -> None:
+        """Take one message; what is wrong with it is told, and the connection lives."""
+        try:
+            await self._handlers[message.type](message)
+        except BadMessage as error:
+            self._connection.bad_message(error.word, error.text, self._context.clock.now(), error.details)
+        except RobodyneError as error:
+            details = {"requestId": message.request_id} if message.request_id else {}
+            word = _WORDS.get(type(error), "FORBIDDEN" if error.status in (401, 403) else "INTERNAL")
+            topic = message.fields.get("topic")
+            self._connection.error(
+                word, error.text, details, topic=topic if isinstance(topic, str) and len(topic) <= 100 else ""
+            )
+
+    # -- topics --------------------------------------------------------------------------------------------------
+
+    async def _subscribe(self, message: SessionMessage) -> None:
+        hub, fields = self._context.hub, message.fields
+        topic = _topic(message)
+        interval = fields.get("interval", 0)
+        if isinstance(interval, bool) or not isinstance(interval, int | float) or not 0 <= interval <= MAX_INTERVAL_S:
+            raise BadMessage("INVALID_MESSAGE", INTERVAL_TEXT)
+        since, epoch = fields.get("since"), fields.get("epoch")
+        if (known := self._connection.subscription(topic)) is not None:
+            hub.unsubscribe(known)  # asked again: from where the client is now
+        subscription = hub.subscribe(self._connection, topic, interval_s=float(interval))
+        self._context.sessions.note(self._session)
+        try:
+            await hub.greet(
+                subscription,
+                str(since) if type(since) in (int, str) else None,
+                epoch if isinstance(epoch, str) else None,
+            )
+        except RobodyneError:
+            hub.unsubscribe(subscription)
+            self._context.sessions.note(self._session)
+            raise
+
+    async def _unsubscribe(self, message: SessionMessage) -> None:
+        subscription = self._connection.subscription(_topic(message))
+        if subscription is None:
+            raise ResourceNotFound("that topic is not subscribed to")
+        self._context.hub.unsubscribe(subscription)
+        self._context.sessions.note(self._session)
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    async def _query(self, message: SessionMessage) -> None:
+        text = session_wire.question(message)
+        assert message.request_id is not None
+        principal = self._connection.principal
+        if not principal.may("query"):
+            self._fail(message, "FORBIDDEN", f"{principal.name} may not ask questions")
+            return
+        claimed = message.fields.get("userId")
+        if claimed is not None and claimed != principal.name and not self._context.access.is_open:
+            self._fail(message, "FORBIDDEN", "userId is not who the token says")
+            return
+        if isinstance(said := message.fields.get("capabilities"), list):
+            self._session.capabilities = frozenset(word for word in said if isinstance(word, str)) & CAPABILITIES
+        await self._context.desk.ask(self._session, message.request_id, text, message.dialect)
+
+    def _fail(self, message: SessionMessage, code: str, text: str) -> None:
+        assert message.request_id is not None
+        self._connection.send(session_wire.failure(message.dialect, message.request_id, code, text))
+
+    async def _ack(self, message: SessionMessage) -> None:
+        seq = message.fields.get("seq")
+        if type(seq) is not int:
+            raise BadMessage("INVALID_MESSAGE", "seq: expected the number of an answer")
+        self._context.sessions.confirm(self._session, seq)
+
+    async def _callback_answer(self, message: SessionMessage) -> None:
+        self._context.desk.callback_answered(self._session, message.type, message.request_id, message.fields)
+
+    # -- the rest ------------------------------------------------------------------------------------------------
+
+    async def _token(self, message: SessionMessage) -> None:
+        data = message.data if isinstance(message.data, dict) else {"token": message.fields.get("token")}
+        if await renew(self._context, self._connection, data):
+            self._context.sessions.note(self._session)
+            expires_at = times.to_text(self._connection.principal.expires_at)
+            self._connection.send(session_wire.told("token", expiresAt=expires_at))
+
+    async def _message_read(self, message: SessionMessage) -> None:
+        id = message.fields.get("messageId")
+        if type(id) is not int or not 0 < id < 1 << 53:
+            raise BadMessage("INVALID_MESSAGE", "messageId: expected the id of a staff message")
+        await self._context.messages.read(self._connection.principal, id)
+
+
+async def renew(context: Context, connection: Connection, data: Any) -> bool:
+    """Take a `token` message: the same user's newer token keeps a connection alive."""
+    token = data.get("token") if isinstance(data, dict) else None
+    now = context.clock.now()
+    try:
+        if not isinstance(token, str):
+            raise TokenInvalid("expected a token")
+        principal = await context.gate.tokens.principal(token)
+    except (TokenInvalid, TokenExpired) as error:
+        connection.bad_message("FORBIDDEN", error.text, now, {"reason": error.close_reason})
+        return False
+    if principal.name != connection.principal.name:
+        connection.bad_message("FORBIDDEN", "the token is another user's", now, {})
+        return False
+    if not connection.closing:
+        context.hub.renew(connection, replace(principal, place_rights=connection.principal.place_rights))
+    return True
+
+
+def _topic(message: SessionMessage) -> str:
+    topic = message.fields.get("topic")
+    if not isinstance(topic, str):
+        raise BadMessage("INVALID_MESSAGE", "topic: expected a name")
+    return topic

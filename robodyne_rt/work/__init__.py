@@ -1,0 +1,1 @@
+"""What is done for people: their questions answered, their messages delivered."""

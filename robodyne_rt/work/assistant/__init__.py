@@ -1,0 +1,1 @@
+"""What answers questions: rules, which need no model."""

@@ -1,0 +1,76 @@
+"""Words of the assistant in Korean and English: which language is asked in, numbers, ages, particles."""
+
+import re
+from typing import Literal
+
+Code = Literal["ko", "en"]
+
+_HANGUL = re.compile("[가-힣ㄱ-ㅎㅏ-ㅣ]")
+
+
+def language_of(text: str) -> Code:
+    """Return the language of a question: Korean where it holds one Korean letter."""
+    return "ko" if _HANGUL.search(text) else "en"
+
+
+def josa(word: str, pair: str) -> str:
+    """Return a word with its particle, which follows its last sound: `josa("로봇", "이/가")` is `로봇이`."""
+    with_final, without_final = pair.split("/")
+    last = next((char for char in reversed(word) if char.isalnum()), "")
+    if "가" <= last <= "힣":
+        final = (ord(last) - ord("가")) % 28
+    elif last.isdigit():
+        final = {"0": 21, "1": 8, "3": 16, "6": 1, "7": 8, "8": 8}.get(last, 0)  # 영 일 삼 육 칠 팔
+    else:
+        final = {"l": 8, "m": 16, "n": 4, "r": 8}.get(last.lower(), 0)
+    if pair == "으로/로":
+        return word + ("으로" if final not in (0, 8) else "로")
+    return word + (with_final if final else without_final)
+
+
+def age(seconds: float, code: Code) -> str:
+    """Return a duration for people: `3분`, `1 h 5 min`."""
+    whole = max(0, int(seconds))
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    if whole < 60:
+        return f"{whole}초" if code == "ko" else f"{whole} s"
+    if not hours:
+        return f"{minutes}분" if code == "ko" else f"{minutes} min"
+    if code == "ko":
+        return f"{hours}시간 {minutes}분" if minutes else f"{hours}시간"
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def number(value: float) -> str:
+    """Return a number without a needless fraction."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+WORDS: dict[str, tuple[str, str]] = {
+    "IDLE": ("대기 중", "idle"),
+    "SETTING": ("세팅 중", "setting tables"),
+    "COOKING": ("조리 중", "cooking"),
+    "PICKUP": ("음식 수령 중", "picking up"),
+    "SERVING": ("서빙 중", "serving"),
+    "CLEANING": ("청소 중", "cleaning"),
+    "CHARGING": ("충전 중", "charging"),
+    "EMERGENCY": ("비상 상태", "in an emergency"),
+    "MAINTENANCE": ("정비 중", "in maintenance"),
+    "SECURITY": ("순찰 중", "on patrol"),
+    "BIRTHDAY": ("생일 축하 중", "at a birthday"),
+    "ERROR": ("오류 상태", "in error"),
+    "ONLINE": ("연결됨", "online"),
+    "OFFLINE": ("꺼짐", "offline"),
+    "CONNECTIONBROKEN": ("연결 끊김", "connection broken"),
+    "PLACED": ("접수됨", "placed"),
+    "PREPARING": ("준비 중", "being prepared"),
+    "READY": ("나갈 준비 완료", "ready"),
+    "LOW_STOCK": ("부족", "low"),
+    "OUT_OF_STOCK": ("품절", "out of stock"),
+}
+
+
+def word(code_word: str, code: Code) -> str:
+    """Return a state in words."""
+    both = WORDS.get(code_word)
+    return code_word if both is None else both[0 if code == "ko" else 1]

@@ -1,0 +1,425 @@
+"""An assistant without a model: a few rules over the live state, in Korean and English.
+
+It knows robots, tables, orders, stock and events. Where a name fits several robots it asks the person; what it does not know
+it asks the client for, if the client said that it can; otherwise it says so. Implements `ports.Answerer`.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from robodyne_rt.core import times
+from robodyne_rt.errors import StorageUnavailable
+from robodyne_rt.model.changes import Entity
+from robodyne_rt.ports import Conversation, Restaurant, Unasked
+from robodyne_rt.work.assistant.language import Code, age, josa, language_of, number, word
+
+LATE_S = 480.0
+"""Age at which an order is late; the same as on the screens."""
+
+NEAR_M = 1.5
+LISTED_AT_MOST = 8
+WINDOW_MIN = 30
+WINDOW_AT_MOST_MIN = 24 * 60
+OPTIONS_AT_MOST = 12
+
+_OPEN = ("PLACED", "PREPARING", "READY", "SERVING")
+
+# What a question is about, most telling words first; a word of Latin letters must stand alone or begin a word.
+_TOPICS: tuple[tuple[str, str], ...] = (
+    ("events", r"무슨\s*일|있었|최근|지난|사건|알림|이벤트|\bhappen|\bevents?\b|\balerts?\b|\bthe last \d|\bpast \d"),
+    ("stock", r"재고|재료|부족|떨어|품절|\bstock|\binventor|\bingredient|\brunning (?:low|out)|\bshort(?:age)?\b"),
+    ("orders", r"주문|늦|지연|밀린|\borders?\b|\blate\b|\bdelayed|\boverdue"),
+    ("tables", r"테이블|호출|부르|기다|손님|\btables?\b|\bcall(?:s|ing)?\b|\bwait(?:s|ing)?\b|\bguests?\b"),
+    ("robots", r"로봇|배터리|어디|상태|\brobots?\b|\bbatter|\bwhere\b|\bhow is\b"),
+)
+_TOPIC_READ = {"events": "events", "stock": "inventory", "orders": "orders", "tables": "tables", "robots": "robots"}
+
+_KINDS = (("ALBABOT", r"서빙|서브|\bserving\b|\bserver robots?\b"), ("COOKBOT", r"조리|요리|쿡봇|\bcook(?:ing)?\b"))
+
+_MINUTES = re.compile(r"(\d{1,4})\s*(분|시간|minutes?|mins?|hours?|h\b|m\b)")
+
+
+class RulesAssistant:
+    """Answers from the state of a restaurant."""
+
+    def __init__(self, restaurant: Restaurant) -> None:
+        self._restaurant = restaurant
+        self._handlers: dict[str, Callable[[Conversation, Code], Awaitable[str]]] = {
+            "events": self._events,
+            "stock": self._stock,
+            "orders": self._orders,
+            "tables": self._tables,
+            "robots": self._robots,
+        }
+
+    async def answer(self, conversation: Conversation) -> str:
+        code = language_of(conversation.question)
+        topic = await self._topic(conversation)
+        if topic is None:
+            return await self._ask_elsewhere(conversation, code)
+        if not conversation.may_read(_TOPIC_READ[topic]):
+            return _say(code, "그 정보를 볼 권한이 없습니다.", "You may not see that.")
+        try:
+            return await self._handlers[topic](conversation, code)
+        except StorageUnavailable:
+            return _say(code, "지금은 저장소를 읽을 수 없습니다.", "That cannot be looked up now: the database is away.")
+
+    async def _topic(self, conversation: Conversation) -> str | None:
+        """Return what a question is about; a robot's name is enough."""
+        text = conversation.question.lower()
+        for topic, pattern in _TOPICS:
+            if re.search(pattern, text):
+                return topic
+        if conversation.may_read("robots") and _named(text, await self._restaurant.entities("robots")):
+            return "robots"
+        return None
+
+    # -- robots --------------------------------------------------------------------------------------------------
+
+    async def _robots(self, conversation: Conversation, code: Code) -> str:
+        robots = await self._restaurant.entities("robots")
+        if not robots:
+            return _say(code, "아직 알려진 로봇이 없습니다.", "No robot is known yet.")
+        text = conversation.question.lower()
+        found = _named(text, robots)
+        if not found:
+            if (name := _asked_name(text)) is not None:
+                known = ", ".join(sorted(robot["robot_id"] for robot in robots)[:LISTED_AT_MOST])
+                return _say(
+                    code,
+                    f"'{name}'에 맞는 로봇이 없습니다. 알려진 로봇: {known}.",
+                    f"No robot is called '{name}'. Known robots: {known}.",
+                )
+            return self._fleet(robots, code)
+        if len(found) == 1:
+            return await self._robot(found[0], code, conversation)
+        return await self._which_robot(found, conversation, code)
+
+    async def _which_robot(self, found: list[Entity], conversation: Conversation, code: Code) -> str:
+        options = [robot["robot_id"] for robot in found[:OPTIONS_AT_MOST]]
+        question = _say(code, "어느 로봇을 말씀하시나요?", "Which robot do you mean?")
+        try:
+            reply = (await conversation.clarify(question, options)).lower()
+        except Unasked:
+            all_of_them = [await self._robot(robot, code, conversation) for robot in found[:LISTED_AT_MOST]]
+            lead = _say(
+                code, "어느 로봇인지 몰라 모두 알려 드립니다.", "I do not know which one you mean, so here are all of them."
+            )
+            return "\n".join([lead, *all_of_them])
+        chosen = [robot for robot in found if _squeezed(robot["robot_id"]) == _squeezed(reply)] or _named(reply, found)
+        if not chosen and reply.strip().isdigit() and 1 <= int(reply) <= len(options):
+            chosen = [found[int(reply) - 1]]
+        if len(chosen) == 1:
+            return await self._robot(chosen[0], code, conversation)
+        rest = chosen or found
+        return "\n".join([await self._robot(robot, code, conversation) for robot in rest[:LISTED_AT_MOST]])
+
+    async def _robot(self, robot: Entity, code: Code, conversation: Conversation) -> str:
+        name = robot["robot_id"]
+        state = word(robot["status"], code)
+        battery = robot["battery_level"]
+        place = await self._place(robot, code, conversation)
+        if robot["link"] != "ONLINE":
+            silent = self._age(robot["last_seen"], code)
+            link = word(robot["link"], code)
+            return _say(
+                code,
+                f"{josa(name, '은/는')} {link} 상태입니다. 마지막 소식은 {silent} 전, {state}, {place}.",
+                f"{name} is not reachable ({link}). Last heard {silent} ago: {state}, {place}.",
+            )
+        charge = "" if battery is None else _say(code, f" 배터리 {number(battery)}%.", f" Battery {number(battery)} %.")
+        return _say(code, f"{josa(name, '은/는')} {place}, {state}입니다.{charge}", f"{name} is {place}, {state}.{charge}")
+
+    async def _place(self, robot: Entity, code: Code, conversation: Conversation) -> str:
+        x, y = robot["x"], robot["y"]
+        if x is None or y is None:
+            return _say(code, "위치 모름", "at an unknown place")
+        tables = await self._restaurant.entities("tables") if conversation.may_read("tables") else []
+        near = [
+            (math.hypot(table["x"] - x, table["y"] - y), table["table_number"])
+            for table in tables
+            if table["x"] is not None and table["y"] is not None
+        ]
+        where = f"({number(x)}, {number(y)})"
+        if near and min(near)[0] <= NEAR_M:
+            table = min(near)[1]
+            return _say(code, f"테이블 {table} 근처 {where}", f"near table {table} {where}")
+        return _say(code, f"위치 {where}", f"at {where}")
+
+    def _fleet(self, robots: list[Entity], code: Code) -> str:
+        online = [robot for robot in robots if robot["link"] == "ONLINE"]
+        states = Counter(robot["status"] for robot in online)
+        doing = ", ".join(f"{word(status, code)} {count}" for status, count in states.most_common())
+        away = [robot["robot_id"] for robot in robots if robot["link"] != "ONLINE"][:LISTED_AT_MOST]
+        low = [
+            f"{robot['robot_id']} {number(robot['battery_level'])}%"
+            for robot in online
+            if robot["battery_level"] is not None and robot["battery_level"] < 20
+        ][:LISTED_AT_MOST]
+        parts = [
+            _say(
+                code,
+                f"로봇 {len(robots)}대 중 {len(online)}대가 연결되어 있습니다: {doing or '없음'}.",
+                f"{len(online)} of {len(robots)} robots are online: {doing or 'none'}.",
+            )
+        ]
+        if away:
+            parts.append(_say(code, f"연결 안 됨: {', '.join(away)}.", f"Not reachable: {', '.join(away)}."))
+        if low:
+            parts.append(_say(code, f"배터리 부족: {', '.join(low)}.", f"Low battery: {', '.join(low)}."))
+        return " ".join(parts)
+
+    # -- tables --------------------------------------------------------------------------------------------------
+
+    async def _tables(self, conversation: Conversation, code: Code) -> str:
+        tables = await self._restaurant.entities("tables")
+        calling = sorted((t for t in tables if t["status"] == "CALLING"), key=lambda table: table["updated_at"] or "")
+        parts = []
+        if calling:
+            listed = ", ".join(
+                _say(
+                    code,
+                    f"테이블 {table['table_number']} ({self._age(table['updated_at'], code)})",
+                    f"table {table['table_number']} ({self._age(table['updated_at'], code)})",
+                )
+                for table in calling[:LISTED_AT_MOST]
+            )
+            parts.append(_say(code, f"호출 중 {len(calling)}곳: {listed}.", f"{len(calling)} calling: {listed}."))
+        else:
+            parts.append(_say(code, "호출 중인 테이블이 없습니다.", "No table is calling."))
+        if conversation.may_read("orders"):
+            parts.append(await self._longest_waiting(tables, code))
+        occupied = sum(table["status"] in ("OCCUPIED", "CALLING") for table in tables)
+        parts.append(
+            _say(code, f"테이블 {len(tables)}개 중 {occupied}개 사용 중.", f"{occupied} of {len(tables)} tables are taken.")
+        )
+        return " ".join(parts)
+
+    async def _longest_waiting(self, tables: list[Entity], code: Code) -> str:
+        numbers = {table["id"]: table["table_number"] for table in tables}
+        waiting: dict[int, str] = {}
+        for order in await self._restaurant.entities("orders"):
+            if order["status"] in _OPEN and order["table_id"] in numbers:
+                table = numbers[order["table_id"]]
+                waiting[table] = min(waiting.get(table, order["timestamp"]), order["timestamp"])
+        if not waiting:
+            return _say(code, "음식을 기다리는 테이블이 없습니다.", "No table is waiting for food.")
+        longest = sorted(waiting.items(), key=lambda item: item[1])[:3]
+        listed = ", ".join(
+            _say(code, f"테이블 {table} ({self._age(since, code)})", f"table {table} ({self._age(since, code)})")
+            for table, since in longest
+        )
+        return _say(code, f"음식을 가장 오래 기다리는 곳: {listed}.", f"Waiting longest for food: {listed}.")
+
+    # -- orders, stock, events -----------------------------------------------------------------------------------
+
+    async def _orders(self, conversation: Conversation, code: Code) -> str:
+        numbers = {}
+        if conversation.may_read("tables"):
+            numbers = {table["id"]: table["table_number"] for table in await self._restaurant.entities("tables")}
+        orders = [order for order in await self._restaurant.entities("orders") if order["status"] in _OPEN]
+        late = sorted((o for o in orders if self._seconds(o["timestamp"]) >= LATE_S), key=lambda order: order["timestamp"])
+        if not orders:
+            return _say(code, "열린 주문이 없습니다.", "No order is open.")
+        if not late:
+            return _say(
+                code,
+                f"열린 주문 {len(orders)}건, 늦은 주문은 없습니다.",
+                f"{len(orders)} orders are open, none of them is late.",
+            )
+        listed = "; ".join(self._order(order, numbers, code) for order in late[:LISTED_AT_MOST])
+        return _say(
+            code,
+            f"열린 주문 {len(orders)}건 중 {len(late)}건이 늦었습니다: {listed}.",
+            f"{len(late)} of {len(orders)} open orders are late: {listed}.",
+        )
+
+    def _order(self, order: Entity, numbers: dict[int, int], code: Code) -> str:
+        table = numbers.get(order["table_id"])
+        dishes = ", ".join(f"{item['name']} {item['quantity']}" for item in order["items"][:4])
+        state, since = word(order["status"], code), self._age(order["timestamp"], code)
+        where = _say(code, f"테이블 {table}", f"table {table}") if table is not None else f"#{order['id']}"
+        return f"{where} ({since}, {state}) {dishes}".strip()
+
+    async def _stock(self, conversation: Conversation, code: Code) -> str:
+        stock = await self._restaurant.entities("inventory")
+        text = _squeezed(conversation.question)
+        if asked := [item for item in stock if _squeezed(item["name"]) in text]:
+            listed = ", ".join(
+                f"{item['name']} {number(item['count'])}/{number(item['max_count'])} ({_stock_word(item, code)})"
+                for item in asked[:LISTED_AT_MOST]
+            )
+            return _say(code, f"재고: {listed}.", f"In stock: {listed}.")
+        low = [item for item in stock if item["status"] != "IN_STOCK"]
+        if not low:
+            return _say(code, "부족한 재고가 없습니다.", "Nothing is running low.")
+        listed = ", ".join(f"{i['name']} {number(i['count'])} ({_stock_word(i, code)})" for i in low[:LISTED_AT_MOST])
+        return _say(code, f"재고 {len(low)}가지가 부족합니다: {listed}.", f"{len(low)} ingredients run low: {listed}.")
+
+    async def _events(self, conversation: Conversation, code: Code) -> str:
+        minutes = _minutes(conversation.question)
+        events = await self._restaurant.events_since(self._restaurant.wall() - 60 * minutes)
+        span = age(60 * minutes, code)
+        if not events:
+            return _say(code, f"지난 {span} 동안 아무 일도 없었습니다.", f"Nothing happened in the last {span}.")
+        counts = ", ".join(f"{kind} {count}" for kind, count in Counter(e["type"] for e in events).most_common(6))
+        lines = []
+        for event in events[:LISTED_AT_MOST]:
+            ago = self._age(event["timestamp"], code)
+            text = (event["description"] or "").strip().replace("\n", " ")[:120]
+            lines.append(_say(code, f"- {ago} 전 {event['type']} {text}", f"- {ago} ago {event['type']} {text}").rstrip())
+        lead = _say(code, f"지난 {span} 동안 {len(events)}건: {counts}.", f"{len(events)} events in the last {span}: {counts}.")
+        return "\n".join([lead, *lines])
+
+    # -- what is not known here ----------------------------------------------------------------------------------
+
+    async def _ask_elsewhere(self, conversation: Conversation, code: Code) -> str:
+        """Ask the client for what it has, choose, and get it."""
+        try:
+            sources = _sources(await conversation.available_data(conversation.question))
+        except Unasked:
+            return _unknown(code)
+        if not sources:
+            return _say(
+                code,
+                "그것은 제가 모르고, 앱에도 쓸 수 있는 데이터가 없습니다.",
+                "I do not know that, and your app has no data on it either.",
+            )
+        chosen = [source for source in sources if _fits(source, conversation.question)]
+        if len(chosen) != 1:
+            names = [source["name"] for source in chosen or sources][:OPTIONS_AT_MOST]
+            question = _say(code, "어느 데이터를 볼까요?", "Which data shall I look at?")
+            try:
+                reply = await conversation.clarify(question, names)
+            except Unasked:
+                listed = ", ".join(names)
+                return _say(code, f"어느 것인지 알려 주세요: {listed}.", f"Please say which one you mean: {listed}.")
+            chosen = [source for source in sources if _squeezed(source["name"]) == _squeezed(reply)]
+            chosen = chosen or [source for source in sources if _fits(source, reply)]
+            if not chosen:
+                return _unknown(code)
+        name = chosen[0]["name"]
+        try:
+            result = await conversation.api(name, {"question": conversation.question})
+        except Unasked:
+            return _say(code, f"앱이 '{name}' 데이터를 제때 주지 않았습니다.", f"Your app did not give me '{name}' in time.")
+        text = _plain(result)
+        if not text:
+            return _say(code, f"'{name}' 데이터가 비어 있습니다.", f"'{name}' is empty.")
+        return f"{name}: {text}"
+
+    # -- ages ----------------------------------------------------------------------------------------------------
+
+    def _seconds(self, since: str | None) -> float:
+        try:
+            return self._restaurant.wall() - times.to_epoch_s(since) if since else 0.0
+        except ValueError:
+            return 0.0
+
+    def _age(self, since: str | None, code: Code) -> str:
+        return age(self._seconds(since), code)
+
+
+def _say(code: Code, korean: str, english: str) -> str:
+    return korean if code == "ko" else english
+
+
+def _unknown(code: Code) -> str:
+    return _say(
+        code,
+        "그것은 모릅니다. 로봇, 테이블, 주문, 재고, 최근에 있었던 일을 물어보세요.",
+        "I do not know that. Ask me about robots, tables, orders, stock, or what happened lately.",
+    )
+
+
+def _stock_word(item: Entity, code: Code) -> str:
+    return word(item["status"], code) if item["status"] != "IN_STOCK" else _say(code, "충분", "enough")
+
+
+def _squeezed(text: str) -> str:
+    """Return a text without what people leave out: case, spaces, hyphens."""
+    return re.sub(r"[\s_\-]+", "", text.lower())
+
+
+def _named(text: str, robots: list[Entity]) -> list[Entity]:
+    """Return the robots that a text may mean, none where it names none."""
+    squeezed = _squeezed(text)
+    exact = [
+        robot
+        for robot in robots
+        if any(_stands_in(_squeezed(name), squeezed) for name in (robot["robot_id"], robot["name"]) if name)
+    ]
+    if exact:
+        # `alba-12` stands in a question for it, and so does `alba-1`: the longest names win.
+        longest = max(len(robot["robot_id"]) for robot in exact)
+        return [robot for robot in exact if len(robot["robot_id"]) == longest]
+    found = robots
+    narrowed = False
+    for kind, pattern in _KINDS:
+        if re.search(pattern, text):
+            found, narrowed = [robot for robot in found if robot["type"] == kind], True
+    if match := re.search(r"(\d{1,4})\s*(?:번|호)|(?:로봇|robot|no\.?|#)\s*(\d{1,4})", text):
+        wanted = match[1] or match[2]
+        found = [robot for robot in found if re.search(rf"(?<!\d){wanted}$", robot["robot_id"])]
+        narrowed = True
+    if not narrowed:
+        stems = {re.match(r"[^\d]*", _squeezed(robot["robot_id"]))[0] for robot in robots}  # type: ignore[index]
+        for stem in stems:
+            if len(stem) >= 2 and re.search(rf"(?<![a-z]){re.escape(stem)}(?![a-z0-9])", squeezed):
+                found, narrowed = [r for r in found if _squeezed(r["robot_id"]).startswith(stem)], True
+    return sorted(found, key=lambda robot: robot["robot_id"]) if narrowed else []
+
+
+def _stands_in(name: str, text: str) -> bool:
+    if not name:
+        return False
+    return re.search(rf"(?<![a-z0-9]){re.escape(name)}(?!\d)", text) is not None or (not name.isascii() and name in text)
+
+
+def _asked_name(text: str) -> str | None:
+    """Return what looks like a robot's name in a question."""
+    match = re.search(r"\b([a-z]+[-_]\d+)\b", text) or re.search(r"((?:\d{1,4})\s*(?:번|호))", text)
+    return match[1] if match else None
+
+
+def _minutes(text: str) -> int:
+    match = _MINUTES.search(text.lower())
+    if match is None:
+        return WINDOW_MIN
+    amount = int(match[1]) * (60 if match[2].startswith(("시간", "h")) else 1)
+    return max(1, min(WINDOW_AT_MOST_MIN, amount))
+
+
+def _sources(data: list[Any]) -> list[Entity]:
+    """Return what a client says it has, as `{name, words}`."""
+    found = []
+    for item in data[:100]:
+        entry = {"name": item} if isinstance(item, str) else item
+        if isinstance(entry, dict) and isinstance(name := entry.get("name"), str) and 0 < len(name) <= 100:
+            keywords = entry.get("keywords")
+            words = [name, str(entry.get("description") or ""), *(keywords if isinstance(keywords, list) else [])]
+            found.append(
+                {"name": name, "words": [part for text in words for part in re.split(r"[\s,_./-]+", str(text).lower())]}
+            )
+    return found
+
+
+def _fits(source: Entity, question: str) -> bool:
+    text = question.lower()
+    return any(len(part) >= 2 and part in text for part in source["words"])
+
+
+def _plain(value: Any, depth: int = 0) -> str:
+    """Return what a client's API gave as text for people."""
+    if value is None or value in ([], {}):
+        return ""
+    if isinstance(value, dict):
+        parts = (f"{key} {_plain(item, depth + 1)}" for key, item in list(value.items())[:12])
+        return ", ".join(part.strip() for part in parts)[:1000]
+    if isinstance(value, list):
+        parts = (_plain(item, depth + 1) for item in value[:LISTED_AT_MOST])
+        return ("; " if depth == 0 else ", ").join(part for part in parts if part)[:1000]
+    return str(value)[:1000]

@@ -1,0 +1,204 @@
+"""Staff messages: pushed at once, stored by the same queue as everything, kept until they are read (SPEC section 6)."""
+
+import contextlib
+import hashlib
+import logging
+from typing import Any, Protocol
+
+import anyio
+import orjson
+
+from robodyne_rt.core import session_wire
+from robodyne_rt.core.ratelimit import SlidingWindow
+from robodyne_rt.errors import InvalidPayload, RateLimited, ResourceNotFound, StorageUnavailable
+from robodyne_rt.model.access import ROLES, Principal
+from robodyne_rt.model.changes import Entity
+from robodyne_rt.ports import Clock
+from robodyne_rt.sessions.manager import Session, SessionManager
+
+logger = logging.getLogger(__name__)
+
+TEXT_AT_MOST = 4000
+NAME_AT_MOST = 100
+URL_AT_MOST = 2000
+TYPES = ("TEXT", "ALERT", "VOICE", "TASK")
+SENT_PER_MINUTE = 60
+PUSH_DEADLINE_S = 0.05
+HELD_AT_MOST = 10_000
+"""Messages in memory that are not stored yet."""
+
+
+class MessageRecords(Protocol):
+    """What of staff messages is stored; `store/` implements it."""
+
+    def next_id(self) -> int: ...
+
+    async def first(self, sender: str, key: str) -> int | None: ...
+
+    async def store(self, columns: Entity, key: str | None, digest: str) -> int: ...
+
+    async def unread(self, user: str, recipients: list[str]) -> list[Entity]: ...
+
+    async def listed(self, user: str, recipients: list[str], before: int | None, limit: int) -> list[Entity]: ...
+
+    async def read(self, message_id: int, user: str, recipients: list[str], at: str) -> str | None: ...
+
+    def mark_sent(self, ids: list[int]) -> None: ...
+
+
+class StaffMessages:
+    """Messages between people, over all sessions."""
+
+    def __init__(self, *, sessions: SessionManager, records: MessageRecords, clock: Clock) -> None:
+        self._sessions = sessions
+        self._records = records
+        self._clock = clock
+        self._limit = SlidingWindow(limit=SENT_PER_MINUTE, window_s=60.0)
+        self._held: dict[int, Entity] = {}
+        # (sender, key) -> id, while it is being stored
+        self._in_flight: dict[tuple[str, str | None], int] = {}
+
+    async def send(self, sender: Principal, body: Entity, *, key: str | None) -> Entity:
+        """Push a message to its recipient's sessions and store it; return it as it is stored.
+
+        Args:
+            body: `{recipient, message, message_type?, audio_url?}`; `recipient` is a user's name or `role:NAME`.
+            key: the sender's name for it: sent again under the same one, it is stored once.
+        Raises:
+            InvalidPayload: a field is wrong.
+            RateLimited: over 60 a minute.
+            Conflict: the key was used for another message.
+            StorageUnavailable: it may have been seen, but is stored nowhere: send it again.
+        """
+        columns = _checked(body)
+        verdict = self._limit.take(sender.name, self._clock.now())
+        if verdict.retry_after:
+            raise RateLimited("too many messages", retry_after=round(verdict.retry_after, 3), remaining=0)
+        if len(self._held) >= HELD_AT_MOST:
+            raise StorageUnavailable("storing is behind; send it again", retry_after_s=1)
+        digest = hashlib.blake2b(orjson.dumps(columns, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
+        name = (sender.name, key)
+        known = None if key is None else self._in_flight.get(name) or await self._first(sender.name, key)
+        id = known or self._records.next_id()
+        columns |= {"id": id, "sender": sender.name, "timestamp": self._clock.stamp(), "websocket_sent": False}
+        if known is None:
+            columns["websocket_sent"] = self._push(columns)
+            self._held[id] = columns
+            self._in_flight[name] = id
+        try:
+            stored = await self._records.store(columns, key, digest)
+        finally:
+            if known is None:
+                del self._held[id]
+                self._in_flight.pop(name, None)
+        return session_wire.staff_message(columns) | {"id": stored}
+
+    async def _first(self, sender: str, key: str) -> int | None:
+        """Return the message that a key was used for; nobody waits long for that."""
+        with anyio.move_on_after(PUSH_DEADLINE_S), contextlib.suppress(StorageUnavailable):
+            return await self._records.first(sender, key)
+        return None
+
+    def _push(self, columns: Entity) -> bool:
+        """Send a message to every session of its recipient; return whether there was one."""
+        payload = session_wire.told("staff_message", **session_wire.staff_message(columns | {"websocket_sent": True}))
+        reached = False
+        for session in self._sessions.connected:
+            if columns["recipient"] in addresses(session.principal) and session.user != columns["sender"]:
+                assert session.link is not None
+                session.link.send(payload)
+                session.delivered.add(columns["id"])
+                reached = True
+        return reached
+
+    async def deliver_unread(self, session: Session) -> None:
+        """Send a session what its user has not read; what is only held in memory too.
+
+        Raises:
+            StorageUnavailable: the stored ones cannot be known now.
+        """
+        recipients = addresses(session.principal)
+        found = [
+            session_wire.staff_message(held)
+            for held in self._held.values()
+            if held["recipient"] in recipients and held["sender"] != session.user
+        ]
+        try:
+            found = await self._records.unread(session.user, recipients) + found
+        finally:
+            sent = []
+            for message in found:
+                if session.link is None or message["id"] in session.delivered:
+                    continue
+                session.delivered.add(message["id"])
+                session.link.send(session_wire.told("staff_message", **message | {"websocketSent": True}))
+                if not message["websocketSent"]:
+                    sent.append(message["id"])
+            if sent:
+                self._records.mark_sent(sent)
+
+    async def deliver_until_done(self, session: Session) -> None:
+        """Send a session what its user has not read, as soon as that can be known."""
+        pause_s = 1.0
+        while session.link is not None:
+            try:
+                await self.deliver_unread(session)
+                return
+            except StorageUnavailable:
+                await anyio.sleep(pause_s)
+                pause_s = min(10.0, 2 * pause_s)
+            except Exception:
+                logger.exception("unread messages could not be delivered", extra={"action": "unread_failed"})
+                return
+
+    async def read(self, reader: Principal, message_id: int) -> None:
+        """Note that somebody read a message, and tell its sender.
+
+        Raises:
+            ResourceNotFound: no such message for this one.
+            StorageUnavailable: it is not noted.
+        """
+        at = self._clock.stamp()
+        sender = await self._records.read(message_id, reader.name, addresses(reader), at)
+        if sender is None:
+            return
+        payload = session_wire.told("message_read", messageId=message_id, userId=reader.name, readAt=at)
+        for session in self._sessions.of_user(sender):
+            if session.link is not None:
+                session.link.send(payload)
+
+    async def listed(self, user: Principal, *, before: int | None, limit: int) -> list[Entity]:
+        """Return what somebody sent and was sent, newest first."""
+        return await self._records.listed(user.name, addresses(user), before, limit)
+
+    async def unread(self, user: Principal) -> list[Entity]:
+        """Return what somebody was sent and has not read, oldest first."""
+        return await self._records.unread(user.name, addresses(user))
+
+
+def addresses(principal: Principal) -> list[str]:
+    """Return the recipients that mean somebody."""
+    return [principal.name, *(f"role:{role}" for role in sorted(principal.roles))]
+
+
+def _checked(body: Any) -> Entity:
+    if not isinstance(body, dict):
+        raise InvalidPayload("expected a JSON object")
+    if unknown := sorted(set(body) - {"recipient", "message", "message_type", "audio_url"}):
+        raise InvalidPayload(f"unknown field {unknown[0][:100]!r}")
+    recipient, message = body.get("recipient"), body.get("message")
+    if not isinstance(recipient, str) or not 0 < len(recipient) <= NAME_AT_MOST or not recipient.isprintable():
+        raise InvalidPayload('recipient: expected a user\'s name, or "role:NAME"')
+    if recipient.startswith("role:") and recipient[5:] not in ROLES:
+        raise ResourceNotFound(f"no role {recipient[5:]!r}; known: {', '.join(ROLES)}")
+    if not isinstance(message, str) or not message.strip() or len(message) > TEXT_AT_MOST or "\0" in message:
+        raise InvalidPayload(f"message: expected a text of 1 to {TEXT_AT_MOST} characters")
+    kind = body.get("message_type", "TEXT")
+    if kind not in TYPES:
+        raise InvalidPayload(f"message_type: expected one of {', '.join(TYPES)}")
+    url = body.get("audio_url")
+    if url is not None and not (
+        isinstance(url, str) and len(url) <= URL_AT_MOST and url.startswith(("https://", "http://", "/"))
+    ):
+        raise InvalidPayload(f"audio_url: expected an address of at most {URL_AT_MOST} characters")
+    return {"recipient": recipient, "message": message, "message_type": kind, "audio_url": url}

@@ -1,0 +1,448 @@
+"""Requests of people: taken once, worked in order, answered exactly once (SPEC section 4).
+
+A request is stored when it is taken and again with its answer, and only then is the answer sent; what was not answered when
+the server ended is worked after its next start. One user's requests wait for each other, those of others do not.
+"""
+
+import logging
+import math
+from collections import OrderedDict, deque
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import anyio
+from anyio.abc import TaskGroup
+
+from robodyne_rt.core import session_wire, times
+from robodyne_rt.core.callbacks import TIMEOUT_S, CallbackKind, PendingCallbacks
+from robodyne_rt.core.ratelimit import SlidingWindow, Verdict
+from robodyne_rt.core.session_wire import Dialect
+from robodyne_rt.errors import StorageUnavailable
+from robodyne_rt.model.changes import Entity
+from robodyne_rt.ports import Answerer, Clock, Unasked
+from robodyne_rt.sessions.manager import Session, SessionManager, answer_payload
+
+logger = logging.getLogger(__name__)
+
+WORK_S = 30.0
+"""Time for one request, from the start of work; waiting for the client does not count."""
+
+FIRST_PROGRESS_S = 2.0
+WAITING_AT_MOST = 100
+"""Requests of one user that wait."""
+
+REMEMBERED = 2000
+"""Newest answers that are known without asking the database."""
+
+STORE_AGAIN_S = (0.5, 5.0)
+
+
+class RequestRecords(Protocol):
+    """What of requests is stored; `store/` implements it."""
+
+    def next_id(self) -> int: ...
+
+    async def take(self, columns: Entity) -> Entity | None: ...
+
+    async def answer(self, columns: Entity) -> None: ...
+
+    async def find(self, user: str, request_id: str) -> Entity | None: ...
+
+    async def pending(self) -> list[Entity]: ...
+
+
+class RequestStats:
+    """Plain numbers that `/metrics` reads."""
+
+    def __init__(self) -> None:
+        self.answered: dict[str, int] = {}
+        self.work_s = 0.0
+        self.callbacks = 0
+
+    def count(self, result: str) -> None:
+        """Count one final answer."""
+        self.answered[result] = self.answered.get(result, 0) + 1
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Request:
+    """One request on its way; `session` is where its answer goes."""
+
+    id: int
+    user: str
+    request_id: str
+    text: str
+    dialect: Dialect
+    session: Session
+    asked_at: str
+    remaining: int | None = None
+    taken: anyio.Event = field(default_factory=anyio.Event)
+    known: Entity | None = None
+    """What is stored of an earlier request with this id."""
+
+
+class RequestDesk:
+    """Takes requests from sessions and brings the answers back.
+
+    Args:
+        limit: of queries, by user or by session.
+        shared: whether a user's sessions share it.
+    """
+
+    def __init__(
+        self,
+        *,
+        sessions: SessionManager,
+        records: RequestRecords,
+        answerer: Answerer,
+        limit: SlidingWindow,
+        shared: bool,
+        clock: Clock,
+    ) -> None:
+        self.stats = RequestStats()
+        self.callbacks = PendingCallbacks()
+        self._sessions = sessions
+        self._records = records
+        self._answerer = answerer
+        self._limit = limit
+        self._shared = shared
+        self._clock = clock
+        self._tasks: TaskGroup | None = None
+        self._queues: dict[str, deque[Request]] = {}
+        self._open: dict[tuple[str, str], Request] = {}
+        self._answered: OrderedDict[tuple[str, str], Entity] = OrderedDict()
+        self._waiting: dict[str, _Wait] = {}
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Work until cancelled; first what an earlier run left."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            task_status.started()
+            tasks.start_soon(self._go_on)
+            await anyio.sleep_forever()
+
+    async def _go_on(self) -> None:
+        """Take up the requests that were not answered when the server ended."""
+        pause_s = STORE_AGAIN_S[0]
+        while True:
+            try:
+                left = await self._records.pending()
+                for row in left:
+                    session = await self._sessions.restore(row["session_id"])
+                    key = (row["user_name"], row["request_id"])
+                    if session is not None and key not in self._open and key not in self._answered:
+                        request = Request(
+                            id=row["id"],
+                            user=row["user_name"],
+                            request_id=row["request_id"],
+                            text=row["question"],
+                            dialect=row["dialect"] or "session",
+                            session=session,
+                            asked_at="",
+                        )
+                        request.taken.set()
+                        self._enqueue(request, first=True)
+                if left:
+                    logger.info("%d requests are taken up again", len(left), extra={"action": "requests_resumed"})
+                return
+            except StorageUnavailable:
+                await anyio.sleep(pause_s)
+                pause_s = min(STORE_AGAIN_S[1], 2 * pause_s)
+
+    # -- taking --------------------------------------------------------------------------------------------------
+
+    async def ask(self, session: Session, request_id: str, text: str, dialect: Dialect) -> None:
+        """Take a request; its final answer goes to the session, whatever happens."""
+        key = (session.user, request_id)
+        if (running := self._open.get(key)) is not None:
+            running.session = session  # who asks again waits here for the one answer
+            return
+        if (known := self._answered.get(key)) is not None:
+            self._repeat(session, known, dialect)
+            return
+        verdict = self._limit.look(self._limited(session), self._clock.now())
+        if verdict.retry_after:
+            await self._refuse_unless_known(session, request_id, dialect, verdict)
+            return
+        queue = self._queues.get(session.user, ())
+        if len(queue) >= WAITING_AT_MOST:
+            text = f"{WAITING_AT_MOST} requests wait already"
+            self._fail_now(session, dialect, request_id, "RATE_LIMITED", text, retry_after=WORK_S, remaining=0)
+            return
+        verdict = self._limit.take(self._limited(session), self._clock.now())
+        request = Request(
+            id=self._records.next_id(),
+            user=session.user,
+            request_id=request_id,
+            text=text,
+            dialect=dialect,
+            session=session,
+            asked_at=self._clock.stamp(),
+            remaining=verdict.remaining,
+        )
+        self._enqueue(request)
+        assert self._tasks is not None
+        self._tasks.start_soon(self._take, request)
+
+    def _limited(self, session: Session) -> tuple[str, str]:
+        return ("user", session.user) if self._shared else ("session", session.id)
+
+    async def _refuse_unless_known(self, session: Session, request_id: str, dialect: Dialect, verdict: Verdict) -> None:
+        """A request that is asked again costs nothing, also where only the database remembers it."""
+        try:
+            known = await self._records.find(session.user, request_id)
+        except StorageUnavailable:
+            known = None
+        if known is not None and known["status"] != "PENDING":
+            self._repeat(session, known, dialect)
+            return
+        wait_s = round(verdict.retry_after, 3)
+        text = f"too many questions; ask again in {wait_s:.0f} s"
+        self._fail_now(session, dialect, request_id, "RATE_LIMITED", text, retry_after=wait_s, remaining=0)
+
+    def _fail_now(self, session: Session, dialect: Dialect, request_id: str, code: str, text: str, **details: Any) -> None:
+        """Answer what was not taken: nothing of it is stored, so that the same id may be used again."""
+        self.stats.count(code)
+        if session.link is not None:
+            session.link.send(session_wire.failure(dialect, request_id, code, text, **details))
+
+    def _repeat(self, session: Session, stored: Entity, dialect: Dialect) -> None:
+        """Send a stored answer again to who asks again."""
+        if session.link is not None:
+            session.link.send(answer_payload(stored | {"dialect": dialect}))
+
+    def _enqueue(self, request: Request, *, first: bool = False) -> None:
+        self._open[request.user, request.request_id] = request
+        queue = self._queues.get(request.user)
+        if queue is None:
+            queue = self._queues[request.user] = deque()
+            assert self._tasks is not None
+            self._tasks.start_soon(self._work, request.user, queue)
+        if first:  # asked before everything that this run heard
+            place = sum(1 for other in queue if other.id < request.id)
+            queue.insert(place, request)
+        else:
+            queue.append(request)
+
+    async def _take(self, request: Request) -> None:
+        """Store that it is taken."""
+        columns = {
+            "id": request.id,
+            "user_name": request.user,
+            "session_id": request.session.id,
+            "request_id": request.request_id,
+            "dialect": request.dialect,
+            "question": request.text,
+            "timestamp": request.asked_at,
+        }
+        try:
+            known = await self._records.take(columns)
+            if known is not None and known["status"] == "PENDING":
+                request.id = known["id"]  # an earlier run took it, and this one has not taken it up yet
+            elif known is not None:
+                request.known = known
+        except StorageUnavailable:
+            logger.warning("a request could not be stored; it is worked all the same", extra={"action": "request_unstored"})
+        except Exception:
+            logger.exception("a request could not be stored", extra={"action": "request_unstored"})
+        finally:
+            request.taken.set()
+
+    # -- working -------------------------------------------------------------------------------------------------
+
+    async def _work(self, user: str, queue: deque[Request]) -> None:
+        """Work one user's requests in order, until none is left."""
+        while queue:
+            request = queue[0]
+            await request.taken.wait()
+            if queue[0] is not request:
+                continue  # an older one was found meanwhile
+            if request.known is not None:
+                self._remember(request, request.known)
+                self._repeat(request.session, request.known, request.dialect)
+            else:
+                try:
+                    await self._answer(request)
+                except Exception:
+                    logger.exception("a request could not be answered", extra={"action": "request_failed"})
+                    self._fail_now(
+                        request.session, request.dialect, request.request_id, "INTERNAL", "an unforeseen error; try again"
+                    )
+            del self._open[request.user, request.request_id]
+            queue.remove(request)
+        del self._queues[user]
+
+    async def _answer(self, request: Request) -> None:
+        conversation = _Conversation(self, request)
+        started = self._clock.now()
+        status, code, text = "ERROR", "TIMEOUT", f"no answer was found within {WORK_S:.0f} s"
+        async with anyio.create_task_group() as helpers:
+            helpers.start_soon(conversation.tell_progress)
+            with conversation.scope:
+                try:
+                    text = (await self._answerer.answer(conversation))[: session_wire.TEXT_AT_MOST * 4]
+                    status, code = "COMPLETED", ""
+                except Exception:
+                    logger.exception("an answerer failed", extra={"action": "answerer_failed"})
+                    code, text = "INTERNAL", "the question could not be answered: an unforeseen error"
+            helpers.cancel_scope.cancel()
+        self.stats.work_s += self._clock.now() - started
+        self.stats.count(code or "completed")
+        session = request.session = self._sessions.current(request.session)
+        seq = session.outbox.next_seq()
+        stored = {
+            "id": request.id,
+            "user_name": request.user,
+            "session_id": session.id,
+            "request_id": request.request_id,
+            "dialect": request.dialect,
+            "question": request.text,
+            "timestamp": request.asked_at or self._clock.stamp(),
+            "status": status,
+            "code": code or None,
+            "response": text,
+            "seq": seq,
+            "answered_at": times.to_text(self._clock.wall()),
+        }
+        try:
+            await self._records.answer(stored)
+        except StorageUnavailable:
+            logger.warning("an answer could not be stored; it is sent all the same", extra={"action": "answer_unstored"})
+        except Exception:
+            logger.exception("an answer could not be stored; it is sent all the same", extra={"action": "answer_unstored"})
+        self._remember(request, stored)
+        if request.session is not session:  # asked again from another session meanwhile: it waits there
+            self._repeat(request.session, stored, request.dialect)
+            session.outbox.put(seq, answer_payload(stored))
+        else:
+            self._sessions.deliver(session, seq, answer_payload(stored, remaining=request.remaining))
+
+    def _remember(self, request: Request, stored: Entity) -> None:
+        self._answered[request.user, request.request_id] = stored
+        if len(self._answered) > REMEMBERED:
+            self._answered.popitem(last=False)
+
+    # -- callbacks -----------------------------------------------------------------------------------------------
+
+    def callback_answered(self, session: Session, type: str, request_id: Any, fields: Entity) -> None:
+        """Take a client's answer to a question.
+
+        Raises:
+            InvalidRequestId: no such question is open for this session.
+        """
+        callback = self.callbacks.answer(request_id, answer=type, session=session.id, user=session.user, now=self._clock.now())
+        wait = self._waiting.pop(callback.id, None)
+        if wait is not None:
+            wait.fields = fields
+            wait.done.set()
+
+    def repeat_callbacks(self, session: Session) -> None:
+        """Ask a session that came back what it was asked before."""
+        for callback in self.callbacks.of_session(session.id):
+            if session.link is not None:
+                session.link.send(callback.payload)
+
+    def session_gone(self, session: Session) -> None:
+        """Ask a session nothing more."""
+        for callback in self.callbacks.of_session(session.id):
+            self.callbacks.close(callback.id)
+            if (wait := self._waiting.pop(callback.id, None)) is not None:
+                wait.done.set()
+
+    async def ask_client(self, request: Request, kind: CallbackKind, **fields: Any) -> Entity:
+        """Ask the client of a request; return its answer.
+
+        Raises:
+            Unasked: no answer came in time, or the session is gone.
+        """
+        session = request.session
+        callback = self.callbacks.open(kind, session=session.id, user=session.user, now=self._clock.now())
+        callback.payload = session_wire.ask(callback, request.request_id, TIMEOUT_S[kind], **fields)
+        wait = self._waiting[callback.id] = _Wait()
+        self.stats.callbacks += 1
+        if session.link is not None:
+            session.link.send(callback.payload)
+        try:
+            with anyio.move_on_after(TIMEOUT_S[kind]):
+                await wait.done.wait()
+        finally:
+            self.callbacks.close(callback.id)
+            self._waiting.pop(callback.id, None)
+        if wait.fields is None:
+            raise Unasked(f"{callback.kind.value}: no answer")
+        return wait.fields
+
+
+class _Wait:
+    """Somebody waits for a client's answer."""
+
+    __slots__ = ("done", "fields")
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.fields: Entity | None = None
+
+
+class _Conversation:
+    """Implements `ports.Conversation`; its clock stands while a callback is open."""
+
+    def __init__(self, desk: RequestDesk, request: Request) -> None:
+        self.question = request.text
+        self.user = request.user
+        self.scope = anyio.move_on_after(WORK_S)
+        self._desk = desk
+        self._request = request
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        return self._request.session.capabilities
+
+    def may_read(self, topic: str) -> bool:
+        return self._request.session.principal.may_read(topic)
+
+    def progress(self, text: str) -> None:
+        """Tell the client that work goes on."""
+        if self._request.dialect == "session" and (link := self._request.session.link) is not None:
+            link.send(session_wire.progress(self._request.request_id, text))
+
+    async def tell_progress(self) -> None:
+        """Tell from time to time that the request is being worked on."""
+        pause_s = FIRST_PROGRESS_S
+        while True:
+            await anyio.sleep(pause_s)
+            self.progress("working")
+            pause_s = min(15.0, 2 * pause_s)
+
+    async def clarify(self, question: str, options: list[str]) -> str:
+        if "clarification" not in self.capabilities:
+            raise Unasked("the client cannot ask its user")
+        fields = await self._stopped(
+            self._desk.ask_client(self._request, CallbackKind.CLARIFICATION, question=question, options=options)
+        )
+        text = fields.get("response", fields.get("message"))
+        if not isinstance(text, str) or not text.strip():
+            raise Unasked("the answer is no text")
+        return text.strip()[: session_wire.TEXT_AT_MOST]
+
+    async def available_data(self, question: str) -> list[Any]:
+        if "available_data" not in self.capabilities:
+            raise Unasked("the client has no data of its own")
+        fields = await self._stopped(self._desk.ask_client(self._request, CallbackKind.DATA, question=question))
+        data = fields.get("data")
+        return data if isinstance(data, list) else []
+
+    async def api(self, name: str, params: dict[str, Any]) -> Any:
+        if "api" not in self.capabilities:
+            raise Unasked("the client calls nothing for us")
+        fields = await self._stopped(self._desk.ask_client(self._request, CallbackKind.API, api=name, params=params))
+        return fields.get("result", fields.get("data"))
+
+    async def _stopped(self, waiting: Awaitable[Entity]) -> Entity:
+        """Wait with the request's clock standing."""
+        left_s = self.scope.deadline - anyio.current_time()
+        self.scope.deadline = math.inf
+        try:
+            return await waiting
+        finally:
+            self.scope.deadline = anyio.current_time() + left_s

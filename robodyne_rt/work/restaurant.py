@@ -1,0 +1,55 @@
+"""The state of the restaurant as answerers see it: what is stored, with what is newer laid over it."""
+
+from typing import Protocol
+
+from robodyne_rt.core import times
+from robodyne_rt.errors import StorageUnavailable
+from robodyne_rt.model.changes import Entity, Update
+from robodyne_rt.ports import Clock
+from robodyne_rt.store.changes import Readers
+from robodyne_rt.store.database import Session
+
+EVENTS_AT_MOST = 500
+
+
+class Seen(Protocol):
+    """What of the hub is needed."""
+
+    def seen(self, topic: str) -> list[Entity]: ...
+
+    def overlaid(self, topic: str, entities: list[Entity]) -> list[Entity]: ...
+
+
+class LiveRestaurant:
+    """Implements `ports.Restaurant`: asks the database, so that what another program wrote a moment ago counts."""
+
+    def __init__(self, *, readers: Readers, hub: Seen, clock: Clock) -> None:
+        self._readers = readers
+        self._hub = hub
+        self._clock = clock
+
+    async def entities(self, topic: str) -> list[Entity]:
+        try:
+            snapshot: Update = await self._readers.snapshot(topic)
+        except StorageUnavailable:
+            return self._hub.seen(topic)
+        return self._hub.overlaid(topic, list(snapshot.entities.values()))
+
+    async def events_since(self, epoch_s: float) -> list[Entity]:
+        since = times.to_text(epoch_s)
+
+        def query(session: Session) -> list[Entity]:
+            # The newest by id, whatever their time: what another program writes late is among them, and the cost is bounded.
+            rows = session.execute(
+                "SELECT type, severity, description, timestamp FROM event ORDER BY id DESC LIMIT ?", (EVENTS_AT_MOST,)
+            ).fetchall()
+            found = [
+                {"type": type, "severity": severity, "description": text, "timestamp": session.time_text(at) or ""}
+                for type, severity, text, at in rows
+            ]
+            return [event for event in found if event["timestamp"] >= since]
+
+        return await self._readers.read(query)
+
+    def wall(self) -> float:
+        return self._clock.wall()
