@@ -8,8 +8,9 @@ from pathlib import Path
 import orjson
 
 from robodyne_rt import __version__, demo
-from robodyne_rt.admin import backup, dlq, doctor
+from robodyne_rt.admin import access, backup, dlq, doctor, init
 from robodyne_rt.admin.control import Refused
+from robodyne_rt.app import access_policy
 from robodyne_rt.client import tail
 from robodyne_rt.errors import RobodyneError, SchemaTooNew, StorageBroken, StorageUnavailable
 from robodyne_rt.serve import serve
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (demo, sim, tail):
         command.add_command(commands)
-    for administration in (dlq, backup, doctor):
+    for administration in (init, access, dlq, backup, doctor):
         administration.add_command(commands, _common_options, lambda options: _settings(options)[1])
     return parser
 
@@ -100,6 +101,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _check_config(options: argparse.Namespace) -> int:
     path, settings = _settings(options)
+    access_policy(settings)
     if options.json:
         print(shown(settings, indent=2))
     else:

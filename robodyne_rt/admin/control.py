@@ -4,6 +4,7 @@ import http.client
 import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -49,6 +50,11 @@ def ask(path: Path, method: str, target: str, body: Entity | None = None) -> tup
         raise NoServer(f"no server answers at {path}: {error}") from error
     finally:
         connection.close()
+
+
+def quoted(name: str) -> str:
+    """Return a name as a part of a path."""
+    return quote(name, safe="")
 
 
 def do(path: Path, method: str, target: str, body: Entity | None = None) -> Any:

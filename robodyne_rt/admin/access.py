@@ -1,0 +1,371 @@
+"""`robodyne-rt user`, `token`, `device`: who may come in; through the running server, or in the database without one."""
+
+import argparse
+import getpass
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from robodyne_rt import secret
+from robodyne_rt.admin import control
+from robodyne_rt.admin.control import NoServer
+from robodyne_rt.core.ids import IdGenerator
+from robodyne_rt.errors import RobodyneError
+from robodyne_rt.model.access import ROLES
+from robodyne_rt.model.changes import Entity
+from robodyne_rt.settings import Settings, control_socket
+from robodyne_rt.store import accounts
+from robodyne_rt.store.database import Session, open_database
+
+Load = Callable[[argparse.Namespace], Settings]
+Common = Callable[[argparse.ArgumentParser], None]
+
+COMMAND_NODE = 29
+"""Node number of the ids that commands give without a server."""
+
+
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", common: Common, load: Load) -> None:
+    """Add `user`, `token` and `device` to the command line."""
+    _add_user(commands, common, load)
+    _add_token(commands, common, load)
+    _add_device(commands, common, load)
+
+
+# -- the command line ------------------------------------------------------------------------------------------------
+
+
+def _action(  # noqa: PLR0917
+    actions: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    text: str,
+    run: Callable[[argparse.Namespace, Settings], Any],
+    common: Common,
+    load: Load,
+    *arguments: tuple[tuple[str, ...], dict[str, Any]],
+) -> None:
+    parser = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    for names, options in arguments:
+        parser.add_argument(*names, **options)
+    common(parser)
+
+    def run_it(options: argparse.Namespace) -> int:
+        result = run(options, load(options))
+        if options.json:
+            print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
+        else:
+            _tell(result)
+        return 0
+
+    parser.set_defaults(run=run_it)
+
+
+def _argument(*names: str, **options: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    return names, options
+
+
+_ROLE = _argument("--role", action="append", choices=ROLES, help="may be given several times")
+_PASSWORD = _argument("--password-stdin", action="store_true", help="read the password from standard input")
+
+
+def _add_user(commands: Any, common: Common, load: Load) -> None:
+    parser = commands.add_parser(
+        "user",
+        help="look after users",
+        description="People who log in. A change counts at once, also in connections that are open.",
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    name = _argument("name")
+    _action(actions, "list", "list them", _list_users, common, load)
+    _action(actions, "add", "add one", _add_one_user, common, load, name, _ROLE, _PASSWORD)
+    _action(actions, "passwd", "give one a new password, which ends all their logins", _passwd, common, load, name, _PASSWORD)
+    _action(actions, "roles", "give one other roles", _roles, common, load, name, _ROLE)
+    _action(actions, "disable", "let one in no more", _disable(True), common, load, name)
+    _action(actions, "enable", "let one in again", _disable(False), common, load, name)
+    _action(actions, "remove", "remove one, and all their tokens", _remove, common, load, name)
+
+
+def _add_token(commands: Any, common: Common, load: Load) -> None:
+    parser = commands.add_parser(
+        "token",
+        help="give programs and screens tokens",
+        description="Tokens for programs (a till, a printer) and for screens on the wall. A token is shown once.",
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    _action(actions, "list", "list those that were given out", _list_tokens, common, load)
+    _action(
+        actions,
+        "create",
+        "give out a token and print it",
+        _create_token,
+        common,
+        load,
+        _argument("--user", required=True, help="for whom; where it is no user, name a role"),
+        _ROLE,
+        _argument("--label", help="what it is for"),
+        _argument("--days", type=float, default=90.0, help="how long it is good (default: %(default)g, at most 400)"),
+    )
+    _action(actions, "revoke", "take one back; its connections end", _revoke_token, common, load, _argument("id", type=int))
+    _action(
+        actions,
+        "approve",
+        "let the screen that shows a code be a display",
+        _approve,
+        common,
+        load,
+        _argument("code", help="the six digits on the screen"),
+        _argument("--label", default="display", help="what it is called, e.g. 'kitchen wall' (default: %(default)s)"),
+        _ROLE,
+    )
+
+
+def _add_device(commands: Any, common: Common, load: Load) -> None:
+    parser = commands.add_parser(
+        "device",
+        help="give robots, kiosks and buttons their keys",
+        description="Devices that prove a key before they may speak. A key is shown once; docs/protocol-devices.md says how it "
+        "is used.",
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    device = _argument("device_id")
+    _action(actions, "list", "list them", _list_devices, common, load)
+    _action(
+        actions,
+        "add",
+        "add one and print its key",
+        _add_one_device,
+        common,
+        load,
+        device,
+        _argument("--robot", action="append", metavar="ID", help="a robot it speaks for (default: its own name); '*' for all"),
+    )
+    _action(
+        actions,
+        "rotate",
+        "print a second key for one; the first is good until --finish",
+        _rotate,
+        common,
+        load,
+        device,
+        _argument("--finish", action="store_true", help="let the older key be good no more"),
+    )
+    _action(actions, "revoke", "let one speak no more; its wire is cut", _revoke_device, common, load, device)
+
+
+# -- what they do ----------------------------------------------------------------------------------------------------
+
+
+def _list_users(options: argparse.Namespace, settings: Settings) -> Any:
+    return _ask(settings, lambda path: control.do(path, "GET", "/api/users")["users"], accounts.users)
+
+
+def _add_one_user(options: argparse.Namespace, settings: Settings) -> Any:
+    password = read_password(options, f"Password for {options.name}: ")
+    roles = options.role or ["staff"]
+    return add_user(settings, options.name, roles, password)
+
+
+def add_user(settings: Settings, name: str, roles: list[str], password: str) -> Entity:
+    """Add a user, through the server where one runs.
+
+    Raises:
+        InvalidPayload, Conflict, Refused: it cannot be added.
+    """
+    from robodyne_rt.web import passwords
+
+    passwords.check(password)
+    body = {"name": name, "roles": roles, "password": password}
+    added: Entity = _ask(
+        settings,
+        lambda path: control.do(path, "POST", "/api/users", body),
+        lambda session: accounts.add_user(
+            session, name=name, roles=roles, password_hash=passwords.hashed(password), now=time.time()
+        ),
+    )
+    return added
+
+
+def _passwd(options: argparse.Namespace, settings: Settings) -> Any:
+    from robodyne_rt.web import passwords
+
+    password = passwords.check(read_password(options, f"New password for {options.name}: "))
+    return _change(settings, options.name, {"password": password}, lambda: {"password_hash": passwords.hashed(password)})
+
+
+def _roles(options: argparse.Namespace, settings: Settings) -> Any:
+    changes = {"roles": options.role or []}
+    return _change(settings, options.name, changes, lambda: changes)
+
+
+def _disable(disabled: bool) -> Callable[[argparse.Namespace, Settings], Any]:
+    return lambda options, settings: _change(settings, options.name, {"disabled": disabled}, lambda: {"disabled": disabled})
+
+
+def _change(settings: Settings, name: str, body: Entity, columns: Callable[[], Entity]) -> Any:
+    return _ask(
+        settings,
+        lambda path: control.do(path, "PATCH", f"/api/users/{control.quoted(name)}", body),
+        lambda session: accounts.change_user(session, name, now=time.time(), **columns()),
+    )
+
+
+def _remove(options: argparse.Namespace, settings: Settings) -> Any:
+    return _ask(
+        settings,
+        lambda path: control.do(path, "DELETE", f"/api/users/{control.quoted(options.name)}"),
+        lambda session: accounts.remove_user(session, options.name, now=time.time()),
+    )
+
+
+def _list_tokens(options: argparse.Namespace, settings: Settings) -> Any:
+    return _ask(settings, lambda path: control.do(path, "GET", "/api/tokens")["tokens"], accounts.tokens)
+
+
+def _create_token(options: argparse.Namespace, settings: Settings) -> Any:
+    body = {"user": options.user, "roles": options.role, "label": options.label, "days": options.days}
+
+    def in_database(session: Session) -> Entity:
+        from robodyne_rt.web.accounts import give_out
+        from robodyne_rt.web.tokens import LOCAL_NAME, sign
+
+        auth = settings.auth
+        key, now = secret.load(auth.secret_file), time.time()
+
+        def issue(**claims: Any) -> str:
+            issuer = LOCAL_NAME if auth.mode == "oidc" else auth.issuer or LOCAL_NAME
+            return sign(key, issuer=issuer, audience=auth.audience or LOCAL_NAME, now=now, **claims)
+
+        return give_out(
+            session,
+            issue,
+            id=IdGenerator(node=COMMAND_NODE).next(int(now * 1000)),
+            kind="API",
+            user=options.user,
+            roles=options.role,
+            label=options.label,
+            lifetime_s=options.days * 86400,
+            now=now,
+        )
+
+    return _ask(
+        settings,
+        lambda path: control.do(path, "POST", "/api/tokens", {name: value for name, value in body.items() if value}),
+        in_database,
+    )
+
+
+def _revoke_token(options: argparse.Namespace, settings: Settings) -> Any:
+    return _ask(
+        settings,
+        lambda path: control.do(path, "DELETE", f"/api/tokens/{options.id}"),
+        lambda session: accounts.revoke_token(session, options.id, now=time.time()),
+    )
+
+
+def _approve(options: argparse.Namespace, settings: Settings) -> Any:
+    body = {"code": options.code, "label": options.label, "roles": options.role or ["display"]}
+    return control.do(control_socket(settings), "POST", "/api/pairings/approve", body)
+
+
+def _list_devices(options: argparse.Namespace, settings: Settings) -> Any:
+    return _ask(settings, lambda path: control.do(path, "GET", "/api/devices")["devices"], accounts.devices)
+
+
+def _add_one_device(options: argparse.Namespace, settings: Settings) -> Any:
+    def in_database(session: Session) -> Entity:
+        key_id = accounts.add_device(session, options.device_id, robots=options.robot, now=time.time())
+        return _with_key(settings, options.device_id, key_id)
+
+    return _ask(
+        settings,
+        lambda path: control.do(path, "POST", "/api/devices", {"device_id": options.device_id, "robots": options.robot}),
+        in_database,
+    )
+
+
+def _rotate(options: argparse.Namespace, settings: Settings) -> Any:
+    def in_database(session: Session) -> Entity:
+        if options.finish:
+            return accounts.finish_rotation(session, options.device_id)
+        return _with_key(settings, options.device_id, accounts.rotate_device(session, options.device_id))
+
+    target = f"/api/devices/{control.quoted(options.device_id)}/rotate"
+    return _ask(settings, lambda path: control.do(path, "POST", target, {"finish": options.finish}), in_database)
+
+
+def _revoke_device(options: argparse.Namespace, settings: Settings) -> Any:
+    return _ask(
+        settings,
+        lambda path: control.do(path, "DELETE", f"/api/devices/{control.quoted(options.device_id)}"),
+        lambda session: accounts.revoke_device(session, options.device_id),
+    )
+
+
+def _with_key(settings: Settings, device_id: str, key_id: str) -> Entity:
+    return {"device_id": device_id, "key": secret.load(settings.auth.secret_file).device_key(device_id, key_id).hex()}
+
+
+# -- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def read_password(options: argparse.Namespace, prompt: str) -> str:
+    """Return a password: typed twice at a terminal, or one line of standard input."""
+    if options.password_stdin or not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    while True:
+        password = getpass.getpass(prompt)
+        if getpass.getpass("Once more: ") == password:
+            return password
+        print("They differ.", file=sys.stderr)
+
+
+def _ask(settings: Settings, of_server: Callable[..., Any], of_database: Callable[[Session], Any]) -> Any:
+    """Ask the server that runs here; without one, change the database itself."""
+    try:
+        return of_server(control_socket(settings))
+    except NoServer:
+        return in_database(settings, of_database)
+
+
+def in_database(settings: Settings, function: Callable[[Session], Any]) -> Any:
+    """Run a function in one transaction of the database, which is made where there is none."""
+    database = open_database(settings.database)
+    session = database.open_writer()
+    try:
+        database.prepare(session)
+        session.begin()
+        try:
+            result = function(session)
+        except RobodyneError:
+            session.rollback()
+            raise
+        session.seal()
+        session.commit()
+        return result
+    finally:
+        session.close()
+
+
+def _tell(result: Any) -> None:
+    """Print a result for people: what is shown once stands alone on its line, so that it can be copied."""
+    if isinstance(result, list):
+        for row in result:
+            print("  ".join(_cell(value) for value in row.values()))
+        if not result:
+            print("none")
+        return
+    shown_once = result.get("token") or result.get("key")
+    if shown_once:
+        print(shown_once)
+        rest = {name: value for name, value in result.items() if name not in ("token", "key")}
+        print("  ".join(f"{name}: {_cell(value)}" for name, value in rest.items()), file=sys.stderr)
+    else:
+        print("  ".join(f"{name}: {_cell(value)}" for name, value in result.items()))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "-"
+    return "-" if value is None else str(value)
