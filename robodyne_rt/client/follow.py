@@ -8,19 +8,15 @@ import aiohttp
 import anyio
 import orjson
 
-from robodyne_rt.errors import RobodyneError
+from robodyne_rt.client.errors import Refused
 
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 30.0
 STEADY_S = 10.0
-FINAL_CLOSES = {1003: "unknown topic", 1008: "refused"}
+FINAL_CLOSES = {1003: "unknown topic", 1008: "refused", 4001: "the token is not good"}
 
 
-class Refused(RobodyneError):
-    """The server does not want this client; coming back would not help."""
-
-
-async def follow(url: str, topic: str, *, interval_s: float = 0.0) -> AsyncIterator[dict[str, Any]]:
+async def follow(url: str, topic: str, *, interval_s: float = 0.0, token: str = "") -> AsyncIterator[dict[str, Any]]:
     """Yield a topic's messages, snapshots and updates, for ever; connections come and go unseen.
 
     A message of type `lost` (made here, `data.reason`) says that the connection broke.
@@ -28,11 +24,13 @@ async def follow(url: str, topic: str, *, interval_s: float = 0.0) -> AsyncItera
     Args:
         url: of the server, `http://host:8000`.
         interval_s: least time between two updates; 0 for each at once.
+        token: who asks; empty where the topic is open to everybody.
     Raises:
         Refused: unknown topic, or no right to read it.
     """
     offset, epoch, wait_s = None, None, FIRST_WAIT_S
-    async with aiohttp.ClientSession() as session:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    async with aiohttp.ClientSession(headers=headers) as session:
         while True:
             query = {"interval": str(interval_s)} if interval_s else {}
             if offset is not None:

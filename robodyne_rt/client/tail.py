@@ -1,6 +1,7 @@
 """`robodyne-rt tail TOPIC`: follow a topic in the terminal."""
 
 import argparse
+import os
 import sys
 from datetime import datetime
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 import anyio
 import orjson
 
-from robodyne_rt.client.follow import Refused, follow
+from robodyne_rt.client.errors import Refused
+from robodyne_rt.client.follow import follow
 from robodyne_rt.model.topics import STATUS, TOPIC_NAMES
 from robodyne_rt.settings import ConfigError
 
@@ -26,6 +28,9 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("topic", metavar="TOPIC", help=f"one of: {', '.join(TOPIC_NAMES)}")
     parser.add_argument("--url", default="http://localhost:8000", help="of the server (default: %(default)s)")
     parser.add_argument("--interval", type=float, default=0.0, metavar="S", help="at most one update in this many seconds")
+    parser.add_argument(
+        "--token", default=os.environ.get("ROBODYNE_TOKEN", ""), help="who asks (default: environment ROBODYNE_TOKEN)"
+    )
     parser.add_argument("--json", action="store_true", help="print the messages as they come, one JSON object per line")
     parser.set_defaults(run=_run)
 
@@ -44,7 +49,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 async def _tail(options: argparse.Namespace) -> None:
-    async for message in follow(options.url, options.topic, interval_s=options.interval):
+    async for message in follow(options.url, options.topic, interval_s=options.interval, token=options.token):
         if options.json:
             print(orjson.dumps(message).decode(), flush=True)
             continue

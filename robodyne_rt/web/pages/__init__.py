@@ -13,6 +13,7 @@ _TYPES = {
     "css": "text/css",
     "svg": "image/svg+xml",
     "json": "application/json",
+    "ts": "text/plain",  # type declarations, for editors
 }
 
 # Scripts and styles come from files of ours only; no inline script can run, whatever a robot calls itself.

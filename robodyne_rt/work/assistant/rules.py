@@ -346,12 +346,7 @@ def _squeezed(text: str) -> str:
 
 def _named(text: str, robots: list[Entity]) -> list[Entity]:
     """Return the robots that a text may mean, none where it names none."""
-    squeezed = _squeezed(text)
-    exact = [
-        robot
-        for robot in robots
-        if any(_stands_in(_squeezed(name), squeezed) for name in (robot["robot_id"], robot["name"]) if name)
-    ]
+    exact = [robot for robot in robots if any(_stands_in(name, text) for name in (robot["robot_id"], robot["name"]) if name)]
     if exact:
         # `alba-12` stands in a question for it, and so does `alba-1`: the longest names win.
         longest = max(len(robot["robot_id"]) for robot in exact)
@@ -366,17 +361,18 @@ def _named(text: str, robots: list[Entity]) -> list[Entity]:
         found = [robot for robot in found if re.search(rf"(?<!\d){wanted}$", robot["robot_id"])]
         narrowed = True
     if not narrowed:
-        stems = {re.match(r"[^\d]*", _squeezed(robot["robot_id"]))[0] for robot in robots}  # type: ignore[index]
+        stems = {match[0] for robot in robots if (match := re.match(r"[^\W\d_]{2,}", robot["robot_id"].lower()))}
         for stem in stems:
-            if len(stem) >= 2 and re.search(rf"(?<![a-z]){re.escape(stem)}(?![a-z0-9])", squeezed):
-                found, narrowed = [r for r in found if _squeezed(r["robot_id"]).startswith(stem)], True
+            if re.search(rf"(?<![a-z]){re.escape(stem)}(?![a-z0-9])", text):
+                found, narrowed = [robot for robot in found if robot["robot_id"].lower().startswith(stem)], True
     return sorted(found, key=lambda robot: robot["robot_id"]) if narrowed else []
 
 
 def _stands_in(name: str, text: str) -> bool:
-    if not name:
-        return False
-    return re.search(rf"(?<![a-z0-9]){re.escape(name)}(?!\d)", text) is not None or (not name.isascii() and name in text)
+    """Return whether a name stands in a text: `alba-1` also as `alba 1` or `alba1`, but not in `alba-12`."""
+    parts = re.findall(r"\d+|[^\W\d_]+", name.lower())
+    pattern = r"[\s_\-]*".join(map(re.escape, parts))
+    return bool(parts) and re.search(rf"(?<![a-z0-9]){pattern}(?![a-z0-9])", text) is not None
 
 
 def _asked_name(text: str) -> str | None:

@@ -1,0 +1,629 @@
+"""A session with the server from Python: topics with their state, questions, callbacks, messages; through lost links and
+restarts (SPEC sections 4 and 10).
+
+    async with Client("http://localhost:8000", token=Login("http://localhost:8000", "kim", "secret")) as client:
+        orders = await client.subscribe("orders")
+        async for change in orders:
+            ...
+"""
+
+import base64
+import logging
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import aiohttp
+import anyio
+import orjson
+from anyio.abc import TaskGroup
+
+from robodyne_rt.client.errors import ClientError, LoginFailed, Refused, RequestFailed, Unreachable
+from robodyne_rt.client.login import Login
+from robodyne_rt.client.state import STATUS_KEY, Change, Entity, Gap, TopicState
+
+logger = logging.getLogger(__name__)
+
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 30.0
+STEADY_S = 10.0
+"""A connection that lasted this long ends the backoff."""
+
+PING_S = 1.1
+SILENCE_S = 3.3
+"""A dead link is noticed within this."""
+
+OPEN_S = 10.0
+POLL_S = 2.0
+POLL_AFTER = 3
+"""Handshakes that fail before topics are polled over HTTP."""
+
+RENEWED_AT = 0.8
+"""Part of a token's life after which it is renewed in the living connection."""
+
+EXPIRED = 4001
+FINAL = {1003: "unknown topic", 1008: "not allowed", 4004: "replaced by a newer session"}
+
+State = Literal["connecting", "connected", "polling", "reconnecting", "stopped"]
+Token = str | Login | Callable[[], Awaitable[str]]
+
+
+@dataclass(slots=True)
+class Answer:
+    """The answer to a question; `remaining` is how many more may be asked now."""
+
+    text: str
+    remaining: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StaffMessage:
+    """What somebody wrote to this user, or to one of their roles."""
+
+    id: int
+    sender: str
+    recipient: str
+    message: str
+    message_type: str
+    audio_url: str | None
+    timestamp: str
+
+
+@dataclass(eq=False, slots=True)
+class _Pending:
+    body: bytes
+    on_progress: Callable[[str], None] | None
+    done: anyio.Event = field(default_factory=anyio.Event)
+    result: Answer | ClientError | None = None
+
+
+class Topic:
+    """One topic that is watched; `async for change in topic` yields what happens, compacted for who reads slowly."""
+
+    def __init__(self, name: str, *, interval_s: float) -> None:
+        self.name = name
+        self.interval_s = interval_s
+        self._state = TopicState()
+        self._ready = anyio.Event()
+        self._readers: list[_Reader] = []
+        self._error: ClientError | None = None
+        self.is_subscribed = False
+
+    @property
+    def entities(self) -> Mapping[Any, Entity]:
+        """The entities by id; that of `status` is under "status"."""
+        return self._state.entities
+
+    @property
+    def status(self) -> Entity:
+        """The one object of the topic `status`."""
+        return self._state.entities.get(STATUS_KEY, {})
+
+    @property
+    def offset(self) -> int | None:
+        """How far the state has come."""
+        return self._state.offset
+
+    async def ready(self) -> None:
+        """Wait for the first snapshot.
+
+        Raises:
+            Refused, Unreachable: it will not come.
+        """
+        await self._ready.wait()
+        if self._error is not None:
+            raise self._error
+
+    async def __aiter__(self) -> AsyncIterator[Change]:
+        reader = _Reader()
+        if self._state.offset is not None:
+            reader.add(Change(dict(self._state.entities), snapshot=True))
+        self._readers.append(reader)
+        try:
+            while True:
+                yield await reader.next(self)
+        finally:
+            self._readers.remove(reader)
+
+    def take(self, message: dict[str, Any]) -> None:
+        """Take an update.
+
+        Raises:
+            Gap: something is missing.
+        """
+        change = self._state.apply(message)
+        self._ready.set()
+        for reader in self._readers:
+            reader.add(change)
+
+    def fail(self, error: ClientError) -> None:
+        """End it for all who wait."""
+        self._error = error
+        self._ready.set()
+        for reader in self._readers:
+            reader.wake.set()
+
+    @property
+    def error(self) -> ClientError | None:
+        """Why nothing comes any more."""
+        return self._error
+
+    def position(self) -> dict[str, Any]:
+        """Return where to go on from."""
+        return self._state.position()
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self._pending: Change | None = None
+        self.wake = anyio.Event()
+
+    def add(self, change: Change) -> None:
+        if self._pending is None:
+            self._pending = Change(dict(change.changed), list(change.removed), change.snapshot, change.volatile)
+        else:
+            self._pending.merge(change)
+        self.wake.set()
+
+    async def next(self, topic: Topic) -> Change:
+        while self._pending is None:
+            if topic.error is not None:
+                raise topic.error
+            self.wake = anyio.Event()
+            await self.wake.wait()
+        change, self._pending = self._pending, None
+        return change
+
+
+class Client:
+    """One session. Use it as a context: `async with Client(url) as client`.
+
+    Args:
+        url: of the server, `http://host:8000`.
+        token: a token, a `Login`, or a coroutine function that returns one; None where the server asks for none.
+        device: names this device among the user's.
+        tries: how often in a row it may fail to connect before it gives up; None: never.
+        on_clarification: answers a question to the person: `(question, options) -> text`.
+        on_available_data: says what this app has on a question: `(question) -> list`.
+        on_api: gets data of this app: `(name, params) -> anything that is JSON`.
+        on_staff_message: told of each message to this user, once.
+        on_state: told when the connection changes: `(state, why)`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: Token | None = None,
+        device: str = "",
+        tries: int | None = 10,
+        on_clarification: Callable[[str, list[str]], Awaitable[str]] | None = None,
+        on_available_data: Callable[[str], Awaitable[list[Any]]] | None = None,
+        on_api: Callable[[str, dict[str, Any]], Awaitable[Any]] | None = None,
+        on_staff_message: Callable[[StaffMessage], Awaitable[None]] | None = None,
+        on_state: Callable[[State, str], None] | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.state: State = "connecting"
+        self.user = ""
+        self.topics: dict[str, Topic] = {}
+        self._token = token
+        self._device = device
+        self._tries = tries
+        self._on_clarification = on_clarification
+        self._on_available_data = on_available_data
+        self._on_api = on_api
+        self._on_staff_message = on_staff_message
+        self._on_state = on_state
+        self._session_token = ""
+        self._answered = 0
+        self._requests: dict[str, _Pending] = {}
+        self._seen_messages: dict[int, None] = {}
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._ended: ClientError | None = None
+        self._wanted_fresh = False
+        self._polling = False
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> "Client":
+        self._http = aiohttp.ClientSession()
+        self._tasks: TaskGroup = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._tasks.start_soon(self._run)
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        with anyio.CancelScope(shield=True):
+            if self._socket is not None:
+                with anyio.move_on_after(1):
+                    await self._socket.close()
+        self._tasks.cancel_scope.cancel()
+        try:
+            # Without the exception: it goes on as it is, not as a group of one.
+            await self._tasks.__aexit__(None, None, None)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._http.close()
+
+    # -- what it can do ------------------------------------------------------------------------------------------
+
+    async def subscribe(self, topic: str, *, interval_s: float = 0.0) -> Topic:
+        """Watch a topic; returns when its state is there.
+
+        Args:
+            interval_s: least time between two updates; 0 for each at once.
+        Raises:
+            Refused: no such topic, or no right to read it.
+            Unreachable: no server, for as many tries as are allowed.
+        """
+        self._check()
+        known = self.topics.get(topic)
+        if known is None:
+            known = self.topics[topic] = Topic(topic, interval_s=interval_s)
+            await self._subscribe(known)
+        await known.ready()
+        return known
+
+    async def request(
+        self,
+        message: str,
+        *,
+        timeout_s: float = 180.0,
+        request_id: str | None = None,
+        on_progress: Callable[[str], None] | None = None,
+    ) -> Answer:
+        """Ask a question; return its answer, whatever happens to the connection meanwhile.
+
+        Args:
+            request_id: unique for the user; asked again under the same one, it is answered from what is stored.
+        Raises:
+            RequestFailed: the final answer is an error (`RATE_LIMITED`, `TIMEOUT`, ...).
+            Refused, Unreachable: the client ended.
+            TimeoutError: no answer came in time.
+        """
+        self._check()
+        id = request_id or secrets.token_urlsafe(12)
+        pending = self._requests.get(id)
+        if pending is None:
+            body = orjson.dumps({"type": "query", "requestId": id, "message": message})
+            pending = self._requests[id] = _Pending(body, on_progress)
+            await self._say(body)
+        try:
+            with anyio.fail_after(timeout_s):
+                await pending.done.wait()
+        finally:
+            self._requests.pop(id, None)
+        if isinstance(pending.result, Answer):
+            return pending.result
+        raise pending.result or Unreachable("the client ended")
+
+    async def send_message(self, recipient: str, message: str, **fields: Any) -> dict[str, Any]:
+        """Write to a user, or to all of a role (`role:kitchen`); returns when it is stored.
+
+        Raises:
+            RequestFailed: it was not taken.
+            Unreachable: the server did not answer; it may be sent again.
+        """
+        body = {"recipient": recipient, "message": message, **fields}
+        return await self._post("/api/messages", body, {"Idempotency-Key": secrets.token_urlsafe(16)})
+
+    async def mark_read(self, message_id: int) -> None:
+        """Say that a staff message was read; its sender is told."""
+        await self._say(orjson.dumps({"type": "message_read", "messageId": message_id}))
+
+    # -- connecting ----------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self._ended is not None:
+            raise self._ended
+
+    def _become(self, state: State, why: str = "") -> None:
+        if state != self.state:
+            self.state = state
+            if self._on_state is not None:
+                self._on_state(state, why)
+
+    async def _run(self) -> None:
+        failures = unopened = 0
+        while True:
+            began = anyio.current_time()
+            opened = False
+            why = "closed"
+            try:
+                token = await self._current_token()
+                async with self._open(token) as socket:
+                    opened, unopened = True, 0
+                    code, why = await self._talk(socket, token)
+                if (error := self._final(code, why)) is not None:
+                    self._end(error)
+                    return
+                if code == EXPIRED:
+                    self._wanted_fresh = True
+            except Refused as error:
+                self._end(error)
+                return
+            except (aiohttp.ClientError, OSError, TimeoutError, Unreachable) as error:
+                why = str(error) or type(error).__name__
+                unopened += not opened
+            finally:
+                self._socket = None
+            failures = 0 if opened and anyio.current_time() - began >= STEADY_S else failures + 1
+            if self._tries is not None and failures >= self._tries and not self._polling:
+                self._end(Unreachable(f"{self.url}: gave up after {failures} tries: {why}"))
+                return
+            if unopened >= POLL_AFTER and not self._polling:
+                self._polling = True
+                self._tasks.start_soon(self._poll)
+            if not self._polling:
+                self._become("reconnecting", why)
+            wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(failures - 1, 10)) if failures else FIRST_WAIT_S
+            await anyio.sleep(wait_s * random.uniform(0.5, 1.0))
+
+    def _final(self, code: int | None, reason: str) -> Refused | None:
+        """Return why not to come back, None where coming back makes sense."""
+        if code == EXPIRED:
+            if callable(self._token) and not self._wanted_fresh:
+                return None
+            return Refused(f"{self.url}: the token is not good any more: {reason}", code=code, reason=reason)
+        if code in FINAL and reason != "topic_full":
+            return Refused(f"{self.url}: {FINAL[code]}: {reason}", code=code, reason=reason)
+        return None
+
+    async def _current_token(self) -> str:
+        if self._token is None or isinstance(self._token, str):
+            return self._token or ""
+        fresh, self._wanted_fresh = self._wanted_fresh, False
+        try:
+            token = await (self._token(fresh=fresh) if isinstance(self._token, Login) else self._token())
+        finally:
+            self._wanted_fresh = fresh  # until a connection stands
+        return token
+
+    def _open(self, token: str) -> Any:
+        query = {"device": self._device, "session": self._session_token, "answered": str(self._answered)}
+        query["capabilities"] = ",".join(
+            word
+            for word, handler in (
+                ("clarification", self._on_clarification),
+                ("available_data", self._on_available_data),
+                ("api", self._on_api),
+            )
+            if handler is not None
+        )
+        return self._http.ws_connect(
+            f"{self.url}/ws",
+            params={name: value for name, value in query.items() if value},
+            headers=_bearer(token),
+            max_msg_size=0,
+            timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
+        )
+
+    async def _talk(self, socket: aiohttp.ClientWebSocketResponse, token: str) -> tuple[int | None, str]:
+        """Take what comes until the connection ends; return the close code and its reason."""
+        reason = ""
+        async with anyio.create_task_group() as helpers:
+            helpers.start_soon(self._ping, socket)
+            helpers.start_soon(self._keep_token, token)
+            while True:
+                try:
+                    message = await socket.receive(timeout=SILENCE_S)
+                except TimeoutError:
+                    reason = "silent"
+                    break
+                if message.type is aiohttp.WSMsgType.TEXT:
+                    await self._take(socket, orjson.loads(message.data))
+                elif message.type is not aiohttp.WSMsgType.BINARY:
+                    reason = message.extra or reason
+                    break
+            helpers.cancel_scope.cancel()
+        if reason == "silent":
+            with anyio.move_on_after(0.5):
+                await socket.close()
+            return None, reason
+        return socket.close_code, reason or str(socket.close_code)
+
+    async def _ping(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        while not socket.closed:
+            await anyio.sleep(PING_S)
+            await self._say(b'{"type":"ping"}')
+
+    async def _keep_token(self, token: str) -> None:
+        """Renew the token in the living connection, before it ends."""
+        while callable(self._token) and (life_s := _life_left_s(token)) is not None:
+            await anyio.sleep(max(1.0, life_s * RENEWED_AT))
+            try:
+                token = await (self._token(fresh=True) if isinstance(self._token, Login) else self._token())
+            except (LoginFailed, Unreachable) as error:
+                logger.warning("the token could not be renewed: %s", error)
+                await anyio.sleep(5.0)
+                continue
+            await self._say(orjson.dumps({"type": "token", "token": token}))
+
+    async def _say(self, body: bytes) -> None:
+        """Send where there is a connection; what must arrive is said again when there is one."""
+        socket = self._socket
+        if socket is None or socket.closed:
+            return
+        try:
+            await socket.send_str(body.decode())
+        except (ConnectionError, aiohttp.ClientError):
+            logger.debug("a message was not sent: the connection is gone")
+
+    def _end(self, error: ClientError) -> None:
+        self._ended = error
+        self._polling = False
+        self._become("stopped", str(error))
+        for topic in self.topics.values():
+            topic.fail(error)
+        for pending in self._requests.values():
+            pending.result = error
+            pending.done.set()
+
+    # -- what comes ----------------------------------------------------------------------------------------------
+
+    async def _take(self, socket: aiohttp.ClientWebSocketResponse, message: dict[str, Any]) -> None:
+        match message.get("type"):
+            case "connected":
+                await self._connected(socket, message)
+            case "update":
+                await self._update(message)
+            case "ping":
+                await self._say(orjson.dumps({"type": "pong", "data": message.get("data")}))
+            case "response":
+                self._confirm(message)
+                self._answer(message["requestId"], Answer(message["response"], message.get("remaining")))
+            case "error":
+                self._confirm(message)
+                self._error(message)
+            case "progress":
+                pending = self._requests.get(message["requestId"])
+                if pending is not None and pending.on_progress is not None:
+                    pending.on_progress(message["message"])
+            case "clarification_request" | "request_available_data" | "request_api":
+                self._tasks.start_soon(self._callback, message)
+            case "staff_message":
+                await self._staff_message(message)
+
+    async def _connected(self, socket: aiohttp.ClientWebSocketResponse, message: dict[str, Any]) -> None:
+        self._socket = socket
+        self._wanted_fresh = False
+        self._polling = False
+        if not message["resumed"]:
+            self._answered = 0  # a new session counts from one
+        self.user, self._session_token = message["userId"], message["sessionToken"]
+        self._become("connected")
+        for topic in self.topics.values():
+            await self._subscribe(topic)
+        # Also those that were sent before: one may have got lost with the link, and none is run twice.
+        for pending in list(self._requests.values()):
+            await self._say(pending.body)
+
+    async def _subscribe(self, topic: Topic) -> None:
+        message = {"type": "subscribe", "topic": topic.name, **topic.position()}
+        if topic.interval_s:
+            message["interval"] = topic.interval_s
+        await self._say(orjson.dumps(message))
+
+    async def _update(self, message: dict[str, Any]) -> None:
+        topic = self.topics.get(message["topic"])
+        if topic is None:
+            return
+        try:
+            topic.take(message)
+        except Gap:
+            await self._subscribe(topic)
+
+    def _confirm(self, message: dict[str, Any]) -> None:
+        if (seq := message.get("seq")) is not None:
+            self._answered = max(self._answered, seq)
+
+    def _answer(self, request_id: str, result: Answer | ClientError) -> None:
+        pending = self._requests.get(request_id)
+        if pending is not None and pending.result is None:
+            pending.result = result
+            pending.done.set()
+
+    def _error(self, message: dict[str, Any]) -> None:
+        data = dict(message["data"])
+        code, text = data.pop("code"), data.pop("message")
+        if (request_id := data.pop("requestId", None)) is not None:
+            self._answer(request_id, RequestFailed(code, text, data))
+        elif (topic := self.topics.get(message.get("topic", ""))) is not None and code != "INTERNAL":
+            del self.topics[topic.name]
+            topic.fail(Refused(text, reason=code.lower()))
+        else:
+            logger.warning("the server says %s: %s", code, text)
+
+    async def _callback(self, message: dict[str, Any]) -> None:
+        kind: str = message["type"]
+        answer: dict[str, Any] = {}
+        try:
+            with anyio.fail_after(message.get("timeout", 120.0)):
+                if kind == "clarification_request" and self._on_clarification is not None:
+                    text = await self._on_clarification(message["question"], message.get("options", []))
+                    answer = {"type": "human_response", "response": text}
+                elif kind == "request_available_data" and self._on_available_data is not None:
+                    answer = {"type": "available_data", "data": await self._on_available_data(message["question"])}
+                elif kind == "request_api" and self._on_api is not None:
+                    answer = {"type": "api_result", "result": await self._on_api(message["api"], message["params"])}
+        except TimeoutError:
+            return
+        except Exception:
+            logger.exception("a callback failed")
+            return
+        if answer:
+            await self._say(orjson.dumps(answer | {"requestId": message["requestId"]}))
+
+    async def _staff_message(self, message: dict[str, Any]) -> None:
+        id = message["id"]
+        if id in self._seen_messages:
+            return
+        self._seen_messages[id] = None
+        if len(self._seen_messages) > 10_000:
+            del self._seen_messages[next(iter(self._seen_messages))]
+        if self._on_staff_message is not None:
+            told = StaffMessage(
+                id,
+                message["sender"],
+                message["recipient"],
+                message["message"],
+                message["messageType"],
+                message["audioUrl"],
+                message["timestamp"],
+            )
+            self._tasks.start_soon(self._tell, told)
+
+    async def _tell(self, message: StaffMessage) -> None:
+        assert self._on_staff_message is not None
+        try:
+            await self._on_staff_message(message)
+        except Exception:
+            logger.exception("on_staff_message failed")
+
+    # -- HTTP ----------------------------------------------------------------------------------------------------
+
+    async def _post(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
+        token = await self._current_token()
+        try:
+            async with self._http.post(f"{self.url}{path}", json=body, headers=headers | _bearer(token)) as response:
+                answer: dict[str, Any] = await response.json(content_type=None)
+                if response.status >= 400:
+                    code = answer.pop("code", str(response.status))
+                    raise RequestFailed(code, answer.get("detail", ""), answer)
+                return answer
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise Unreachable(f"{path}: {error}") from error
+
+    async def _poll(self) -> None:
+        """Ask for topics over HTTP, where WebSocket does not get through."""
+        while self._polling:
+            for topic in list(self.topics.values()):
+                try:
+                    headers = _bearer(await self._current_token())
+                    query = {name: str(value) for name, value in topic.position().items()}
+                    url = f"{self.url}/api/{topic.name}"
+                    async with self._http.get(url, params=query, headers=headers) as response:
+                        if response.status == 200 and self._polling:
+                            topic.take(orjson.loads(await response.read()))
+                            self._become("polling")
+                except (aiohttp.ClientError, TimeoutError, OSError, ValueError, Gap, ClientError) as error:
+                    self._become("reconnecting", str(error))
+            await anyio.sleep(POLL_S)
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _life_left_s(token: str) -> float | None:
+    """Return how long a token is good, None where it does not say."""
+    try:
+        part = token.split(".")[1]
+        claims = orjson.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+        return float(claims["exp"]) - time.time()
+    except (IndexError, KeyError, ValueError, TypeError):
+        return None

@@ -1,0 +1,267 @@
+"""The client for Python against a real server that is killed, away, or refuses."""
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from robodyne_rt.client import Change, Client, Refused, RequestFailed, StaffMessage, Unreachable
+from robodyne_rt.client import session as client_session
+from robodyne_rt.client.login import Login
+from tests.e2e.server import Server
+
+KILL_ROUNDS = int(os.environ.get("ROBODYNE_KILL_ROUNDS", "3"))
+
+
+@pytest.fixture(autouse=True)
+def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backoff of a restaurant is for minutes; a test has seconds."""
+    if KILL_ROUNDS < 10:
+        monkeypatch.setattr(client_session, "FIRST_WAIT_S", 0.2)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def token_of(server: Server, name: str, *roles: str, life_s: float = 3600) -> str:
+    """A token as another program makes one, with the secret."""
+    secret = (server.folder / "secret.key").read_text().strip()
+    now = int(time.time())
+    claims = {"iss": "robodyne-rt", "aud": "robodyne-rt", "sub": name, "roles": list(roles), "iat": now}
+    return jwt.encode(claims | {"exp": now + life_s}, secret, algorithm="HS256")
+
+
+async def until(fact: Callable[[], Any], *, within_s: float = 20.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not fact():
+            await asyncio.sleep(0.02)
+
+
+async def test_a_topic_is_kept_and_its_changes_are_told(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    async with Client(f"http://127.0.0.1:{server.port}") as client:
+        robots = await client.subscribe("robots")
+        assert dict(robots.entities) == {}
+        changes: list[Change] = []
+
+        async def read() -> None:
+            async for change in robots:
+                changes.append(change)
+
+        reading = asyncio.create_task(read())
+        server.tell({"msg_type": "Albabot", "robot_id": "alba-1", "status": "SERVING"})
+        await until(lambda: any(robot["robot_id"] == "alba-1" for robot in robots.entities.values()))
+        await until(lambda: changes and changes[-1].changed)
+        status = await client.subscribe("status")
+        assert status.status["robots"]["by_status"] == {"SERVING": 1}
+        reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reading
+
+
+async def test_a_question_is_answered_and_callbacks_are_handlers(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    server.tell(*({"msg_type": "Albabot", "robot_id": f"alba-{n}", "status": "IDLE", "battery_level": 50 + n} for n in (1, 2)))
+    asked: list[Any] = []
+
+    async def choose(question: str, options: list[str]) -> str:
+        asked.append((question, options))
+        return options[1]
+
+    async def have(question: str) -> list[Any]:
+        return [{"name": "reservations", "keywords": ["booking"]}]
+
+    async def get(name: str, params: dict[str, Any]) -> Any:
+        return {"tonight": 12}
+
+    async with Client(f"http://127.0.0.1:{server.port}", on_clarification=choose, on_available_data=have, on_api=get) as client:
+        answer = await client.request("where is alba?")
+        assert "alba-2" in answer.text and asked == [("Which robot do you mean?", ["alba-1", "alba-2"])]
+        assert answer.remaining == 9
+        assert (await client.request("how many bookings tonight?")).text == "reservations: tonight 12"
+
+
+async def test_errors_that_end_a_request_are_raised(start_server: Callable[..., Server]) -> None:
+    server = start_server(LIMITS__QUERY_REQUESTS="1")
+    async with Client(f"http://127.0.0.1:{server.port}") as client:
+        await client.request("robots?")
+        with pytest.raises(RequestFailed) as failed:
+            await client.request("robots?")
+        assert failed.value.code == "RATE_LIMITED" and failed.value.details["retry_after"] > 0
+        with pytest.raises(Refused):
+            await client.subscribe("nonsense")
+
+
+async def test_who_may_not_come_in_is_told_and_does_not_come_back(start_server: Callable[..., Server]) -> None:
+    server = start_server(AUTH__MODE="local")
+    url = f"http://127.0.0.1:{server.port}"
+    for token in (None, "nonsense", Login(url, "nobody", "wrong")):
+        async with Client(url, token=token) as client:
+            with pytest.raises(Refused):
+                await client.subscribe("robots")
+            assert client.state == "stopped"
+
+
+async def test_a_role_that_may_not_read_a_topic_is_refused_for_it_only(start_server: Callable[..., Server]) -> None:
+    server = start_server(AUTH__MODE="local")
+    async with Client(f"http://127.0.0.1:{server.port}", token=token_of(server, "wall", "display")) as client:
+        with pytest.raises(Refused):
+            await client.subscribe("customers")
+        assert dict((await client.subscribe("orders")).entities) == {}
+
+
+async def test_tokens_are_renewed_in_the_living_connection_and_after_they_ended(start_server: Callable[..., Server]) -> None:
+    server = start_server(AUTH__MODE="local")
+    given: list[str] = []
+
+    async def fresh() -> str:
+        # The first one is over at once where the leeway is gone: the client must come back with another one.
+        given.append(token_of(server, "kim", "kitchen", life_s=-29 if not given else 3))
+        return given[-1]
+
+    states: list[str] = []
+    async with Client(
+        f"http://127.0.0.1:{server.port}", token=fresh, on_state=lambda state, why: states.append(state)
+    ) as client:
+        await client.subscribe("robots")
+        await until(lambda: len(given) >= 4)
+        assert (await client.request("robots?")).text
+        assert states[-1] == "connected"
+
+
+async def test_without_a_server_it_gives_up_after_its_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_session, "FIRST_WAIT_S", 0.01)
+    async with Client(f"http://127.0.0.1:{free_port()}", tries=3) as client:
+        with pytest.raises(Unreachable):
+            await client.subscribe("robots")
+
+
+async def test_messages_reach_a_colleague_once(start_server: Callable[..., Server]) -> None:
+    server = start_server(AUTH__MODE="local")
+    url = f"http://127.0.0.1:{server.port}"
+    got: list[StaffMessage] = []
+
+    async def take(message: StaffMessage) -> None:
+        got.append(message)
+
+    async with (
+        Client(url, token=token_of(server, "kim", "kitchen"), on_staff_message=take) as kim,
+        Client(url, token=token_of(server, "lee", "manager")) as lee,
+    ):
+        await kim.subscribe("robots")
+        sent = await lee.send_message("role:kitchen", "table 4 waits")
+        assert sent["websocketSent"] is True
+        await until(lambda: got)
+        await kim.mark_read(got[0].id)
+    assert [message.message for message in got] == ["table 4 waits"]
+
+
+@contextlib.asynccontextmanager
+async def http_only(server: Server) -> AsyncIterator[str]:
+    """A proxy as some networks have one: HTTP passes, WebSocket does not."""
+    import aiohttp
+
+    async def handle(request: web.Request) -> web.Response:
+        if "Upgrade" in request.headers:
+            return web.Response(status=502)
+        async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{server.port}{request.path_qs}") as answer:
+            return web.Response(status=answer.status, body=await answer.read(), content_type=answer.content_type)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    async with TestServer(app) as proxy:
+        yield str(proxy.make_url("/")).rstrip("/")
+
+
+async def test_topics_are_polled_where_websocket_does_not_get_through(
+    start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_session, "FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr(client_session, "POLL_S", 0.1)
+    server = start_server()
+    async with http_only(server) as url, Client(url, tries=None) as client:
+        robots = await client.subscribe("robots")
+        assert client.state == "polling"
+        server.tell({"msg_type": "Albabot", "robot_id": "alba-1", "status": "SERVING"})
+        await until(lambda: robots.entities)
+
+
+async def test_a_server_that_is_killed_again_and_again_costs_nothing(tmp_path: Path) -> None:
+    """Under load: the client ends with the state of the database, no gap, no duplicate, every question answered once."""
+    port, devices_port = free_port(), free_port()
+    settings = {"SERVER__PORT": str(port), "DEVICES__PORT": str(devices_port), "LIMITS__QUERY_REQUESTS": "100000"}
+    server = Server(tmp_path, **settings).start()
+    replica: dict[int, Any] = {}
+    answers: dict[str, int] = {}
+
+    async with Client(f"http://127.0.0.1:{port}", tries=None) as client:
+        robots = await client.subscribe("robots")
+
+        async def follow() -> None:
+            async for change in robots:
+                if change.snapshot:
+                    replica.clear()
+                for key in change.removed:
+                    replica.pop(key, None)
+                replica.update(change.changed)
+
+        async def load() -> None:
+            number = 0
+            while True:
+                number += 1
+                name = f"alba-{random.randrange(20)}"
+                message = {"msg_type": "Albabot", "robot_id": name, "status": "SERVING", "battery_level": number % 100}
+                with contextlib.suppress(OSError, ValueError):
+                    await asyncio.to_thread(server.tell, message)
+                await asyncio.sleep(0.005)
+
+        async def ask() -> None:
+            for number in range(10**6):
+                answer = await client.request("how are the robots?", request_id=f"q{number}")
+                answers[f"q{number}"] = answers.get(f"q{number}", 0) + 1
+                assert answer.text
+                await asyncio.sleep(0.01)
+
+        tasks = [asyncio.create_task(work()) for work in (follow, load, ask)]
+        for _ in range(KILL_ROUNDS):
+            before = len(answers)
+            await until(lambda before=before: len(answers) >= before + 5, within_s=60)  # type: ignore[misc]
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+        before = len(answers)
+        await until(lambda: len(answers) >= before + 5, within_s=60)
+        for task in (tasks[1], tasks[2]):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+        def stored() -> dict[str, float]:
+            return dict(server.sql("SELECT robot_id, battery_level FROM robot"))  # type: ignore[arg-type]
+
+        def known(entities: Any) -> dict[str, float]:
+            return {robot["robot_id"]: robot["battery_level"] for robot in entities.values()}
+
+        try:
+            await until(lambda: known(robots.entities) == stored())
+            await until(lambda: known(replica) == stored())
+        finally:
+            tasks[0].cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await tasks[0]
+    assert set(answers.values()) == {1}
+    rows = server.sql("SELECT request_id, count(*) FROM chat_message WHERE status = 'COMPLETED' GROUP BY request_id")
+    assert all(count == 1 for _, count in rows) and len(rows) >= len(answers)
+    server.__exit__()
