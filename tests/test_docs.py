@@ -1,6 +1,7 @@
 """Every setting, topic, code and message type is documented."""
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -9,14 +10,18 @@ from pathlib import Path
 import pytest
 
 from robodyne_rt import errors
-from robodyne_rt.core import wire
+from robodyne_rt.core import session_wire, wire
+from robodyne_rt.core.callbacks import CallbackKind
 from robodyne_rt.core.device_messages import MESSAGES, ErrorCode
 from robodyne_rt.model import entities, words
-from robodyne_rt.model.topics import TOPIC_NAMES, TOPICS
-from robodyne_rt.settings import Settings
+from robodyne_rt.model.access import ROLES
+from robodyne_rt.model.topics import PUBLIC_TOPICS, TOPIC_NAMES, TOPICS
+from robodyne_rt.settings import RIGHTS, Settings
+from robodyne_rt.web.routes import ROUTES
 
 ROOT = Path(__file__).parent.parent
 CLIENTS = (ROOT / "docs/protocol-clients.md").read_text()
+PYTHON_CLIENT = (ROOT / "docs/client-python.md").read_text()
 DEVICES = (ROOT / "docs/protocol-devices.md").read_text()
 README = (ROOT / "README.md").read_text()
 
@@ -24,7 +29,7 @@ README = (ROOT / "README.md").read_text()
 def test_every_topic_and_its_fields_are_documented() -> None:
     for name in TOPIC_NAMES:
         assert name in CLIENTS and name in README
-    for topic in TOPICS.values():
+    for topic in map(TOPICS.__getitem__, PUBLIC_TOPICS):
         row = next(line for line in CLIENTS.splitlines() if line.startswith(f"| {topic.name} |"))
         columns = entities.Robot.metadata.tables[topic.table].columns
         assert all(column.name in row for column in columns), topic.name
@@ -47,8 +52,17 @@ def test_every_error_code_is_documented() -> None:
     for error in errors.RobodyneError.__subclasses__():
         if error.close_reason not in ("internal", "forbidden"):
             assert f"`{error.close_reason}`" in CLIENTS
-    for kind in wire.CLIENT_TYPES:
-        assert f'"type":"{kind}"' in CLIENTS
+    for kind in {*wire.CLIENT_TYPES, *session_wire.CLIENT_TYPES} - {"pause", "resume"}:
+        assert f'"type":"{kind}"' in CLIENTS or f"`{kind}`" in CLIENTS, kind
+    for callback in CallbackKind:
+        assert f"`{callback}`" in CLIENTS or f"`{callback} " in CLIENTS, callback
+
+
+def test_every_path_of_the_api_is_documented() -> None:
+    both = CLIENTS + README + (ROOT / "docs/storage.md").read_text() + (ROOT / "docs/access.md").read_text()
+    for method, path, _, _ in ROUTES:
+        bare = re.sub(r"\{(\w+):[^}]*\}+", r"{\1}", path)
+        assert bare in both or bare.replace("{topic}", "TOPIC") in both, f"{method} {bare}"
 
 
 def test_every_word_of_an_enum_is_documented() -> None:
@@ -59,13 +73,16 @@ def test_every_word_of_an_enum_is_documented() -> None:
 
 def test_every_setting_named_in_the_docs_exists() -> None:
     known = {key for field in Settings.model_fields.values() for key in getattr(field.annotation, "model_fields", {})}
-    for text in (README, CLIENTS, DEVICES):
+    for text in (README, CLIENTS, DEVICES, (ROOT / "docs/access.md").read_text()):
         for section, keys in re.findall(r"`\[(\w+)\] ([\w` ]+?)`", text):
             assert section in Settings.model_fields
             assert set(keys.replace("`", "").split()) <= known
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["demo"], ["sim"], ["check-config"], ["tail"], ["version"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["serve"], ["demo"], ["sim"], ["check-config"], ["tail"], ["version"], ["init"], ["user"], ["token"], ["device"]],
+)
 def test_every_command_has_help_and_stands_in_the_readme(command: list[str]) -> None:
     done = subprocess.run([sys.executable, "-m", "robodyne_rt", *command, "--help"], capture_output=True, text=True, check=True)
     assert "usage: robodyne-rt" in done.stdout
@@ -92,6 +109,33 @@ def test_the_readmes_python_client_works_as_printed(tmp_path: Path) -> None:
             client.kill()
             client.wait()
             client.stdout.close()
+
+
+def test_every_right_and_role_is_explained() -> None:
+    access = (ROOT / "docs/access.md").read_text()
+    config = (ROOT / "config.toml").read_text()
+    for word in (*RIGHTS, *ROLES):
+        assert f"`{word}`" in access and word in config, word
+
+
+async def test_the_kitchen_printer_prints(tmp_path: Path) -> None:
+    code = re.search(r"```python\n(.*?)```", PYTHON_CLIENT, re.S)
+    assert code is not None
+    from tests.e2e.server import Server
+
+    with Server(tmp_path) as server:
+        server.sql("INSERT INTO menu_item(name) VALUES ('bibimbap')")
+        environment = os.environ | {"ROBODYNE_URL": f"http://127.0.0.1:{server.port}"}
+        printer = subprocess.Popen([sys.executable, "-c", code[1]], stdout=subprocess.PIPE, text=True, env=environment)
+        try:
+            assert printer.stdout is not None
+            server.tell({"msg_type": "Order", "table_number": 4, "items": [{"name": "bibimbap", "quantity": 2, "note": "hot"}]})
+            assert printer.stdout.readline().startswith("--- table 4")
+            assert printer.stdout.readline() == "  2 x bibimbap  hot\n"
+        finally:
+            printer.kill()
+            printer.wait()
+            printer.stdout.close()
 
 
 def test_the_registry_is_one_line_per_topic() -> None:

@@ -213,6 +213,8 @@ def _check_robots(message: DeviceMessage, identity: Identity) -> None:
     """
     if isinstance(message, OrderReport):
         return
+    if isinstance(message, Hello) and message.device_id != identity.device_id:
+        raise Forbidden(f"this wire is device {identity.device_id!r}")
     named = [*message.robots] if isinstance(message, Hello) else []
     if (robot_id := message.__dict__.get("robot_id")) is not None:
         named.append(robot_id)

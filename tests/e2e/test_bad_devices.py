@@ -213,7 +213,7 @@ def test_devices_over_the_limit_are_told_and_closed(start_server: Callable[..., 
 
 
 def test_devices_of_a_network_that_is_not_trusted_are_told_and_closed(start_server: Callable[..., Server]) -> None:
-    server = start_server(DEVICES__TRUSTED_NETWORKS='["10.0.0.0/8"]')
+    server = start_server(DEVICES__AUTH="none", DEVICES__TRUSTED_NETWORKS='["10.0.0.0/8"]')
     with stays_well(server):
         for first in (EVENT + b"\n", b"", prefixed(EVENT), b"GET / HTTP/1.1\r\n\r\n"):
             with dial(server) as wire:

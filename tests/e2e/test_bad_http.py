@@ -607,11 +607,11 @@ def test_a_listed_origin_and_host_are_let_in(start_server: Callable[..., Server]
 
 
 def test_the_word_of_a_proxy_that_nobody_trusts_is_ignored(start_server: Callable[..., Server]) -> None:
-    server = start_server(DEVICES__TRUSTED_NETWORKS='["10.0.0.0/8"]')
+    server = start_server(AUTH__MODE="local", DEVICES__TRUSTED_NETWORKS='["10.0.0.0/8"]')
     with stays_well(server):
         for line in ("X-Forwarded-For: 10.0.0.1", "X-Real-IP: 10.0.0.1", "Forwarded: for=10.0.0.1", "Client-IP: 10.0.0.1"):
             answer = post(server, SMUGGLED, line)
-            assert (answer.status, answer.problem["code"]) == (403, "PERMISSION_DENIED")
+            assert (answer.status, answer.problem["code"]) == (401, "AUTHENTICATION_REQUIRED")
 
 
 # -- the end -------------------------------------------------------------------------------------------------------
