@@ -35,7 +35,7 @@ from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.ingest.receiver import Receiver
 from robodyne_rt.ingest.serial import SerialLink
 from robodyne_rt.ingest.tcp import DeviceServer
-from robodyne_rt.model.access import AccessPolicy, Networks
+from robodyne_rt.model.access import AccessPolicy, Networks, Principal
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.ports import Clock
 from robodyne_rt.sessions.manager import Session as UserSession
@@ -109,6 +109,7 @@ class App:
         self._started_at = time.time()
         self._listening = False
         self._lost: dict[str, int] = {}
+        self._keys: KeySet | None = None
         self._stop = anyio.Event()
         self._stop_reason = "stopped"
 
@@ -167,6 +168,8 @@ class App:
                     tasks.start_soon(self._sessions.run)
                     await tasks.start(self._desk.run)
                     tasks.start_soon(self._keep_house)
+                    if self._keys is not None:
+                        tasks.start_soon(self._keys.run)
                     self._tasks = tasks
                     tasks.start_soon(self._note_head)
                     if self._lost:
@@ -310,7 +313,7 @@ class App:
         if update.topic == "devices":
             self._receiver.recheck(lambda device_id: self._known_device(device_id).identity)
         else:
-            self._hub.renew_all(self._directory.renewed)
+            self._hub.renew_all(self._directory.renewed, concerns=_concerned(update))
 
     def _known_device(self, device_id: str) -> Known:
         """Return what is known of a device; of a stranger keys that nobody has."""
@@ -438,6 +441,7 @@ class App:
             clock=self._clock,
             metrics=metrics.render,
             checks=self._checks,
+            max_sessions=settings.sessions.max_connections,
             max_client_message_bytes=settings.hub.max_client_message_bytes,
             max_device_message_bytes=settings.devices.max_message_bytes,
             allowed_hosts=routes.own_hosts(server.host, server.name, socket.gethostname(), server.allowed_hosts),
@@ -455,16 +459,15 @@ class App:
 
     def _tokens(self) -> Tokens:
         auth = self._settings.auth
-        keys = None
         if auth.mode == "oidc":
             kept = Path(auth.secret_file).absolute().with_name("jwks.json")
-            keys = KeySet(auth.jwks_url, kept=kept, clock=self._clock)
+            self._keys = KeySet(auth.jwks_url, kept=kept, clock=self._clock)
         return Tokens(
             secret=self._secret,
             mode=auth.mode,
             issuer=auth.issuer,
             audience=auth.audience,
-            keys=keys,
+            keys=self._keys,
             directory=self._directory,
             clock=self._clock,
         )
@@ -615,6 +618,14 @@ class App:
             ("listeners", self._listening, "bound" if self._listening else "not bound yet"),
             ("running", not self._hub.draining, "shutting down" if self._hub.draining else "serving"),
         ]
+
+
+def _concerned(update: Update) -> Callable[[Principal], bool]:
+    """Return who a change of users or tokens may be about: a login must not cost a look at everybody's rights."""
+    if update.topic == "tokens" and not update.snapshot:
+        ids = {*update.entities, *update.removed}
+        return lambda principal: principal.token in ids
+    return lambda principal: principal.is_bearer
 
 
 async def _run_in_thread(function: Callable[[], None]) -> None:

@@ -3,10 +3,12 @@
 import argparse
 import contextlib
 import logging
+import secrets
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from robodyne_rt.model.topics import TOPIC_NAMES
 from robodyne_rt.serve import serve
 from robodyne_rt.settings import Auth, ConfigError, Database, Devices, Hub, Log, SerialPort, Server, Settings
 from robodyne_rt.sim.cluster import Cluster, NoPostgres
+from robodyne_rt.store import accounts
+from robodyne_rt.store.database import open_database
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +32,9 @@ PRIVATE_NETWORKS = [
     "fc00::/7",
     "fe80::/10",
 ]
+
+
+USER = "demo"
 
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -65,9 +72,10 @@ def _run(options: argparse.Namespace) -> int:
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="robodyne-demo-")))
         url = _database_url(options, folder, stack)
-        simulation = _Simulation(options, folder, url)
+        settings = _settings(options, folder, url)
+        simulation = _Simulation(options, folder, url, password=_open_to_one(settings) if options.lan else "")
         stack.callback(simulation.stop)
-        serve(_settings(options, folder, url), config=None, on_ready=simulation.start)
+        serve(settings, config=None, on_ready=simulation.start)
     return 0
 
 
@@ -84,17 +92,40 @@ def _database_url(options: argparse.Namespace, folder: Path, stack: contextlib.E
         raise ConfigError(str(error)) from error
 
 
+def _open_to_one(settings: Settings) -> str:
+    """Make the user `demo`, who may do everything; return the password."""
+    from robodyne_rt.web import passwords
+
+    password = secrets.token_urlsafe(6)
+    database = open_database(settings.database)
+    session = database.open_writer()
+    try:
+        database.prepare(session)
+        session.begin()
+        now, password_hash = time.time(), passwords.hashed(password)
+        if any(user["name"] == USER for user in accounts.users(session)):  # a folder of an earlier demo
+            accounts.change_user(session, USER, now=now, password_hash=password_hash)
+        else:
+            accounts.add_user(session, name=USER, roles=["admin"], password_hash=password_hash, now=now)
+        session.seal()
+        session.commit()
+    finally:
+        session.close()
+    return password
+
+
 def _settings(options: argparse.Namespace, folder: Path, url: str) -> Settings:
     host = "0.0.0.0" if options.lan else "127.0.0.1"
+    secret = str(folder / "secret.key")
     return Settings(
         server=Server(host=host, port=options.port, name="demo"),
         devices=Devices(host="127.0.0.1", port=options.devices_port, auth="none"),
         serial=[SerialPort(port=str(folder / "serial" / name)) for name in ("robot", "buttons")],
         database=Database(url=url, spool_path=str(folder / "spool.db")),
         hub=Hub(),
-        auth=Auth(mode="local", anonymous_topics=list(TOPIC_NAMES), anonymous_networks=PRIVATE_NETWORKS)
+        auth=Auth(mode="local", secret_file=secret, anonymous_topics=list(TOPIC_NAMES), anonymous_networks=PRIVATE_NETWORKS)
         if options.lan
-        else Auth(mode="off"),
+        else Auth(mode="off", secret_file=secret),
         log=Log(level="INFO"),
     )
 
@@ -102,8 +133,9 @@ def _settings(options: argparse.Namespace, folder: Path, url: str) -> Settings:
 class _Simulation:
     """The simulator as a process of its own, so that it is as foreign to the server as real devices are."""
 
-    def __init__(self, options: argparse.Namespace, folder: Path, url: str) -> None:
+    def __init__(self, options: argparse.Namespace, folder: Path, url: str, *, password: str) -> None:
         self._options = options
+        self._password = password
         self._folder = folder
         self._url = url
         self._process: subprocess.Popen[bytes] | None = None
@@ -119,6 +151,9 @@ class _Simulation:
         print("\nThe restaurant is open. Look at it in a browser:", flush=True)
         for host in hosts:
             print(f"    http://{host}:{ports.http}/")
+        if self._password:
+            print("Everybody on the LAN may look. To ask questions and to let screens in, log in:")
+            print(f"    {USER}, password {self._password}")
         print(f"Follow a topic in a terminal:\n    robodyne-rt tail robots --url http://localhost:{ports.http}")
         print("Be a robot yourself:")
         line = '{"msg_type":"Albabot","robot_id":"me","status":"SERVING","battery_level":81,"id":"1"}'

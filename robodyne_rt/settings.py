@@ -162,6 +162,7 @@ class Sessions(Section):
     ttl_s: Positive = 86400
     stale_after_s: Positive = 3600
     single_session_per_user: bool = False
+    max_connections: AtLeastOne = 1000
 
 
 class Queue(Section):

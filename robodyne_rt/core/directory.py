@@ -56,7 +56,14 @@ class Directory:
         return None if device is None or device["revoked"] else device
 
     def principal(
-        self, name: str, *, claimed_roles: Iterable[str] = (), token: int | None = None, expires_at: float, now: float
+        self,
+        name: str,
+        *,
+        claimed_roles: Iterable[str] = (),
+        token: int | None = None,
+        is_foreign: bool = False,
+        expires_at: float,
+        now: float,
     ) -> Principal:
         """Return who a checked token speaks for, by what is known just now; times are epoch seconds.
 
@@ -69,7 +76,7 @@ class Directory:
         user = self.user(name)
         if user is not None and user["disabled"]:
             raise TokenInvalid("the token is not valid")
-        roles = user["roles"] if user is not None else claimed_roles
+        roles = user["roles"] if user is not None and not is_foreign else claimed_roles
         if token is not None:
             row = self.token(token)
             if row is None or row["revoked_at"] is not None or row["user_name"] != name:
@@ -89,6 +96,7 @@ class Directory:
             token=token,
             expires_at=expires_at,
             is_bearer=True,
+            is_foreign=is_foreign,
         )
 
     def renewed(self, principal: Principal, now: float) -> Principal:
@@ -103,6 +111,7 @@ class Directory:
             principal.name,
             claimed_roles=principal.claimed_roles,
             token=principal.token,
+            is_foreign=principal.is_foreign,
             expires_at=principal.expires_at,
             now=now,
         )

@@ -93,6 +93,7 @@ class ConnectionManager:
         self._tasks: TaskGroup | None = None
         self._sequence = itertools.count()
         self._open: set[Connection] = set()
+        self._by_label: Counter[str] = Counter()
         self._by_topic: Counter[str] = Counter()
         # (when, tie-breaker, connection): whose heartbeat or token has something to decide next
         self._due: list[tuple[float, int, Connection]] = []
@@ -141,8 +142,13 @@ class ConnectionManager:
         peer: str,
         principal: Principal,
         heartbeat_kind: HeartbeatKind = "message",
+        at_most: int | None = None,
     ) -> Connection:
-        """Return the connection of an accepted socket; it may be closed already (`closing`), with the reason told."""
+        """Return the connection of an accepted socket; it may be closed already (`closing`), with the reason told.
+
+        Args:
+            at_most: how many there may be of its label.
+        """
         now = self._clock.now()
         settings = self._settings
         heartbeat = Heartbeat(
@@ -162,9 +168,12 @@ class ConnectionManager:
             heartbeat_kind=heartbeat_kind,
         )
         self._open.add(connection)
+        self._by_label[label] += 1
         self._watch(connection)
         if self.draining:
             connection.close(ShuttingDown())
+        elif at_most is not None and self._by_label[label] > at_most:
+            connection.close(TopicFull())
         return connection
 
     def _ends_at(self, principal: Principal) -> float:
@@ -232,10 +241,11 @@ class ConnectionManager:
                 text = f"topic {subscription.topic} may not be read any more"
                 connection.error("FORBIDDEN", text, {}, topic=subscription.topic)
 
-    def renew_all(self, renewed: Callable[[Principal, float], Principal]) -> None:
-        """Ask `renewed` (principal, wall time) for everybody's rights as they are now; it raises where there are none."""
+    def renew_all(self, renewed: Callable[[Principal, float], Principal], *, concerns: Callable[[Principal], bool]) -> None:
+        """Ask `renewed` (principal, wall time) for the rights as they are now of all whom a change concerns; it raises where
+        there are none."""
         now = self._clock.wall()
-        for connection in list(self._open):
+        for connection in [connection for connection in self._open if concerns(connection.principal)]:
             try:
                 principal = renewed(connection.principal, now)
             except RobodyneError as error:
@@ -274,6 +284,7 @@ class ConnectionManager:
     def _forget(self, connection: Connection) -> None:
         connection.closing = True
         self._open.discard(connection)
+        self._by_label[connection.label] -= 1
 
     def pause(self, connection: Connection) -> None:
         """Send no updates until `resume`."""

@@ -54,6 +54,8 @@ class Principal:
         token: the row of `token` that it depends on; None for tokens of an issuer, and for those who bear none.
         expires_at: epoch seconds.
         is_anonymous: whether nobody said who it is.
+        is_bearer: whether it depends on a token.
+        is_foreign: whether another issuer says who it is; what a user of the same name may here does not count then.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Principal:
     expires_at: float = math.inf
     is_anonymous: bool = False
     is_bearer: bool = False
+    is_foreign: bool = False
 
     def may(self, right: str) -> bool:
         """Return whether it has a right."""

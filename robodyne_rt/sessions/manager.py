@@ -28,6 +28,7 @@ REFRESH_S = 20.0
 SWEEP_S = 0.5
 CONFIRMED_STORED_S = 0.2
 DEVICE_AT_MOST = 100
+SESSIONS_OF_A_USER = 200
 
 NODE = "node-0"
 
@@ -201,6 +202,7 @@ class SessionManager:
             last_principal=principal,
         )
         self._add(session)
+        self._make_room(session.user)
         if not principal.is_anonymous:
             now = times.to_text(self._clock.wall())
             self._records.create(
@@ -215,6 +217,14 @@ class SessionManager:
                 }
             )
         return session
+
+    def _make_room(self, user: str) -> None:
+        """Forget a user's oldest sessions without a connection, where there are very many: a client that never resumes."""
+        sessions = self._by_user[user]
+        if len(sessions) > SESSIONS_OF_A_USER:
+            oldest = next((session for session in sessions if session.link is None), None)
+            if oldest is not None and oldest is not next(reversed(sessions)):
+                self._forget(oldest)
 
     def _add(self, session: Session) -> None:
         self._by_id[session.id] = session

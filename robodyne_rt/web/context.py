@@ -47,6 +47,7 @@ class Context:
     clock: Clock
     metrics: Callable[[], bytes]
     checks: Callable[[], list[tuple[str, bool, str]]]
+    max_sessions: int
     max_client_message_bytes: int
     max_device_message_bytes: int
     allowed_hosts: frozenset[str]

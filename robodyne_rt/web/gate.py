@@ -66,7 +66,8 @@ class Gate:
         if (ticket := query.get("ticket")) is not None:
             self.check_failures(address)
             try:
-                return self.tickets.redeem(ticket, origin=request.headers.get("Origin"), now=self._clock.now())
+                found = self.tickets.redeem(ticket, origin=request.headers.get("Origin"), now=self._clock.now())
+                return self.tokens.renewed(found)
             except TokenInvalid:
                 self.failures.take(address, self._clock.now())
                 raise

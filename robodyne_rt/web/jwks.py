@@ -40,7 +40,6 @@ class KeySet:
         self._kept = kept
         self._clock = clock
         self._keys: dict[str, jwt.PyJWK] = {}
-        self._good_at = float("-inf")
         self._asked_at = float("-inf")
         self._fetching = anyio.Lock()
         self.fetches = 0
@@ -56,14 +55,20 @@ class KeySet:
         if kid is not None and not (isinstance(kid, str) and _KID.fullmatch(kid)):
             return None
         key = self._look(kid)
-        if key is not None and self._clock.now() - self._good_at < FRESH_S:
-            return key
-        async with self._fetching:
-            key = self._look(kid)
-            stale = self._clock.now() - self._good_at >= FRESH_S
-            if (key is None or stale) and self._clock.now() - self._asked_at >= ASK_AGAIN_S:
+        if key is None:
+            async with self._fetching:
+                key = self._look(kid)
+                if key is None and self._clock.now() - self._asked_at >= ASK_AGAIN_S:
+                    await self._fetch()
+                    key = self._look(kid)
+        return key
+
+    async def run(self) -> None:
+        """Keep the set current until cancelled: what the issuer withdraws is good for ten minutes more."""
+        while True:
+            async with self._fetching:
                 await self._fetch()
-        return self._look(kid)
+            await anyio.sleep(FRESH_S)
 
     def _look(self, kid: str | None) -> jwt.PyJWK | None:
         if kid is None:
@@ -92,7 +97,7 @@ class KeySet:
                 "the keys at %s cannot be had (%s); the last good ones count", self._url, error, extra={"action": "jwks_failed"}
             )
             return
-        self._keys, self._good_at = keys, self._clock.now()
+        self._keys = keys
         try:
             await anyio.to_thread.run_sync(_keep, self._kept, body)
         except OSError as error:

@@ -132,7 +132,14 @@ async def _serve(
     transport = request.transport
     if transport is None:
         return socket
-    connection = context.hub.connect(transport, label, peer=address, principal=principal, heartbeat_kind=kind)
+    connection = context.hub.connect(
+        transport,
+        label,
+        peer=address,
+        principal=principal,
+        heartbeat_kind=kind,
+        at_most=context.max_sessions if label == session_wire.LABEL else None,
+    )
     socket.connection = connection
     try:
         if connection.closing:

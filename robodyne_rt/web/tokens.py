@@ -73,6 +73,14 @@ class Tokens:
             lifetime_s=lifetime_s,
         )
 
+    def renewed(self, principal: Principal) -> Principal:
+        """Return what somebody may do now.
+
+        Raises:
+            TokenInvalid, TokenExpired: nothing any more.
+        """
+        return self._directory.renewed(principal, self._clock.wall())
+
     async def principal(self, text: str) -> Principal:
         """Return who a token speaks for.
 
@@ -122,7 +130,13 @@ class Tokens:
         name = claims.get("preferred_username")
         roles: list[Any] = _list(_dict(claims.get("realm_access")).get("roles"))
         roles += _list(_dict(_dict(claims.get("resource_access")).get(self._audience)).get("roles"))
-        return self._speaks(claims, name if isinstance(name, str) else claims["sub"], [r for r in roles if r in ROLES], None)
+        return self._speaks(
+            claims,
+            name if isinstance(name, str) else claims["sub"],
+            [role for role in roles if role in ROLES],
+            None,
+            is_foreign=True,
+        )
 
     def _decode(self, text: str, key: Any, algorithms: list[str], issuer: str) -> dict[str, Any]:
         options: Options = {"require": _REQUIRED, "enforce_minimum_key_length": False}
@@ -131,7 +145,9 @@ class Tokens:
         )
         return claims
 
-    def _speaks(self, claims: dict[str, Any], name: Any, roles: Any, token: int | None) -> Principal:
+    def _speaks(
+        self, claims: dict[str, Any], name: Any, roles: Any, token: int | None, *, is_foreign: bool = False
+    ) -> Principal:
         if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable():
             raise TokenInvalid("the token is not valid")
         life_s = claims["exp"] - claims["iat"]
@@ -143,6 +159,7 @@ class Tokens:
             name,
             claimed_roles=[role for role in _list(roles) if isinstance(role, str)][:20],
             token=token,
+            is_foreign=is_foreign,
             # The leeway is for clocks that differ; it must hold for as long as the token is in use.
             expires_at=float(claims["exp"]) + LEEWAY_S,
             now=self._clock.wall(),
