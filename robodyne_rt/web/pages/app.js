@@ -1,28 +1,135 @@
 /**
- * The page on the kitchen wall: follows seven topics and shows them.
+ * The page on the kitchen wall: shows what whoever is in front of it may see, over one session.
  *
  * Changes only mark what has to be drawn; drawing happens once per animation frame. Ages are redrawn each second.
  * For tests: `window.robodyne.topics` and `document.documentElement.dataset.connection`.
  */
 
+import { Account } from "./account.js";
+import { Copilot } from "./copilot.js";
 import { attribute, element, keyed, text } from "./dom.js";
 import { Floor } from "./floor.js";
 import { Language } from "./i18n.js";
 import { isOpen, Lists, urgency } from "./lists.js";
-import { follow, ServerClock } from "./robodyne-client.js";
+import { Messages } from "./messages.js";
+import { call, connect, ServerClock } from "./robodyne-client.js";
 
 const TOPICS = ["robots", "tables", "orders", "events", "systemlogs", "inventory", "status"];
 const LOST_MS = 2000; // nothing heard for this long, on a link that is down
 const FIRST_TRY_MS = 2500;
+const RETRY_MS = 2000;
 const SKEW_MS = 2000;
 const KEPT = 300; // events and logs in memory; a wall never reloads
+const DEVICE_KEY = "robodyne.device";
 
 const byId = (id) => document.getElementById(id);
 const language = new Language();
 const clock = new ServerClock();
-const topics = new Map();
-const state = {};
+const topics = new Map(); // topic -> Subscription
+const state = Object.fromEntries(TOPICS.map((topic) => [topic, new Map()]));
 const openedAt = performance.now();
+let session = null;
+let door = false; // somebody has to log in
+let starting = null;
+
+window.robodyne = {
+  topics,
+  clock,
+  get session() {
+    return session;
+  },
+};
+
+// -- who is here ------------------------------------------------------------------------------------------------------
+
+const isAllowed = (rights, right) => rights.includes("*") || rights.includes(right) || (right.startsWith("read:") && rights.includes("read:*"));
+const maySee = (rights) => rights.some((right) => right === "*" || right === "query" || right.startsWith("read:"));
+
+const account = new Account({
+  language,
+  onChange: () => start(),
+  onLogOut: () => leave(),
+});
+const copilot = new Copilot({ language, open: () => open("copilot") });
+const messages = new Messages({ language, clock });
+
+/** Find out who is here, and show them what they may see. */
+async function start() {
+  const attempt = (starting = {});
+  leave();
+  let me = null;
+  while (me === null) {
+    me = await call("GET", "/api/auth/me").catch(() => null);
+    if (me === null) await new Promise((done) => setTimeout(done, RETRY_MS));
+    if (attempt !== starting) return;
+  }
+  if (!maySee(me.rights)) return ask(me);
+  door = false;
+  const isStranger = me.user === null;
+  const mine = (session = connect({
+    clock,
+    device: deviceName(),
+    tries: Infinity,
+    onConnected: ({ rights }) => admit(rights, isStranger),
+    onState: (now, { reason }) => {
+      // A token that is over, or was taken back: what it showed has to go.
+      if (now === "stopped" && mine === session && /^token_/.test(reason)) ask(me);
+      else draw("connection");
+    },
+    onClarification: copilot.clarify,
+    onStaffMessage: () => draw("messages"),
+    onMessageRead: (receipt) => messages.wasRead(receipt),
+  }));
+  copilot.use(session);
+  messages.use(session);
+  account.show(me);
+  admit(me.rights, isStranger);
+}
+
+/** End what was shown to whoever was here. */
+function leave() {
+  const old = session;
+  session = null;
+  for (const topic of [...topics.keys()]) unwatch(topic);
+  old?.close();
+  copilot.use(null);
+  messages.use(null);
+  open(null);
+  drawAll();
+}
+
+/** Show the login. */
+function ask(me) {
+  starting = null;
+  leave();
+  door = true;
+  paintConnection();
+  account.ask(me.user === null && maySee(me.rights));
+  drawAll();
+}
+
+/** Show what these rights allow. */
+function admit(rights, isStranger) {
+  for (const topic of TOPICS) {
+    if (!isAllowed(rights, `read:${topic}`)) unwatch(topic);
+    else if (!topics.has(topic)) watch(topic);
+  }
+  const shows = { copilot: isAllowed(rights, "query"), write: isAllowed(rights, "message"), account: !isStranger };
+  for (const [name, shown] of Object.entries(shows)) attribute(opener(name), "hidden", shown ? null : "");
+  attribute(byId("log-in"), "hidden", isStranger ? null : "");
+  drawAll();
+}
+
+/** This browser's name in the list of sessions. */
+function deviceName() {
+  try {
+    const name = localStorage.getItem(DEVICE_KEY) ?? `page-${Math.random().toString(36).slice(2, 8)}`;
+    localStorage.setItem(DEVICE_KEY, name);
+    return name;
+  } catch {
+    return "page"; // storage may be forbidden
+  }
+}
 
 // -- following --------------------------------------------------------------------------------------------------------
 
@@ -46,24 +153,60 @@ function trim(topic, entities) {
   if (topic === "orders") for (const order of entities.values()) if (!isOpen(order)) entities.delete(order.id);
 }
 
-for (const topic of TOPICS) {
-  const client = follow(topic, {
-    clock,
+function watch(topic) {
+  const subscription = session.subscribe(topic, {
     onChange: (entities) => {
       trim(topic, entities);
       draw(...DRAWS[topic]);
     },
-    onState: (now) => {
+    onState: () => {
+      if (subscription.isRefused) unwatch(topic); // a right that was taken away
       draw("connection");
-      // The server is back: the others need not wait for their own turn.
-      if (now === "connected") for (const other of topics.values()) other.retry();
     },
   });
-  topics.set(topic, client);
-  state[topic] = client.entities;
+  topics.set(topic, subscription);
+  state[topic] = subscription.entities;
 }
 
-window.robodyne = { topics, clock };
+function unwatch(topic) {
+  topics.get(topic)?.close();
+  topics.delete(topic);
+  state[topic] = new Map();
+  draw(...DRAWS[topic], "connection");
+}
+
+// -- panels -----------------------------------------------------------------------------------------------------------
+
+const opener = (name) => document.querySelector(`[data-opens="${name}"]`);
+
+/** Show one panel beside the wall; null for none. */
+function open(name) {
+  attribute(byId("panel"), "hidden", name ? null : "");
+  for (const pane of document.querySelectorAll(".pane")) {
+    attribute(pane, "hidden", pane.id === name ? null : "");
+    attribute(opener(pane.id), "aria-expanded", pane.id === name);
+  }
+}
+
+const opened = () => document.querySelector(".pane:not([hidden])")?.id ?? null;
+
+function close() {
+  const name = opened();
+  open(null);
+  if (name) opener(name).focus();
+}
+
+for (const button of document.querySelectorAll("[data-opens]")) {
+  button.addEventListener("click", () => {
+    const name = button.dataset.opens;
+    if (opened() === name) return close();
+    open(name);
+    byId(name).querySelector("form:not([hidden]) :is(input, select), button:not(.close, [hidden])")?.focus();
+  });
+}
+for (const button of document.querySelectorAll(".pane .close")) button.addEventListener("click", close);
+byId("panel").addEventListener("keydown", (event) => event.key === "Escape" && close());
+byId("log-in").addEventListener("click", () => ask({ user: null, rights: ["read:*"] }));
 
 // -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -79,6 +222,9 @@ const PAINT = {
   stock: () => lists.stock(),
   status: paintStatus,
   connection: paintConnection,
+  account: () => account.paint(),
+  copilot: () => copilot.paint(),
+  messages: () => messages.paint(),
   words: paintWords,
 };
 
@@ -101,6 +247,9 @@ function paintWords() {
   for (const node of document.querySelectorAll("[data-i18n]")) text(node, language.say(node.dataset.i18n));
   for (const node of document.querySelectorAll("[data-i18n-label]")) {
     attribute(node, "aria-label", language.say(node.dataset.i18nLabel));
+  }
+  for (const node of document.querySelectorAll("[data-i18n-placeholder]")) {
+    attribute(node, "placeholder", language.say(node.dataset.i18nPlaceholder));
   }
   text(byId("language"), language.say("language"));
   attribute(byId("language"), "lang", language.code === "ko" ? "en" : "ko");
@@ -175,7 +324,8 @@ const isUp = (client) => client.state === "connected" || client.state === "polli
 
 /** Return `{word, since, client}`: the state of the worst topic. */
 function connection() {
-  const clients = [...topics.values()];
+  if (door) return { word: "login" };
+  const clients = topics.size ? [...topics.values()] : [session ?? { state: "connecting", detail: {}, heardAt: null }];
   const stopped = clients.find((client) => client.state === "stopped");
   if (stopped) return { word: "stopped", client: stopped };
   const down = clients.filter((client) => !isUp(client));
@@ -192,16 +342,16 @@ function paintConnection() {
   const root = document.documentElement;
   if (root.dataset.connection !== word) root.dataset.connection = word;
   const reason = client && language.say(client.detail.reason || "");
-  const sign = { connected: "●", reconnecting: "◌", lost: "✕", stopped: "■" }[word];
+  const sign = { connected: "●", reconnecting: "◌", lost: "✕", stopped: "■", login: "○" }[word];
   const never = word === "reconnecting" && since === null;
-  const said = language.say(polling ? "connectedPolling" : never ? "connecting" : word);
+  const said = language.say(polling ? "connectedPolling" : never ? "connecting" : word === "login" ? "loginNeeded" : word);
   text(byId("link"), `${sign} ${said}${word === "stopped" ? `: ${reason}` : ""}`);
   attribute(byId("link"), "data-state", word);
 
   // Wall time of the loss, by the server's clock; the running age stands outside of what a screen reader is told.
   const now = performance.now();
   let sentence = "";
-  if (word === "stopped") sentence = language.say("stoppedBecause", { reason: `${reason} (${client.topic})` });
+  if (word === "stopped") sentence = language.say("stoppedBecause", { reason });
   if (word === "lost") {
     const time = since !== null && language.clock.format(clock.now() - (now - since));
     sentence = time ? language.say("lostSince", { time }) : language.say("neverConnected");
@@ -211,13 +361,20 @@ function paintConnection() {
   text(byId("banner-text"), sentence && `✕ ${sentence}`);
   const lastData = (at) => (at === null ? language.say("noData") : language.say("lastData", { age: language.age(now - at) }));
   text(byId("banner-age"), word === "lost" ? lastData(since) : "");
-  for (const tile of document.querySelectorAll(".tile")) {
-    const down = tile.dataset.topics.split(" ").map((topic) => topics.get(topic)).filter((one) => !isUp(one));
+  for (const tile of document.querySelectorAll("[data-topics]")) {
+    const watched = tile.dataset.topics.split(" ").flatMap((topic) => topics.get(topic) ?? []);
+    const down = watched.filter((one) => !isUp(one));
     const stale = down.length > 0 && (word === "lost" || word === "stopped");
+    attribute(tile, "hidden", watched.length ? null : "");
     attribute(tile, "data-stale", stale ? "" : null);
     const age = tile.querySelector(".age");
     if (age) text(age, stale ? `✕ ${lastData(down[0].heardAt)}` : "");
   }
+  const missing = [...byId("tiles").children].filter((tile) => tile.hidden).map((tile) => tile.id);
+  attribute(byId("tiles"), "data-without", missing.join(" "));
+  attribute(byId("door"), "hidden", door ? null : "");
+  attribute(byId("work"), "hidden", door || !session ? "" : null);
+  attribute(byId("nothing"), "hidden", topics.size || !session ? "" : null);
 }
 
 function paintClock() {
@@ -239,3 +396,4 @@ setInterval(() => {
 setInterval(drawAll, 1000);
 document.addEventListener("visibilitychange", drawAll);
 drawAll();
+start();

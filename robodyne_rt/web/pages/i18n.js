@@ -27,6 +27,7 @@ const WORDS = {
   reconnecting: ["다시 연결 중…", "Reconnecting…"],
   lost: ["연결 끊김", "Connection lost"],
   stopped: ["중지됨", "Stopped"],
+  gave_up: ["서버가 응답하지 않습니다", "the server does not answer"],
   lostSince: [
     "서버와 연결이 끊겼습니다 ({time}부터). 화면은 마지막으로 받은 상태이며, 자동으로 다시 연결합니다.",
     "Connection to the server lost since {time}. This is the last known state; reconnecting by itself.",
@@ -79,6 +80,71 @@ const WORDS = {
   slow: ["5분 넘음", "over 5 min"],
   late: ["8분 넘음 · 지연", "over 8 min · late"],
   unknownTable: ["테이블 미정", "no table"],
+  logIn: ["로그인", "Log in"],
+  logOut: ["로그아웃", "Log out"],
+  user: ["사용자", "User"],
+  password: ["비밀번호", "Password"],
+  account: ["계정", "Account"],
+  noRole: ["역할 없음", "no role"],
+  openToAll: ["이 서버는 로그인을 쓰지 않습니다 (데모).", "This server asks nobody to log in (demo)."],
+  withoutLogin: ["로그인 없이 보기", "Look on without logging in"],
+  loginNeeded: ["로그인 필요", "Login needed"],
+  nothingToSee: ["이 계정으로 볼 수 있는 화면이 없습니다.", "There is nothing that this account may see."],
+  cancel: ["취소", "Cancel"],
+  close: ["닫기", "Close"],
+  pairThisScreen: ["이 화면 등록", "Pair this screen"],
+  pairHow: [
+    "관리자가 자신의 화면에서 '계정'을 열고 이 번호를 입력하면 이 화면이 켜집니다.",
+    "This screen opens when an administrator enters this code under “Account” on theirs.",
+  ],
+  codeRest: ["{age} 동안 유효", "good for {age}"],
+  approveScreen: ["화면 등록 승인", "Approve a screen"],
+  approveHow: ["새 화면에 보이는 여섯 자리 번호를 입력하세요.", "Enter the six digits that the new screen shows."],
+  code: ["번호", "Code"],
+  screenName: ["화면 이름", "Name of the screen"],
+  approve: ["승인", "Approve"],
+  screenIsIn: ["{name} 화면이 등록되었습니다", "{name} is paired"],
+  copilot: ["코파일럿", "Copilot"],
+  yourQuestion: ["질문", "Your question"],
+  questionExample: ["예: 늦은 주문 있어?", "e.g. Which orders are late?"],
+  askIt: ["묻기", "Ask"],
+  answerIt: ["답하기", "Answer"],
+  otherWords: ["다른 답", "Other words"],
+  noLongerAsked: ["더 이상 답할 필요가 없습니다", "no longer asked"],
+  searching: ["찾는 중…", "Looking it up…"],
+  askedWhenConnected: ["연결되면 묻겠습니다…", "Will be asked when connected…"],
+  remaining: ["지금 더 물을 수 있는 횟수: {n}", "{n} more questions now"],
+  messages: ["메시지", "Messages"],
+  writeMessage: ["메시지 보내기", "Write a message"],
+  recipient: ["받는 사람", "To"],
+  userName: ["사용자 이름", "User name"],
+  oneUser: ["한 사람…", "one user…"],
+  everybodyIn: ["{role} 모두", "everybody: {role}"],
+  message: ["내용", "Message"],
+  isUrgent: ["긴급", "urgent"],
+  send: ["보내기", "Send"],
+  markRead: ["읽음", "Mark read"],
+  readBy: ["{who} 읽음", "read by {who}"],
+  notRead: ["아직 읽지 않음", "not read yet"],
+  listen: ["듣기", "Listen"],
+  waitSeconds: ["요청이 너무 많습니다. {n}초 뒤에 다시 하세요.", "Too many requests; try again in {n} s."],
+  INVALID_CREDENTIALS: ["이름이나 비밀번호가 틀렸습니다.", "Wrong name or password."],
+  AUTHENTICATION_REQUIRED: ["로그인이 필요합니다.", "Login needed."],
+  PERMISSION_DENIED: ["권한이 없습니다.", "Not allowed."],
+  "login.PERMISSION_DENIED": [
+    "이 서버의 사용자는 다른 곳(OIDC)에서 로그인합니다.",
+    "Users of this server log in elsewhere (OIDC).",
+  ],
+  "approve.RESOURCE_NOT_FOUND": [
+    "이 번호를 보여 주는 화면이 없습니다. 번호는 10분 동안 유효합니다.",
+    "No screen shows this code; codes are good for ten minutes.",
+  ],
+  NO_ANSWER: ["서버가 응답하지 않습니다.", "The server does not answer."],
+  STORAGE_UNAVAILABLE: ["지금은 저장할 수 없습니다. 다시 해 보세요.", "It cannot be stored now; try again."],
+  "ask.FORBIDDEN": ["질문할 권한이 없습니다.", "You may not ask questions."],
+  "ask.TIMEOUT": ["제시간에 답을 찾지 못했습니다.", "No answer was found in time."],
+  "ask.TOO_LARGE": ["질문이 너무 깁니다.", "The question is too long."],
+  "ask.CLOSED": ["연결이 끝났습니다.", "The connection has ended."],
   s: ["{n}초", "{n} s"],
   m: ["{n}분", "{n} min"],
   h: ["{n}시간", "{n} h"],
@@ -132,6 +198,14 @@ const CODES = {
     ERROR: ["오류", "error"],
     CRITICAL: ["긴급", "critical"],
   },
+  role: {
+    admin: ["관리자", "administrator"],
+    manager: ["매니저", "manager"],
+    kitchen: ["주방", "kitchen"],
+    staff: ["홀 직원", "staff"],
+    display: ["화면", "display"],
+    technician: ["기술자", "technician"],
+  },
   event: {
     WELCOME: ["손님 입장", "welcome"],
     CALL: ["직원 호출", "call"],
@@ -181,6 +255,11 @@ export class Language {
   say(key, values = {}) {
     const sentence = WORDS[key]?.[this.index] ?? key;
     return sentence.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  }
+
+  /** Return whether there is a sentence for a key. */
+  knows(key) {
+    return Object.hasOwn(WORDS, key);
   }
 
   /** Return the word for a code of the wire; an unknown code speaks for itself. */
