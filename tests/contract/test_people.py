@@ -1,0 +1,153 @@
+"""People, tokens, devices, requests and messages, on both stores."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robodyne_rt.errors import Conflict, InvalidPayload, ResourceNotFound
+from robodyne_rt.model.changes import Entity
+from robodyne_rt.store import accounts, kinds, writes
+from robodyne_rt.store.changes import Readers
+from robodyne_rt.store.records import MessageRecords, RequestRecords, SessionRecords
+from robodyne_rt.store.talk import AnswerWrite, ReceiptWrite, RequestWrite, StaffMessageWrite
+from tests.contract.running import Running
+from tests.stores import WINDOWS, Store
+
+NOW = 1_795_000_000.0
+AT = "2026-11-21T19:42:00.000001Z"
+
+
+@pytest.fixture
+async def running(store: Store, tmp_path: Path) -> AsyncIterator[Running]:
+    running = Running(store, tmp_path)
+    yield running
+    await running.stop()
+
+
+@pytest.fixture
+async def readers(running: Running) -> AsyncIterator[Readers]:
+    readers = Readers(running.database, epoch=running.epoch, windows=WINDOWS)
+    yield readers
+    readers.close()
+
+
+def request(id: int, request_id: str = "r1", **more: Any) -> Entity:
+    columns = {"id": id, "user_name": "kim", "session_id": "s1", "request_id": request_id, "dialect": "session"}
+    return columns | {"question": "alba-1 어디?", "timestamp": AT} | more
+
+
+def message(id: int, **more: Any) -> Entity:
+    columns = {"id": id, "sender": "lee", "recipient": "role:kitchen", "message": "국수 먼저", "message_type": "TEXT"}
+    return columns | {"audio_url": None, "websocket_sent": True, "timestamp": AT} | more
+
+
+async def test_users_reach_the_directory_through_the_log(running: Running) -> None:
+    async def do(function: Any, *arguments: Any, **named: Any) -> Any:
+        return await running.intake.call(lambda applier: function(applier.session, *arguments, **named))
+
+    added = await do(accounts.add_user, name="김", roles=["kitchen"], password_hash="h", now=NOW)
+    assert added["roles"] == ["kitchen"] and added["password"] is True
+    (user,) = running.screens.entities["users"].values()
+    assert (user["name"], user["roles"], user["disabled"], user["password_hash"]) == ("김", ["kitchen"], False, "h")
+    await do(accounts.add_token, 5, "LOGIN", "김", None, None, "d", NOW + 100, NOW)
+    await do(accounts.change_user, "김", now=NOW, disabled=True)
+    (token,) = running.screens.entities["tokens"].values()
+    assert token["revoked_at"] is not None and token["roles"] is None
+    assert (await do(accounts.rotate_token, 5, old="d", new="e", expires_at=NOW + 200, now=NOW)) is False
+    with pytest.raises(Conflict):
+        await do(accounts.add_user, name="김", roles=["staff"], password_hash=None, now=NOW)
+    for bad in ("", " kim", "a\nb", "role:kitchen", "x" * 101):
+        with pytest.raises(InvalidPayload):
+            await do(accounts.add_user, name=bad, roles=["staff"], password_hash=None, now=NOW)
+    with pytest.raises(InvalidPayload):
+        await do(accounts.add_user, name="lee", roles=["boss"], password_hash=None, now=NOW)
+    await do(accounts.remove_user, "김", now=NOW)
+    assert running.screens.entities["users"] == {}
+    with pytest.raises(ResourceNotFound):
+        await do(accounts.change_user, "김", now=NOW, roles=["staff"])
+
+
+async def test_a_device_has_two_keys_while_they_are_exchanged(running: Running) -> None:
+    async def do(function: Any, *arguments: Any, **named: Any) -> Any:
+        return await running.intake.call(lambda applier: function(applier.session, *arguments, **named))
+
+    first = await do(accounts.add_device, "alba-1", robots=None, now=NOW)
+    second = await do(accounts.rotate_device, "alba-1")
+    (device,) = running.screens.entities["devices"].values()
+    assert (device["key_id"], device["previous_key_id"], device["robots"]) == (second, first, ["alba-1"])
+    assert (await do(accounts.finish_rotation, "alba-1"))["keys"] == 1
+    assert (await do(accounts.revoke_device, "alba-1"))["revoked"] is True
+    with pytest.raises(ResourceNotFound):
+        await do(accounts.rotate_device, "alba-1")
+    await do(accounts.add_device, "alba-1", robots=["*"], now=NOW)
+
+
+async def test_a_request_is_taken_once_and_answered_once(running: Running, readers: Readers) -> None:
+    records = RequestRecords(readers=readers, intake=running.intake)
+    assert await records.take(request(1)) is None
+    assert await records.take(request(1)) is None  # the same write again, after a commit that nobody heard of
+    known = await records.take(request(2))
+    assert known is not None and (known["id"], known["status"]) == (1, "PENDING")
+    assert [row["request_id"] for row in await records.pending()] == ["r1"]
+    answer = request(1, status="COMPLETED", code=None, response="여기", seq=1, answered_at=AT)
+    await records.answer(answer)
+    await records.answer(answer)
+    assert await records.pending() == []
+    stored = await records.find("kim", "r1")
+    assert stored is not None and (stored["response"], stored["seq"]) == ("여기", 1)
+    assert await records.find("lee", "r1") is None
+    (entry,) = await records.history("kim", None, 10)
+    assert (entry["question"], entry["answered_at"]) == ("alba-1 어디?", AT)
+
+
+async def test_a_session_is_found_by_its_token_with_what_may_not_have_arrived(running: Running, readers: Readers) -> None:
+    sessions = SessionRecords(readers=readers, intake=running.intake)
+    requests = RequestRecords(readers=readers, intake=running.intake)
+    columns = {"id": "s1", "token_digest": "t", "user_name": "kim", "device": "", "acked": 0, "created_at": AT, "last_seen": AT}
+    sessions.create(columns)
+    for seq in (1, 2, 3):
+        await requests.answer(request(seq, f"r{seq}", status="COMPLETED", code=None, response="a", seq=seq, answered_at=AT))
+    sessions.refresh([("s1", 1, NOW)])
+    await running.do(lambda applier: None)
+    found = await sessions.find("token_digest", "t", NOW - 10)
+    assert found is not None
+    assert (found["acked"], found["seq"], [answer["seq"] for answer in found["answers"]]) == (1, 3, [2, 3])
+    assert await sessions.find("token_digest", "t", NOW + 10) is None
+    assert await sessions.find("token_digest", "other", NOW - 10) is None
+
+
+async def test_a_staff_message_is_stored_once_and_unread_until_it_is_read(running: Running, readers: Readers) -> None:
+    records = MessageRecords(readers=readers, intake=running.intake)
+    assert await records.store(message(1), "k", "d") == 1
+    assert await records.store(message(2), "k", "d") == 1
+    with pytest.raises(Conflict):
+        await records.store(message(3), "k", "other")
+    assert await records.store(message(4, recipient="kim", websocket_sent=False), None, "d") == 4
+    assert await records.first("lee", "k") == 1 and await records.first("kim", "k") is None
+    assert [one["id"] for one in await records.unread("kim", ["kim", "role:kitchen"])] == [1, 4]
+    records.mark_sent([4])
+    assert await records.read(1, "kim", ["kim", "role:kitchen"], AT) == "lee"
+    assert await records.read(1, "kim", ["kim", "role:kitchen"], AT) is None
+    with pytest.raises(ResourceNotFound):
+        await records.read(1, "eve", ["eve"], AT)
+    assert [one["id"] for one in await records.unread("kim", ["kim", "role:kitchen"])] == [4]
+    listed = await records.listed("lee", ["lee"], None, 10)
+    assert [(one["id"], one["readBy"]) for one in listed] == [(4, []), (1, [{"userId": "kim", "readAt": AT}])]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        RequestWrite(request(1)),
+        AnswerWrite(request(1, status="ERROR", code="TIMEOUT", response="", seq=1, answered_at=AT)),
+        StaffMessageWrite(message(1), "k", "d"),
+        ReceiptWrite(1, "kim", ["kim"], AT),
+    ],
+    ids=lambda write: write.kind,
+)
+def test_every_kind_survives_the_spool(write: writes.Write) -> None:
+    again = kinds.load(writes.dump(write))
+    assert (type(again), again.fields(), again.name, again.digest) == (type(write), write.fields(), write.name, write.digest)
+    assert write.letter()["payload"] == writes.dump(write).decode()
