@@ -7,9 +7,8 @@ because it would wait for each peer in turn: here a close is one write, and who 
 import base64
 import binascii
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
 
-from aiohttp import HttpVersion11, WSMsgType, web
+from aiohttp import HttpVersion11, WSMessage, WSMsgType, web
 
 from robodyne_rt.core import session_wire, wire
 from robodyne_rt.errors import (
@@ -24,11 +23,13 @@ from robodyne_rt.errors import (
 )
 from robodyne_rt.hub.connection import Connection, HeartbeatKind
 from robodyne_rt.model.topics import TOPIC_NAMES
-from robodyne_rt.ports import Clock
+from robodyne_rt.sessions.manager import Session
 from robodyne_rt.web.context import CONTEXT, peer_address
 from robodyne_rt.web.talk import CAPABILITIES, INTERVAL_TEXT, MAX_INTERVAL_S, SessionTalk, renew
 
 logger = logging.getLogger(__name__)
+
+_ENDS = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR})
 
 _PROTOCOL_REASONS = {1002: "protocol_error", 1007: "invalid_utf8", TooLarge.close_code: TooLarge.close_reason}
 
@@ -59,63 +60,93 @@ def _may_be_sent(code: int) -> bool:
 
 async def topic_socket(request: web.Request) -> web.StreamResponse:
     """Serve one subscriber until either side ends it."""
-    query = request.query
+    # Waiting happens here and nowhere deeper: each coroutine on the way would cost half a kilobyte per idle screen.
+    context = request.app[CONTEXT]
     topic = request.match_info["topic"]
-    interval_s = _interval(query.get("interval"))
+    # A name that is no topic must not become a label, of which there would be no end.
+    socket, connection = await _open(request, topic if topic in TOPIC_NAMES else "unknown")
+    if connection is None:
+        return socket
+    clock = context.clock
+    try:
+        if not connection.closing:
+            await _greet(request, connection, topic)
+        while (message := await socket.receive()).type not in _ENDS:
+            text = _text_of(message, connection, clock.now())
+            if text is None:
+                continue
+            said = connection.received(text, clock.now(), wire.parse_client)
+            if said is not None:  # a token: the one type that is about more than the connection
+                await renew(context, connection, said.data)
+    except Exception:
+        _failed(connection)
+    finally:
+        context.hub.gone(connection)
+    return socket
 
-    async def serve(socket: TopicSocket, connection: Connection) -> None:
-        context = request.app[CONTEXT]
-        hub = context.hub
+
+async def _greet(request: web.Request, connection: Connection, topic: str) -> None:
+    """Subscribe a topic's own connection, and send it its first message."""
+    hub, query = request.app[CONTEXT].hub, request.query
+    interval_s = _interval(query.get("interval"))
+    try:
         subscription = hub.subscribe(connection, topic, interval_s=interval_s or 0.0)
         await hub.greet(subscription, query.get("since"), query.get("epoch"))
-        if interval_s is None and not connection.closing:
-            connection.error("INVALID_MESSAGE", INTERVAL_TEXT, {})
-        async for text in _texts(socket, connection, context.clock):
-            message = connection.received(text, context.clock.now(), wire.parse_client)
-            if message is not None:  # the one type that is about more than the connection
-                await renew(context, connection, message.data)
-
-    # A name that is no topic must not become a label, of which there would be no end.
-    return await _serve(request, topic if topic in TOPIC_NAMES else "unknown", serve)
+    except RobodyneError as error:
+        connection.close(error)
+    if interval_s is None and not connection.closing:
+        connection.error("INVALID_MESSAGE", INTERVAL_TEXT, {})
 
 
 async def session_socket(request: web.Request) -> web.StreamResponse:
     """Serve one session's connection until either side ends it (SPEC section 4)."""
     context = request.app[CONTEXT]
-    query = request.query
-    confirmed = query.get("answered", "")
-    capabilities = frozenset(query.get("capabilities", "").split(",")) & CAPABILITIES
-
-    async def serve(socket: TopicSocket, connection: Connection) -> None:
-        principal = connection.principal
-        if not (principal.rights or any(right.startswith("read:") for right in principal.place_rights)):
-            raise TokenMissing() if principal.is_anonymous else Forbidden(f"{principal.name} has no rights")
-        session = await context.sessions.attach(
-            connection,
-            device=query.get("device", ""),
-            token=query.get("session"),
-            confirmed=int(confirmed) if confirmed.isascii() and confirmed.isdigit() and len(confirmed) < 16 else None,
-            capabilities=capabilities,
-            more={"roles": sorted(principal.roles), "rights": sorted(principal.rights | principal.place_rights)},
-        )
-        talk = SessionTalk(context=context, session=session, connection=connection)
-        connection.on_alive = talk.alive
-        try:
-            async for text in _texts(socket, connection, context.clock):
-                context.sessions.seen(session)
-                message = connection.received(text, context.clock.now(), session_wire.parse)
-                if message is not None:
-                    await talk.take(message)
-        finally:
+    socket, connection = await _open(request, session_wire.LABEL)
+    if connection is None:
+        return socket
+    clock = context.clock
+    session: Session | None = None
+    try:
+        if not connection.closing:
+            session = await _attach(request, connection)
+        talk = None if session is None else SessionTalk(context=context, session=session, connection=connection)
+        while (message := await socket.receive()).type not in _ENDS:
+            text = _text_of(message, connection, clock.now())
+            if text is None or session is None or talk is None:
+                continue
+            context.sessions.seen(session)
+            said = connection.received(text, clock.now(), session_wire.parse)
+            if said is not None:
+                await talk.take(said)
+    except Exception:
+        _failed(connection)
+    finally:
+        if session is not None:
             context.sessions.detach(session, connection)
+        context.hub.gone(connection)
+    return socket
 
-    return await _serve(request, session_wire.LABEL, serve)
+
+async def _attach(request: web.Request, connection: Connection) -> Session | None:
+    """Return the session of a connection; None where it was told why not."""
+    context, query = request.app[CONTEXT], request.query
+    principal = connection.principal
+    if not (principal.rights or any(right.startswith("read:") for right in principal.place_rights)):
+        connection.close(TokenMissing() if principal.is_anonymous else Forbidden())
+        return None
+    confirmed = query.get("answered", "")
+    return await context.sessions.attach(
+        connection,
+        device=query.get("device", ""),
+        token=query.get("session"),
+        confirmed=int(confirmed) if confirmed.isascii() and confirmed.isdigit() and len(confirmed) < 16 else None,
+        capabilities=frozenset(query.get("capabilities", "").split(",")) & CAPABILITIES,
+        more={"roles": sorted(principal.roles), "rights": sorted(principal.rights | principal.place_rights)},
+    )
 
 
-async def _serve(
-    request: web.Request, label: str, serve: Callable[[TopicSocket, Connection], Awaitable[None]]
-) -> web.StreamResponse:
-    """Do the handshake, let `serve` talk, and end the connection with what it raises."""
+async def _open(request: web.Request, label: str) -> tuple[TopicSocket, Connection | None]:
+    """Do the handshake; return the connection, which may be closed already, with the reason told."""
     check_upgrade(request)
     context = request.app[CONTEXT]
     kind: HeartbeatKind = "protocol" if request.query.get("heartbeat") == "protocol" else "message"
@@ -131,8 +162,8 @@ async def _serve(
     await socket.prepare(request)
     transport = request.transport
     if transport is None:
-        return socket
-    connection = context.hub.connect(
+        return socket, None
+    connection = socket.connection = context.hub.connect(
         transport,
         label,
         peer=address,
@@ -140,47 +171,30 @@ async def _serve(
         heartbeat_kind=kind,
         at_most=context.max_sessions if label == session_wire.LABEL else None,
     )
-    socket.connection = connection
-    try:
-        if connection.closing:
-            await _heard_out(socket, connection, context.clock)
-        elif refusal is not None:
-            raise refusal
-        else:
-            await serve(socket, connection)
-    except RobodyneError as error:
-        connection.close(error)
-        await _heard_out(socket, connection, context.clock)
-    except Exception:
-        # After the 101 there is no HTTP answer any more.
-        logger.exception("a WebSocket failed", extra={"action": "socket_failed"})
-        connection.close(Internal())
-    finally:
-        context.hub.gone(connection)
-    return socket
+    if refusal is not None:
+        connection.close(refusal)
+    return socket, connection
 
 
-async def _heard_out(socket: TopicSocket, connection: Connection, clock: Clock) -> None:
-    """Let a peer that was told to go say what it says, and close."""
-    async for _ in _texts(socket, connection, clock):
-        pass
+def _text_of(message: WSMessage, connection: Connection, now: float) -> bytes | None:
+    """Return what a client says; frames that are no text are dealt with here."""
+    match message.type:
+        case WSMsgType.TEXT:
+            text: bytes = message.data
+            return text
+        case WSMsgType.PING:
+            connection.received_ping(message.data, now)
+        case WSMsgType.PONG:
+            connection.received_pong(now)
+        case _:
+            connection.received_binary(now)
+    return None
 
 
-async def _texts(socket: TopicSocket, connection: Connection, clock: Clock) -> AsyncIterator[bytes]:
-    """Yield what a client says; frames that are no text are dealt with here."""
-    while True:
-        message = await socket.receive()
-        match message.type:
-            case WSMsgType.TEXT:
-                yield message.data
-            case WSMsgType.PING:
-                connection.received_ping(message.data, clock.now())
-            case WSMsgType.PONG:
-                connection.received_pong(clock.now())
-            case WSMsgType.BINARY:
-                connection.received_binary(clock.now())
-            case _:
-                return
+def _failed(connection: Connection) -> None:
+    """End a connection after an error of ours: after the 101 there is no HTTP answer any more."""
+    logger.exception("a WebSocket failed", extra={"action": "socket_failed"})
+    connection.close(Internal())
 
 
 def check_upgrade(request: web.Request) -> None:

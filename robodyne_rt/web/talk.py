@@ -53,6 +53,7 @@ class SessionTalk:
             "message_read": self._message_read,
         }
         self._handlers = handlers | dict.fromkeys(ANSWERED_BY, self._callback_answer)
+        connection.on_alive = self.alive
 
     def alive(self, data: Any) -> None:
         """Take a pong: what was sent before its ping arrived."""
