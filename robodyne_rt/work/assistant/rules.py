@@ -29,6 +29,7 @@ _OPEN = ("PLACED", "PREPARING", "READY", "SERVING")
 
 # What a question is about, most telling words first; a word of Latin letters must stand alone or begin a word.
 _TOPICS: tuple[tuple[str, str], ...] = (
+    ("robots", r"배터리|\bbatter"),
     ("events", r"무슨\s*일|있었|최근|지난|사건|알림|이벤트|\bhappen|\bevents?\b|\balerts?\b|\bthe last \d|\bpast \d"),
     ("stock", r"재고|재료|부족|떨어|품절|\bstock|\binventor|\bingredient|\brunning (?:low|out)|\bshort(?:age)?\b"),
     ("orders", r"주문|늦|지연|밀린|\borders?\b|\blate\b|\bdelayed|\boverdue"),
@@ -37,7 +38,10 @@ _TOPICS: tuple[tuple[str, str], ...] = (
 )
 _TOPIC_READ = {"events": "events", "stock": "inventory", "orders": "orders", "tables": "tables", "robots": "robots"}
 
-_KINDS = (("ALBABOT", r"서빙|서브|\bserving\b|\bserver robots?\b"), ("COOKBOT", r"조리|요리|쿡봇|\bcook(?:ing)?\b"))
+# How robots' names are said in Korean, longest first.
+_SPOKEN = (("알바봇", "alba"), ("알바", "alba"), ("쿡봇", "cook"), ("핑키", "pinky"))
+
+_KINDS = (("ALBABOT", r"서빙|서브|\bserving\b|\bserver robots?\b"), ("COOKBOT", r"조리|요리|\bcook(?:ing|bots?)\b"))
 
 _MINUTES = re.compile(r"(\d{1,4})\s*(분|시간|minutes?|mins?|hours?|h\b|m\b)")
 
@@ -73,8 +77,12 @@ class RulesAssistant:
         for topic, pattern in _TOPICS:
             if re.search(pattern, text):
                 return topic
-        if conversation.may_read("robots") and _named(text, await self._restaurant.entities("robots")):
+        if conversation.may_read("robots") and _named(text, await self._restaurant.entities("robots"))[0]:
             return "robots"
+        if conversation.may_read("inventory"):
+            squeezed = _squeezed(text)
+            if any(_squeezed(item["name"]) in squeezed for item in await self._restaurant.entities("inventory")):
+                return "stock"
         return None
 
     # -- robots --------------------------------------------------------------------------------------------------
@@ -84,7 +92,7 @@ class RulesAssistant:
         if not robots:
             return _say(code, "아직 알려진 로봇이 없습니다.", "No robot is known yet.")
         text = conversation.question.lower()
-        found = _named(text, robots)
+        found, is_certain = _named(text, robots)
         if not found:
             if (name := _asked_name(text)) is not None:
                 known = ", ".join(sorted(robot["robot_id"] for robot in robots)[:LISTED_AT_MOST])
@@ -94,8 +102,8 @@ class RulesAssistant:
                     f"No robot is called '{name}'. Known robots: {known}.",
                 )
             return self._fleet(robots, code)
-        if len(found) == 1:
-            return await self._robot(found[0], code, conversation)
+        if is_certain:
+            return "\n".join([await self._robot(robot, code, conversation) for robot in found[:LISTED_AT_MOST]])
         return await self._which_robot(found, conversation, code)
 
     async def _which_robot(self, found: list[Entity], conversation: Conversation, code: Code) -> str:
@@ -109,7 +117,7 @@ class RulesAssistant:
                 code, "어느 로봇인지 몰라 모두 알려 드립니다.", "I do not know which one you mean, so here are all of them."
             )
             return "\n".join([lead, *all_of_them])
-        chosen = [robot for robot in found if _squeezed(robot["robot_id"]) == _squeezed(reply)] or _named(reply, found)
+        chosen = [robot for robot in found if _squeezed(robot["robot_id"]) == _squeezed(reply)] or _named(reply, found)[0]
         if not chosen and reply.strip().isdigit() and 1 <= int(reply) <= len(options):
             chosen = [found[int(reply) - 1]]
         if len(chosen) == 1:
@@ -289,8 +297,13 @@ class RulesAssistant:
                 "I do not know that, and your app has no data on it either.",
             )
         chosen = [source for source in sources if _fits(source, conversation.question)]
+        if not chosen:
+            known = ", ".join(source["name"] for source in sources[:OPTIONS_AT_MOST])
+            return _say(
+                code, f"그것은 모릅니다. 앱에 있는 데이터: {known}.", f"I do not know that. Your app has data on: {known}."
+            )
         if len(chosen) != 1:
-            names = [source["name"] for source in chosen or sources][:OPTIONS_AT_MOST]
+            names = [source["name"] for source in chosen][:OPTIONS_AT_MOST]
             question = _say(code, "어느 데이터를 볼까요?", "Which data shall I look at?")
             try:
                 reply = await conversation.clarify(question, names)
@@ -344,15 +357,22 @@ def _squeezed(text: str) -> str:
     return re.sub(r"[\s_\-]+", "", text.lower())
 
 
-def _named(text: str, robots: list[Entity]) -> list[Entity]:
-    """Return the robots that a text may mean, none where it names none."""
+def _named(text: str, robots: list[Entity]) -> tuple[list[Entity], bool]:
+    """Return the robots that a text may mean, none where it names none; and whether each is named in full."""
     exact = [robot for robot in robots if any(_stands_in(name, text) for name in (robot["robot_id"], robot["name"]) if name)]
     if exact:
-        # `alba-12` stands in a question for it, and so does `alba-1`: the longest names win.
-        longest = max(len(robot["robot_id"]) for robot in exact)
-        return [robot for robot in exact if len(robot["robot_id"]) == longest]
+        return exact, True
+    for spoken, written in _SPOKEN:
+        text = text.replace(spoken, written)
+    exact = [robot for robot in robots if _stands_in(robot["robot_id"], text)]
+    if exact:
+        return exact, True
     found = robots
     narrowed = False
+    stems = {match[0] for robot in robots if (match := re.match(r"[^\W\d_]{2,}", robot["robot_id"].lower()))}
+    for stem in stems:
+        if re.search(rf"(?<![a-z]){re.escape(stem)}(?![a-z0-9])", text):
+            found, narrowed = [robot for robot in found if robot["robot_id"].lower().startswith(stem)], True
     for kind, pattern in _KINDS:
         if re.search(pattern, text):
             found, narrowed = [robot for robot in found if robot["type"] == kind], True
@@ -360,12 +380,7 @@ def _named(text: str, robots: list[Entity]) -> list[Entity]:
         wanted = match[1] or match[2]
         found = [robot for robot in found if re.search(rf"(?<!\d){wanted}$", robot["robot_id"])]
         narrowed = True
-    if not narrowed:
-        stems = {match[0] for robot in robots if (match := re.match(r"[^\W\d_]{2,}", robot["robot_id"].lower()))}
-        for stem in stems:
-            if re.search(rf"(?<![a-z]){re.escape(stem)}(?![a-z0-9])", text):
-                found, narrowed = [robot for robot in found if robot["robot_id"].lower().startswith(stem)], True
-    return sorted(found, key=lambda robot: robot["robot_id"]) if narrowed else []
+    return (sorted(found, key=lambda robot: robot["robot_id"]) if narrowed else []), len(found) == 1
 
 
 def _stands_in(name: str, text: str) -> bool:
