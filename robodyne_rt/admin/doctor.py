@@ -11,12 +11,13 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
+from robodyne_rt import secret
 from robodyne_rt.admin import control
 from robodyne_rt.admin.control import NoServer
 from robodyne_rt.core import times
 from robodyne_rt.errors import StorageBroken, StorageUnavailable
 from robodyne_rt.settings import ConfigError, Settings, control_socket
-from robodyne_rt.store import dead_letters, highwater
+from robodyne_rt.store import accounts, dead_letters, highwater
 from robodyne_rt.store.database import Database, Session, open_database
 from robodyne_rt.store.sqlite import SqliteDatabase
 
@@ -66,6 +67,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Yield one finding after another; nothing is changed."""
     yield Finding("configuration", "ok", "can be used")
     yield from _server(settings)
+    yield from _secret(settings)
     yield from _database(settings)
     yield from _disks(settings)
     yield from _clock(settings)
@@ -89,6 +91,19 @@ def _server(settings: Settings) -> Iterator[Finding]:
         yield Finding("storage", "error", f"degraded: {storage['state']}: {storage.get('detail', 'see the log')}")
 
 
+def _secret(settings: Settings) -> Iterator[Finding]:
+    path = Path(settings.auth.secret_file).absolute()
+    if not path.exists():
+        yield Finding("secret", "warning", f"{path}: not there yet; the server makes it at its first start")
+        return
+    try:
+        secret.load(settings.auth.secret_file)
+    except ConfigError as error:
+        yield Finding("secret", "error", str(error))
+        return
+    yield Finding("secret", "ok", f"{path}; keep a copy apart from the backups")
+
+
 def _database(settings: Settings) -> Iterator[Finding]:
     try:
         database = open_database(settings.database)
@@ -108,6 +123,8 @@ def _database(settings: Settings) -> Iterator[Finding]:
         return
     try:
         yield from _contents(database, session)
+        if settings.auth.mode == "local" and not accounts.users(session):
+            yield Finding("users", "warning", "nobody can log in yet: robodyne-rt init makes the first administrator")
     except Exception as error:
         yield Finding("database", "error", f"{database.name}: cannot be read: {str(error).strip()}")
     finally:
