@@ -302,8 +302,8 @@ class App:
         self._sessions.on_gone = self._desk.session_gone
 
     def _greet_session(self, session: UserSession) -> None:
-        """Ask again what is open, and bring what was not read."""
-        self._desk.repeat_callbacks(session)
+        """Go on with what it asked, and bring what its user has not read."""
+        self._desk.session_attached(session)
         if not session.principal.is_anonymous:
             self._tasks.start_soon(self._messages.deliver_until_done, session)
 

@@ -10,8 +10,11 @@ from typing import Any
 
 from robodyne_rt.core import times
 from robodyne_rt.errors import TokenExpired, TokenInvalid
-from robodyne_rt.model.access import AccessPolicy, Principal
+from robodyne_rt.model.access import AccessPolicy, Principal, normal_name
 from robodyne_rt.model.changes import Entity, Update
+
+FOREIGN_SUFFIX = "@oidc"
+"""What an issuer's user is called who bears a name of ours."""
 
 _NAMED_BY = {"users": "name", "tokens": "id", "devices": "device_id"}
 
@@ -39,7 +42,7 @@ class Directory:
 
     def user(self, name: str) -> Entity | None:
         """Return a user's row."""
-        return self._by_name["users"].get(name)
+        return self._by_name["users"].get(normal_name(name))
 
     @property
     def users(self) -> Iterable[Entity]:
@@ -54,6 +57,10 @@ class Directory:
         """Return a device that may speak; None also for one that was revoked."""
         device = self._by_name["devices"].get(device_id)
         return None if device is None or device["revoked"] else device
+
+    def _is_ours(self, name: str) -> bool:
+        """Return whether a name is one of this server's own: its messages and questions are not for an issuer's namesake."""
+        return name in self._by_name["users"] or any(token["user_name"] == name for token in self._entities["tokens"].values())
 
     def principal(
         self,
@@ -76,18 +83,22 @@ class Directory:
         user = self.user(name)
         if user is not None and user["disabled"]:
             raise TokenInvalid("the token is not valid")
-        roles = user["roles"] if user is not None and not is_foreign else claimed_roles
+        roles: Any = user["roles"] if user is not None and not is_foreign else list(claimed_roles)
+        if is_foreign and self._is_ours(name):
+            name += FOREIGN_SUFFIX
         if token is not None:
             row = self.token(token)
             if row is None or row["revoked_at"] is not None or row["user_name"] != name:
                 raise TokenInvalid("the token is not valid")
-            if now >= times.to_epoch_s(row["expires_at"]):
+            expires_at = min(expires_at, times.to_epoch_s(row["expires_at"]))
+            if now >= expires_at:
                 raise TokenExpired("the token has expired")
             if row["roles"] is not None:
                 roles = row["roles"]
             elif user is None:
                 raise TokenInvalid("the token is not valid")
-        known = frozenset(role for role in roles or () if isinstance(role, str))
+        # Another program may have written anything there: what is no list of words is no role.
+        known = frozenset(role for role in roles if isinstance(role, str)) if isinstance(roles, list) else frozenset()
         return Principal(
             name,
             known,
@@ -108,7 +119,7 @@ class Directory:
         if not principal.is_bearer:
             return principal
         renewed = self.principal(
-            principal.name,
+            principal.name.removesuffix(FOREIGN_SUFFIX) if principal.is_foreign else principal.name,
             claimed_roles=principal.claimed_roles,
             token=principal.token,
             is_foreign=principal.is_foreign,

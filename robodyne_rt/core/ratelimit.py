@@ -50,7 +50,7 @@ class SlidingWindow:
         while taken and now - taken[0] >= self._window_s:
             taken.popleft()
         if len(taken) >= self._limit:
-            return Verdict(taken[0] + self._window_s - now, 0)
+            return Verdict(max(1e-9, taken[0] + self._window_s - now), 0)  # never zero, however the sum is rounded
         return Verdict(0.0, self._limit - len(taken))
 
     def take(self, key: Hashable, now: float) -> Verdict:

@@ -77,11 +77,12 @@ def question(message: SessionMessage) -> str:
     if message.request_id is None:
         raise BadMessage("INVALID_MESSAGE", f"requestId: expected a text of 1 to {ID_AT_MOST} characters")
     text = message.fields.get("message")
-    if not isinstance(text, str) or not text.strip() or len(text) > TEXT_AT_MOST:
+    text = text.replace("\0", "") if isinstance(text, str) else ""  # Postgres stores no NUL
+    if not text.strip() or len(text) > TEXT_AT_MOST:
         raise BadMessage(
             "INVALID_MESSAGE", f"message: expected a text of 1 to {TEXT_AT_MOST} characters", requestId=message.request_id
         )
-    return text.replace("\0", "")
+    return text
 
 
 def connected(*, session_id: str, session_token: str, user: str, server_time: str, resumed: bool, **more: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 import ipaddress
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -73,7 +74,7 @@ class Principal:
         """Return whether it has a right."""
         if right in self.rights or "*" in self.rights or right in self.place_rights:
             return True
-        return right.startswith("read:") and "read:*" in self.rights
+        return right.startswith("read:") and ("read:*" in self.rights or "read:*" in self.place_rights)
 
     def may_read(self, topic: str) -> bool:
         """Return whether it may see a topic."""
@@ -83,6 +84,15 @@ class Principal:
     def is_display(self) -> bool:
         """Whether it may take the places that are reserved for screens."""
         return "display" in self.roles
+
+
+ROLE_PREFIX = "role:"
+"""Before the name of a role where a name of a user may stand as well."""
+
+
+def normal_name(text: str) -> str:
+    """Return a name in the one form in which names are compared (NFC): what was typed elsewhere may come decomposed."""
+    return unicodedata.normalize("NFC", text)
 
 
 class AccessPolicy:

@@ -231,14 +231,6 @@ class SessionManager:
         self._by_digest[session.token_digest] = session
         self._by_user.setdefault(session.user, {})[session] = None
 
-    async def restore(self, id: str) -> Session | None:
-        """Return a session, from the database where it is not in memory.
-
-        Raises:
-            StorageUnavailable: that cannot be known now.
-        """
-        return self._by_id.get(id) or await self._find("id", id)
-
     async def _load(self, condition: str, value: str) -> Session | None:
         try:
             return await self._find(condition, value)

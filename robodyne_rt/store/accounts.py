@@ -3,14 +3,14 @@ without one (SPEC section 8). What changes here reaches everybody through the ch
 """
 
 import secrets
-import unicodedata
 from typing import Any
 
 import orjson
 
 from robodyne_rt.core import times
+from robodyne_rt.core.directory import FOREIGN_SUFFIX
 from robodyne_rt.errors import Conflict, InvalidPayload, ResourceNotFound
-from robodyne_rt.model.access import ROLES
+from robodyne_rt.model.access import ROLE_PREFIX, ROLES, normal_name
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.store.database import Session, insert
 
@@ -60,6 +60,7 @@ def change_user(session: Session, name: str, *, now: float, **changes: Any) -> E
     Raises:
         ResourceNotFound, InvalidPayload.
     """
+    name = normal_name(name)
     if "roles" in changes:
         checked_roles(changes["roles"])
         changes["roles"] = _dumps(changes["roles"])
@@ -79,6 +80,7 @@ def remove_user(session: Session, name: str, *, now: float) -> Entity:
     Raises:
         ResourceNotFound: there is none.
     """
+    name = normal_name(name)
     if not session.execute("DELETE FROM user_ WHERE name = ?", (name,)).rowcount:
         raise ResourceNotFound(f"no user {name!r}")
     _revoke(session, now, "user_name = ?", name)
@@ -265,8 +267,9 @@ def checked_name(name: Any, what: str) -> str:
         InvalidPayload: not a text of 1 to 100 printable characters without space at its ends.
     """
     if isinstance(name, str):
-        name = unicodedata.normalize("NFC", name)
-        if 0 < len(name) <= NAME_AT_MOST and name.isprintable() and name == name.strip() and not name.startswith("role:"):
+        name = normal_name(name)
+        is_free = not name.startswith(ROLE_PREFIX) and not name.endswith(FOREIGN_SUFFIX)
+        if 0 < len(name) <= NAME_AT_MOST and name.isprintable() and name == name.strip() and is_free:
             return str(name)
     raise InvalidPayload(f"{what}: expected a name of 1 to {NAME_AT_MOST} printable characters")
 
@@ -290,4 +293,7 @@ def _dumps(value: list[str]) -> str:
 
 
 def _loads(value: Any) -> Any:
-    return orjson.loads(value) if isinstance(value, str | bytes) else value
+    try:
+        return orjson.loads(value) if isinstance(value, str | bytes) else value
+    except orjson.JSONDecodeError:
+        return None  # another program's; it opens nothing

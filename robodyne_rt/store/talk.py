@@ -221,7 +221,11 @@ def find_session(session: Session, condition: str, value: str, *, since: float) 
 
 
 def forget_sessions(session: Session, *, before: float) -> int:
-    """Delete sessions that were not in use since `before` (epoch seconds)."""
+    """Delete sessions that were not in use since `before` (epoch seconds); what they asked and nobody answered is over."""
+    session.execute(
+        "UPDATE chat_message SET status = 'ERROR', code = 'TIMEOUT' WHERE status = 'PENDING' AND timestamp < ?",
+        (times.to_text(before),),
+    )
     return int(session.execute("DELETE FROM session WHERE last_seen < ?", (times.to_text(before),)).rowcount)
 
 

@@ -12,6 +12,7 @@ from robodyne_rt.core import times
 from robodyne_rt.core.directory import Directory
 from robodyne_rt.core.onetime import digest
 from robodyne_rt.errors import ResourceNotFound, StorageUnavailable, TokenExpired, TokenInvalid
+from robodyne_rt.model.access import normal_name
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
 from robodyne_rt.secret import Secret
@@ -80,6 +81,7 @@ class Accounts:
         Raises:
             TokenInvalid: no such user, or another password; which of them is not told, and takes the same time.
         """
+        name = normal_name(name)
         user = self._directory.user(name)
         known = user["password_hash"] if user is not None and not user["disabled"] else None
         if not await self.passwords.matches(known, password) or user is None:
@@ -205,6 +207,7 @@ def give_out(
 ) -> Entity:
     """Note a token in the database, and return it; `roles` None takes those of the user."""
     lifetime_s = min(lifetime_s, LONGEST_S)
+    user = accounts.checked_name(user, "user")
     if roles is None and not session.execute("SELECT 1 FROM user_ WHERE name = ?", (user,)).fetchone():
         raise ResourceNotFound(f"there is no user {user!r}; name a role to make a token for a program")
     accounts.add_token(session, id, kind, user, roles, label, None, now + lifetime_s, now)

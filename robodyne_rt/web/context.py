@@ -64,7 +64,8 @@ def peer_address(request: web.Request) -> str:
     context = request.app[CONTEXT]
     address = request.remote or ""
     if address in context.trusted_proxies:
-        for hop in reversed(request.headers.get("X-Forwarded-For", "").split(",")):
+        # Each proxy appends, some of them as a line of its own: all lines together, the last word first.
+        for hop in reversed(",".join(request.headers.getall("X-Forwarded-For", [])).split(",")):
             if hop := hop.strip():
                 address = hop
                 if hop not in context.trusted_proxies:

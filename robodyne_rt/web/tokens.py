@@ -13,10 +13,10 @@ import jwt
 import orjson
 from jwt.types import Options
 
-from robodyne_rt.core.directory import Directory
+from robodyne_rt.core.directory import FOREIGN_SUFFIX, Directory
 from robodyne_rt.core.json_depth import is_too_deep
 from robodyne_rt.errors import RobodyneError, TokenExpired, TokenInvalid
-from robodyne_rt.model.access import ROLES, Principal
+from robodyne_rt.model.access import ROLE_PREFIX, ROLES, Principal, normal_name
 from robodyne_rt.ports import Clock
 from robodyne_rt.secret import Secret
 from robodyne_rt.web.jwks import KeySet
@@ -150,6 +150,9 @@ class Tokens:
     ) -> Principal:
         if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable():
             raise TokenInvalid("the token is not valid")
+        name = normal_name(name)
+        if name.startswith(ROLE_PREFIX) or name.endswith(FOREIGN_SUFFIX):
+            raise TokenInvalid("the token is not valid")
         life_s = claims["exp"] - claims["iat"]
         if not math.isfinite(life_s) or (token is None and life_s > LIFETIME_CAP_S):
             raise TokenInvalid("the token is not valid")
@@ -160,8 +163,8 @@ class Tokens:
             claimed_roles=[role for role in _list(roles) if isinstance(role, str)][:20],
             token=token,
             is_foreign=is_foreign,
-            # The leeway is for clocks that differ; it must hold for as long as the token is in use.
-            expires_at=float(claims["exp"]) + LEEWAY_S,
+            # The leeway is for clocks that differ, so not for our own; it holds for as long as the token is in use.
+            expires_at=float(claims["exp"]) + (LEEWAY_S if is_foreign else 0),
             now=self._clock.wall(),
         )
 

@@ -11,7 +11,7 @@ import orjson
 from robodyne_rt.core import session_wire
 from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.errors import InvalidPayload, RateLimited, ResourceNotFound, StorageUnavailable
-from robodyne_rt.model.access import ROLES, Principal
+from robodyne_rt.model.access import ROLE_PREFIX, ROLES, Principal, normal_name
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
 from robodyne_rt.sessions.manager import Session, SessionManager
@@ -178,7 +178,7 @@ class StaffMessages:
 
 def addresses(principal: Principal) -> list[str]:
     """Return the recipients that mean somebody."""
-    return [principal.name, *(f"role:{role}" for role in sorted(principal.roles))]
+    return [principal.name, *(f"{ROLE_PREFIX}{role}" for role in sorted(principal.roles))]
 
 
 def _checked(body: Any) -> Entity:
@@ -189,8 +189,9 @@ def _checked(body: Any) -> Entity:
     recipient, message = body.get("recipient"), body.get("message")
     if not isinstance(recipient, str) or not 0 < len(recipient) <= NAME_AT_MOST or not recipient.isprintable():
         raise InvalidPayload('recipient: expected a user\'s name, or "role:NAME"')
-    if recipient.startswith("role:") and recipient[5:] not in ROLES:
-        raise ResourceNotFound(f"no role {recipient[5:]!r}; known: {', '.join(ROLES)}")
+    recipient = normal_name(recipient)
+    if recipient.startswith(ROLE_PREFIX) and (role := recipient.removeprefix(ROLE_PREFIX)) not in ROLES:
+        raise ResourceNotFound(f"no role {role!r}; known: {', '.join(ROLES)}")
     if not isinstance(message, str) or not message.strip() or len(message) > TEXT_AT_MOST or "\0" in message:
         raise InvalidPayload(f"message: expected a text of 1 to {TEXT_AT_MOST} characters")
     kind = body.get("message_type", "TEXT")

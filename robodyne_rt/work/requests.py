@@ -1,7 +1,7 @@
 """Requests of people: taken once, worked in order, answered exactly once (SPEC section 4).
 
 A request is stored when it is taken and again with its answer, and only then is the answer sent; what was not answered when
-the server ended is worked after its next start. One user's requests wait for each other, those of others do not.
+the server ended is worked when its session comes back. One user's requests wait for each other, those of others do not.
 """
 
 import logging
@@ -113,42 +113,60 @@ class RequestDesk:
         self._open: dict[tuple[str, str], Request] = {}
         self._answered: OrderedDict[tuple[str, str], Entity] = OrderedDict()
         self._waiting: dict[str, _Wait] = {}
+        # By session: what an earlier run took and did not answer.
+        self._left: dict[str, list[Entity]] = {}
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Work until cancelled; first what an earlier run left."""
+        """Work until cancelled."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             task_status.started()
-            tasks.start_soon(self._go_on)
+            tasks.start_soon(self._find_left)
             await anyio.sleep_forever()
 
-    async def _go_on(self) -> None:
-        """Take up the requests that were not answered when the server ended."""
+    async def _find_left(self) -> None:
+        """Find the requests that were not answered when the server ended; each waits for its session to come back."""
         pause_s = STORE_AGAIN_S[0]
         while True:
             try:
                 left = await self._records.pending()
-                for row in left:
-                    session = await self._sessions.restore(row["session_id"])
-                    key = (row["user_name"], row["request_id"])
-                    if session is not None and key not in self._open and key not in self._answered:
-                        request = Request(
-                            id=row["id"],
-                            user=row["user_name"],
-                            request_id=row["request_id"],
-                            text=row["question"],
-                            dialect=row["dialect"] or "session",
-                            session=session,
-                            asked_at="",
-                        )
-                        request.taken.set()
-                        self._enqueue(request, first=True)
-                if left:
-                    logger.info("%d requests are taken up again", len(left), extra={"action": "requests_resumed"})
-                return
             except StorageUnavailable:
                 await anyio.sleep(pause_s)
                 pause_s = min(STORE_AGAIN_S[1], 2 * pause_s)
+                continue
+            for row in left:
+                self._left.setdefault(row["session_id"], []).append(row)
+            if left:
+                logger.info("%d requests wait for who asked them", len(left), extra={"action": "requests_left"})
+            for id in list(self._left):
+                session = self._sessions.get(id)
+                if session is not None and session.link is not None:
+                    self._take_up(session)
+            return
+
+    def session_attached(self, session: Session) -> None:
+        """Go on with what a session asked before the server ended, by the rights that it has now; ask again what is open."""
+        self._take_up(session)
+        for callback in self.callbacks.of_session(session.id):
+            if session.link is not None:
+                session.link.send(callback.payload)
+
+    def _take_up(self, session: Session) -> None:
+        for row in self._left.pop(session.id, ()):
+            key = (row["user_name"], row["request_id"])
+            if key in self._open or key in self._answered or session.user != row["user_name"]:
+                continue
+            request = Request(
+                id=row["id"],
+                user=row["user_name"],
+                request_id=row["request_id"],
+                text=row["question"],
+                dialect=row["dialect"] or "session",
+                session=session,
+                asked_at="",
+            )
+            request.taken.set()
+            self._enqueue(request, first=True)
 
     # -- taking --------------------------------------------------------------------------------------------------
 
@@ -298,7 +316,7 @@ class RequestDesk:
             "request_id": request.request_id,
             "dialect": request.dialect,
             "question": request.text,
-            "timestamp": request.asked_at or self._clock.stamp(),
+            "timestamp": request.asked_at or self._clock.stamp(),  # of one taken up again the row has its own
             "status": status,
             "code": code or None,
             "response": text,
@@ -336,12 +354,6 @@ class RequestDesk:
         if wait is not None:
             wait.fields = fields
             wait.done.set()
-
-    def repeat_callbacks(self, session: Session) -> None:
-        """Ask a session that came back what it was asked before."""
-        for callback in self.callbacks.of_session(session.id):
-            if session.link is not None:
-                session.link.send(callback.payload)
 
     def session_gone(self, session: Session) -> None:
         """Ask a session nothing more."""

@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from robodyne_rt.core import times
 from robodyne_rt.errors import StorageUnavailable
@@ -29,12 +29,12 @@ _OPEN = ("PLACED", "PREPARING", "READY", "SERVING")
 
 # What a question is about, most telling words first; a word of Latin letters must stand alone or begin a word.
 _TOPICS: tuple[tuple[str, str], ...] = (
-    ("robots", r"배터리|\bbatter"),
+    ("robots", r"배터리|로봇|\bbatter|\brobots?\b"),
     ("events", r"무슨\s*일|있었|최근|지난|사건|알림|이벤트|\bhappen|\bevents?\b|\balerts?\b|\bthe last \d|\bpast \d"),
     ("stock", r"재고|재료|부족|떨어|품절|\bstock|\binventor|\bingredient|\brunning (?:low|out)|\bshort(?:age)?\b"),
     ("orders", r"주문|늦|지연|밀린|\borders?\b|\blate\b|\bdelayed|\boverdue"),
     ("tables", r"테이블|호출|부르|기다|손님|\btables?\b|\bcall(?:s|ing)?\b|\bwait(?:s|ing)?\b|\bguests?\b"),
-    ("robots", r"로봇|배터리|어디|상태|\brobots?\b|\bbatter|\bwhere\b|\bhow is\b"),
+    ("robots", r"어디|상태|\bwhere\b|\bhow is\b"),
 )
 _TOPIC_READ = {"events": "events", "stock": "inventory", "orders": "orders", "tables": "tables", "robots": "robots"}
 
@@ -42,6 +42,25 @@ _TOPIC_READ = {"events": "events", "stock": "inventory", "orders": "orders", "ta
 _SPOKEN = (("알바봇", "alba"), ("알바", "alba"), ("쿡봇", "cook"), ("핑키", "pinky"))
 
 _KINDS = (("ALBABOT", r"서빙|서브|\bserving\b|\bserver robots?\b"), ("COOKBOT", r"조리|요리|\bcook(?:ing|bots?)\b"))
+
+# What people say besides numbers; the first that fits counts.
+_SPANS = (
+    (r"반\s*시간|half an hour", 30),
+    (r"두\s*시간|two hours|couple of hours", 120),
+    (r"세\s*시간|three hours", 180),
+    (r"한\s*시간|(?:last|past|an|one) hour", 60),
+    (r"오늘|today|tonight|this evening", 720),
+)
+
+_DOING = (
+    ("SERVING", r"서빙\s*(?:중|하)|\b(?:are|is|who's) serving\b"),
+    ("COOKING", r"(?:조리|요리)\s*(?:중|하)|\b(?:are|is) cooking\b"),
+    ("CHARGING", r"충전|\bcharging\b"),
+    ("IDLE", r"(?:대기|쉬|노)\s*(?:중|는|고)|\b(?:idle|free)\b"),
+    ("CLEANING", r"청소|\bcleaning\b"),
+    ("ERROR", r"고장|오류|에러|\berrors?\b|\bbroken\b|\bfault"),
+    ("EMERGENCY", r"비상|\bemergency\b"),
+)
 
 _MINUTES = re.compile(r"(\d{1,4})\s*(분|시간|minutes?|mins?|hours?|h\b|m\b)")
 
@@ -72,18 +91,20 @@ class RulesAssistant:
             return _say(code, "지금은 저장소를 읽을 수 없습니다.", "That cannot be looked up now: the database is away.")
 
     async def _topic(self, conversation: Conversation) -> str | None:
-        """Return what a question is about; a robot's name is enough."""
+        """Return what a question is about: what happened, a robot that is named in full, then what its words say; a name
+        alone is enough."""
         text = conversation.question.lower()
-        for topic, pattern in _TOPICS:
-            if re.search(pattern, text):
-                return topic
-        if conversation.may_read("robots") and _named(text, await self._restaurant.entities("robots"))[0]:
+        robots = await self._restaurant.entities("robots") if conversation.may_read("robots") else []
+        named = _named(text, robots)
+        matches = [topic for topic, pattern in _TOPICS if re.search(pattern, text)]
+        if "events" not in matches and named.is_certain:
             return "robots"
-        if conversation.may_read("inventory"):
-            squeezed = _squeezed(text)
-            if any(_squeezed(item["name"]) in squeezed for item in await self._restaurant.entities("inventory")):
-                return "stock"
-        return None
+        if matches:
+            return "events" if "events" in matches else matches[0]
+        if named.robots:
+            return "robots"
+        stock = await self._restaurant.entities("inventory") if conversation.may_read("inventory") else []
+        return "stock" if any(_is_mentioned(item["name"], text) for item in stock) else None
 
     # -- robots --------------------------------------------------------------------------------------------------
 
@@ -92,19 +113,30 @@ class RulesAssistant:
         if not robots:
             return _say(code, "아직 알려진 로봇이 없습니다.", "No robot is known yet.")
         text = conversation.question.lower()
-        found, is_certain = _named(text, robots)
-        if not found:
-            if (name := _asked_name(text)) is not None:
-                known = ", ".join(sorted(robot["robot_id"] for robot in robots)[:LISTED_AT_MOST])
-                return _say(
-                    code,
-                    f"'{name}'에 맞는 로봇이 없습니다. 알려진 로봇: {known}.",
-                    f"No robot is called '{name}'. Known robots: {known}.",
-                )
-            return self._fleet(robots, code)
-        if is_certain:
-            return "\n".join([await self._robot(robot, code, conversation) for robot in found[:LISTED_AT_MOST]])
-        return await self._which_robot(found, conversation, code)
+        named = _named(text, robots)
+        if named.unknown:
+            known = ", ".join(sorted(robot["robot_id"] for robot in robots)[:LISTED_AT_MOST])
+            return _say(
+                code,
+                f"'{named.unknown}'에 맞는 로봇이 없습니다. 알려진 로봇: {known}.",
+                f"No robot is called '{named.unknown}'. Known robots: {known}.",
+            )
+        if named.is_certain:
+            return "\n".join([await self._robot(robot, code, conversation) for robot in named.robots[:LISTED_AT_MOST]])
+        if doing := [status for status, pattern in _DOING if re.search(pattern, text)]:
+            return self._doing(robots, doing, code)
+        if named.robots:
+            return await self._which_robot(named.robots, conversation, code)
+        return self._fleet(robots, code)
+
+    def _doing(self, robots: list[Entity], statuses: list[str], code: Code) -> str:
+        """Say which robots do something."""
+        parts = []
+        for status in statuses:
+            names = [robot["robot_id"] for robot in robots if robot["status"] == status and robot["link"] == "ONLINE"]
+            listed = ", ".join(sorted(names)[:OPTIONS_AT_MOST]) or _say(code, "없음", "none")
+            parts.append(f"{word(status, code)} {len(names)}: {listed}.")
+        return " ".join(parts)
 
     async def _which_robot(self, found: list[Entity], conversation: Conversation, code: Code) -> str:
         options = [robot["robot_id"] for robot in found[:OPTIONS_AT_MOST]]
@@ -117,7 +149,7 @@ class RulesAssistant:
                 code, "어느 로봇인지 몰라 모두 알려 드립니다.", "I do not know which one you mean, so here are all of them."
             )
             return "\n".join([lead, *all_of_them])
-        chosen = [robot for robot in found if _squeezed(robot["robot_id"]) == _squeezed(reply)] or _named(reply, found)[0]
+        chosen = [robot for robot in found if _squeezed(robot["robot_id"]) == _squeezed(reply)] or _named(reply, found).robots
         if not chosen and reply.strip().isdigit() and 1 <= int(reply) <= len(options):
             chosen = [found[int(reply) - 1]]
         if len(chosen) == 1:
@@ -254,8 +286,8 @@ class RulesAssistant:
 
     async def _stock(self, conversation: Conversation, code: Code) -> str:
         stock = await self._restaurant.entities("inventory")
-        text = _squeezed(conversation.question)
-        if asked := [item for item in stock if _squeezed(item["name"]) in text]:
+        text = conversation.question.lower()
+        if asked := [item for item in stock if _is_mentioned(item["name"], text)]:
             listed = ", ".join(
                 f"{item['name']} {number(item['count'])}/{number(item['max_count'])} ({_stock_word(item, code)})"
                 for item in asked[:LISTED_AT_MOST]
@@ -357,30 +389,48 @@ def _squeezed(text: str) -> str:
     return re.sub(r"[\s_\-]+", "", text.lower())
 
 
-def _named(text: str, robots: list[Entity]) -> tuple[list[Entity], bool]:
-    """Return the robots that a text may mean, none where it names none; and whether each is named in full."""
-    exact = [robot for robot in robots if any(_stands_in(name, text) for name in (robot["robot_id"], robot["name"]) if name)]
-    if exact:
-        return exact, True
-    for spoken, written in _SPOKEN:
-        text = text.replace(spoken, written)
-    exact = [robot for robot in robots if _stands_in(robot["robot_id"], text)]
-    if exact:
-        return exact, True
+class Named(NamedTuple):
+    """Which robots a text may mean: none where it names none; whether each is named in full; a name that nobody bears."""
+
+    robots: list[Entity]
+    is_certain: bool = False
+    unknown: str = ""
+
+
+def _named(text: str, robots: list[Entity]) -> Named:
+    for spoken, written in (("", ""), *_SPOKEN):
+        text = text.replace(spoken, written) if spoken else text
+        if exact := [r for r in robots if any(_stands_in(name, text) for name in (r["robot_id"], r["name"]) if name)]:
+            return Named(exact, True)
+    stems = {match[0] for robot in robots if (match := re.match(r"[^\W\d_]{2,}", robot["robot_id"].lower()))}
+    match = re.search(r"(?<![a-z0-9])([a-z]{2,})([-_ ]?)\d{1,4}(?![a-z0-9])", text)
+    if match and (match[1] in stems or match[2].strip()):
+        return Named([], unknown=match[0])
     found = robots
     narrowed = False
-    stems = {match[0] for robot in robots if (match := re.match(r"[^\W\d_]{2,}", robot["robot_id"].lower()))}
     for stem in stems:
         if re.search(rf"(?<![a-z]){re.escape(stem)}(?![a-z0-9])", text):
             found, narrowed = [robot for robot in found if robot["robot_id"].lower().startswith(stem)], True
     for kind, pattern in _KINDS:
         if re.search(pattern, text):
             found, narrowed = [robot for robot in found if robot["type"] == kind], True
-    if match := re.search(r"(\d{1,4})\s*(?:번|호)|(?:로봇|robot|no\.?|#)\s*(\d{1,4})", text):
+    if match := re.search(r"(\d{1,4})\s*(?:번|호)(?!\s*테이블)|(?:로봇|robot|no\.?|#)\s*(\d{1,4})", text):
         wanted = match[1] or match[2]
         found = [robot for robot in found if re.search(rf"(?<!\d){wanted}$", robot["robot_id"])]
+        if not found:
+            return Named([], unknown=match[0])
         narrowed = True
-    return (sorted(found, key=lambda robot: robot["robot_id"]) if narrowed else []), len(found) == 1
+    return Named(sorted(found, key=lambda robot: robot["robot_id"]), len(found) == 1) if narrowed else Named([])
+
+
+def _is_mentioned(name: str, text: str) -> bool:
+    """Return whether something is named in a question: as a word, not inside of another; a particle may follow."""
+    name = name.lower()
+    if name.isascii():
+        return re.search(rf"(?<![a-z0-9]){re.escape(name)}s?(?![a-z0-9])", text) is not None
+    after = r"(?=(?:은|는|이|가|도|을|를|만)?(?:[\s?.!,]|$))" if len(name) == 1 else ""
+    spaced = r"\s*".join(map(re.escape, name.replace(" ", "")))
+    return re.search(rf"(?<![가-힣]){spaced}{after}", text) is not None
 
 
 def _stands_in(name: str, text: str) -> bool:
@@ -390,18 +440,12 @@ def _stands_in(name: str, text: str) -> bool:
     return bool(parts) and re.search(rf"(?<![a-z0-9]){pattern}(?![a-z0-9])", text) is not None
 
 
-def _asked_name(text: str) -> str | None:
-    """Return what looks like a robot's name in a question."""
-    match = re.search(r"\b([a-z]+[-_]\d+)\b", text) or re.search(r"((?:\d{1,4})\s*(?:번|호))", text)
-    return match[1] if match else None
-
-
 def _minutes(text: str) -> int:
-    match = _MINUTES.search(text.lower())
-    if match is None:
-        return WINDOW_MIN
-    amount = int(match[1]) * (60 if match[2].startswith(("시간", "h")) else 1)
-    return max(1, min(WINDOW_AT_MOST_MIN, amount))
+    """Return how far back a question looks: `지난 1시간 30분` is 90."""
+    text = text.lower()
+    amounts = [int(amount) * (60 if unit.startswith(("시간", "h")) else 1) for amount, unit in _MINUTES.findall(text)]
+    amounts += [minutes for pattern, minutes in _SPANS if not amounts and re.search(pattern, text)][:1]
+    return max(1, min(WINDOW_AT_MOST_MIN, sum(amounts) or WINDOW_MIN))
 
 
 def _sources(data: list[Any]) -> list[Entity]:
