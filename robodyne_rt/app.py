@@ -62,6 +62,7 @@ from robodyne_rt.web.jwks import KeySet
 from robodyne_rt.web.metrics import Metrics
 from robodyne_rt.web.middleware import peer_fault_logger
 from robodyne_rt.web.people import presence_fields
+from robodyne_rt.web.runner import Runner
 from robodyne_rt.web.tokens import Tokens
 from robodyne_rt.work.assistant.rules import RulesAssistant
 from robodyne_rt.work.messages import StaffMessages
@@ -291,6 +292,7 @@ class App:
             answerer=RulesAssistant(restaurant),
             limit=SlidingWindow(limit=settings.limits.query_requests, window_s=settings.limits.query_window_s),
             shared=settings.limits.share_rate_limit,
+            renewed=self._directory.renewed,
             clock=self._clock,
         )
         self._messages = StaffMessages(
@@ -311,7 +313,7 @@ class App:
         """Let rights follow the database, in living connections too."""
         self._directory.take(update)
         if update.topic == "devices":
-            self._receiver.recheck(lambda device_id: self._known_device(device_id).identity)
+            self._receiver.recheck(self._known_device)
         else:
             self._hub.renew_all(self._directory.renewed, concerns=_concerned(update))
 
@@ -319,12 +321,13 @@ class App:
         """Return what is known of a device; of a stranger keys that nobody has."""
         device = self._directory.device(device_id)
         ids = (device["key_id"], device["previous_key_id"] or device["key_id"]) if device is not None else ("", "-")
-        first, second = (self._secret.device_key(device_id, id) for id in ids)
+        keys = {id: self._secret.device_key(device_id, id) for id in ids}
         if device is None:
-            return Known((first, second), None)
-        robots = device["robots"] or []
-        speaks_for = None if ALL_ROBOTS in robots else frozenset(map(str, robots))
-        return Known((first, second), Identity(device_id, speaks_for))
+            return Known(keys, None)
+        # Another program may have written anything there: what is no list names no robot.
+        robots = device["robots"] if isinstance(device["robots"], list) else []
+        speaks_for = None if ALL_ROBOTS in robots else frozenset(robot for robot in robots if isinstance(robot, str))
+        return Known(keys, Identity(device["device_id"], speaks_for))
 
     async def _keep_house(self) -> None:
         """Forget from time to time what is over."""
@@ -447,7 +450,7 @@ class App:
             allowed_hosts=routes.own_hosts(server.host, server.name, socket.gethostname(), server.allowed_hosts),
             allowed_origins=frozenset(server.allowed_origins),
         )
-        return web.AppRunner(
+        return Runner(
             routes.build(context),
             access_log=None,  # it would log tokens in query strings
             logger=peer_fault_logger(),

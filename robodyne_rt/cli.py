@@ -27,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     options = _parser().parse_args(arguments)
     try:
+        for name, value in vars(options).items():
+            if isinstance(value, str) and not value.isprintable() and any("\ud800" <= char <= "\udfff" for char in value):
+                raise ConfigError(f"{name}: the text is not UTF-8")
         code: int = options.run(options)
         return code
     except ConfigError as error:

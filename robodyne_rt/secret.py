@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import unicodedata
 from pathlib import Path
 
 from robodyne_rt.settings import ConfigError
@@ -19,8 +20,13 @@ class Secret:
         """What local tokens are signed with (HS256)."""
 
     def device_key(self, device_id: str, key_id: str) -> bytes:
-        """Return the 32 bytes that a device proves to have."""
-        return hmac.digest(self.key, f"robodyne-rt device key\n{device_id}\n{key_id}".encode(), hashlib.sha256)
+        """Return the 32 bytes that a device proves to have; its name may be in any form."""
+        name = unicodedata.normalize("NFC", device_id)
+        return hmac.digest(self.key, f"robodyne-rt device key\n{name}\n{key_id}".encode(), hashlib.sha256)
+
+    def seal(self, text: str) -> str:
+        """Return what only this server can write under a text."""
+        return hmac.digest(self.key, f"robodyne-rt seal\n{text}".encode(), hashlib.sha256).hex()[:32]
 
     def __repr__(self) -> str:
         return "Secret(***)"

@@ -38,6 +38,7 @@ def ask(path: Path, method: str, target: str, body: Entity | None = None) -> tup
 
     Raises:
         NoServer: nobody listens at `path`.
+        Refused: somebody does, and cannot be asked.
     """
     connection = _Connection(path)
     try:
@@ -46,8 +47,11 @@ def ask(path: Path, method: str, target: str, body: Entity | None = None) -> tup
         response = connection.getresponse()
         text = response.read()
         return response.status, orjson.loads(text) if response.headers.get_content_type().endswith("json") else text.decode()
-    except (OSError, http.client.HTTPException) as error:
+    except (FileNotFoundError, ConnectionRefusedError) as error:
         raise NoServer(f"no server answers at {path}: {error}") from error
+    except (OSError, http.client.HTTPException) as error:
+        # There is one, and it must not be gone behind.
+        raise Refused(f"the server at {path} cannot be asked: {error}; be its own user, and see whether it is well") from error
     finally:
         connection.close()
 

@@ -13,7 +13,7 @@ import orjson
 
 from robodyne_rt import secret
 from robodyne_rt.admin import control
-from robodyne_rt.admin.control import NoServer
+from robodyne_rt.admin.control import NoServer, Refused
 from robodyne_rt.core import times
 from robodyne_rt.errors import StorageBroken, StorageUnavailable
 from robodyne_rt.settings import ConfigError, Settings, control_socket
@@ -79,6 +79,9 @@ def _server(settings: Settings) -> Iterator[Finding]:
         status, report = control.ask(path, "GET", "/readyz?verbose")
     except NoServer:
         yield Finding("server", "warning", f"none runs here (nobody answers at {path})")
+        return
+    except Refused as error:
+        yield Finding("server", "error", str(error))
         return
     if status == 200:
         yield Finding("server", "ok", f"version {report['version']} is ready")

@@ -28,10 +28,12 @@ _NONCE = re.compile(r"(?:[0-9a-fA-F]{2}){16,64}")
 
 
 class Identity(NamedTuple):
-    """A device that proved its key; `robots` are those it speaks for, None for all."""
+    """A device that proved a key, or bears a certificate (`key_id` is empty then); `robots` are those it speaks for, None for
+    all."""
 
     device_id: str
     robots: frozenset[str] | None
+    key_id: str = ""
 
     def may_speak_for(self, robot_id: str) -> bool:
         """Return whether a message about a robot may come from it."""
@@ -39,10 +41,17 @@ class Identity(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What the server knows of a device: one key, two while it is being replaced, none that it does not know."""
+    """What the server knows of a device: its keys by id, two of them while one is replaced. A stranger has keys as well, that
+    nobody knows, so that it costs the same, but no identity."""
 
-    keys: tuple[bytes, bytes]
+    keys: dict[str, bytes]
     identity: Identity | None
+
+    def still(self, identity: Identity) -> Identity | None:
+        """Return what a device may now that came by one of its keys; None where that is good no more."""
+        if self.identity is None or (identity.key_id and identity.key_id not in self.keys):
+            return None
+        return self.identity._replace(key_id=identity.key_id)
 
 
 class Challenge(NamedTuple):
@@ -90,15 +99,17 @@ class DeviceAuth:
         asked = challenge or Challenge("", "", "", 0.0)
         known = self._known(device_id)
         matches = [
-            hmac.compare_digest(proof(key, device_id, asked.nonce, asked.client_nonce).encode(), given.lower().encode())
-            for key in known.keys
+            id
+            for id, key in known.keys.items()
+            if hmac.compare_digest(proof(key, device_id, asked.nonce, asked.client_nonce).encode(), given.lower().encode())
         ]
         used = (asked.device_id, asked.client_nonce)
-        fresh = used not in self._client_nonces
+        in_time = challenge is not None and challenge.device_id == device_id and now < challenge.deadline
+        is_reflected = asked.nonce == asked.client_nonce
+        if known.identity is None or not matches or not in_time or is_reflected or used in self._client_nonces:
+            raise Forbidden("authentication failed")
+        # Only now: who merely heard the nonce must not use it up for its owner.
         self._client_nonces[used] = None
         if len(self._client_nonces) > NONCES_KNOWN:
             self._client_nonces.popitem(last=False)
-        in_time = challenge is not None and challenge.device_id == device_id and now < challenge.deadline
-        if known.identity is None or not any(matches) or not fresh or not in_time or asked.nonce == asked.client_nonce:
-            raise Forbidden("authentication failed")
-        return known.identity
+        return known.identity._replace(key_id=matches[0])

@@ -26,6 +26,7 @@ class Directory:
         self._policy = policy
         self._entities: dict[str, dict[int, Entity]] = {topic: {} for topic in _NAMED_BY}
         self._by_name: dict[str, dict[Any, Entity]] = {topic: {} for topic in _NAMED_BY}
+        self._token_names: set[str] = set()
         for topic in _NAMED_BY:
             self.take(snapshots[topic])
 
@@ -39,6 +40,8 @@ class Directory:
         known.update(update.entities)
         name = _NAMED_BY[update.topic]
         self._by_name[update.topic] = {entity[name]: entity for entity in known.values()}
+        if update.topic == "tokens":
+            self._token_names = {entity["user_name"] for entity in known.values()}
 
     def user(self, name: str) -> Entity | None:
         """Return a user's row."""
@@ -55,12 +58,12 @@ class Directory:
 
     def device(self, device_id: str) -> Entity | None:
         """Return a device that may speak; None also for one that was revoked."""
-        device = self._by_name["devices"].get(device_id)
+        device = self._by_name["devices"].get(normal_name(device_id))
         return None if device is None or device["revoked"] else device
 
     def _is_ours(self, name: str) -> bool:
         """Return whether a name is one of this server's own: its messages and questions are not for an issuer's namesake."""
-        return name in self._by_name["users"] or any(token["user_name"] == name for token in self._entities["tokens"].values())
+        return name in self._by_name["users"] or name in self._token_names
 
     def principal(
         self,

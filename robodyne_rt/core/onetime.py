@@ -10,6 +10,8 @@ from robodyne_rt.model.access import Principal
 TICKET_S = 30.0
 PAIRING_S = 600.0
 OPEN_AT_MOST = 1000
+TICKETS_AT_MOST = 20
+"""Open tickets of one user."""
 
 
 def digest(text: str) -> str:
@@ -32,7 +34,8 @@ class Tickets:
             RateLimited: too many are open.
         """
         self._open = {key: entry for key, entry in self._open.items() if entry[2] > now}
-        if len(self._open) >= OPEN_AT_MOST:
+        own = sum(entry[0].name == principal.name for entry in self._open.values())
+        if len(self._open) >= OPEN_AT_MOST or own >= TICKETS_AT_MOST:
             raise RateLimited("too many tickets are open", retry_after=TICKET_S)
         text = secrets.token_urlsafe(32)
         self._open[digest(text)] = (principal, origin, now + TICKET_S)

@@ -100,9 +100,11 @@ def connected(*, session_id: str, session_token: str, user: str, server_time: st
     )
 
 
-def response(dialect: Dialect, request_id: str, text: str, *, remaining: int | None, seq: int) -> bytes:
+def response(dialect: Dialect, request_id: str, text: str, *, remaining: int | None, seq: int | None) -> bytes:
     """Return the JSON of a final answer; `remaining` is how many more may be asked now."""
-    body: Entity = {"requestId": request_id, "response": text, "status": "completed", "seq": seq}
+    body: Entity = {"requestId": request_id, "response": text, "status": "completed"}
+    if seq is not None:
+        body["seq"] = seq
     if remaining is not None:
         body["remaining"] = remaining
     return orjson.dumps({"action": "messageResponse", **body} if dialect == "desktop" else {"type": "response", **body})

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from robodyne_rt.core import device_messages, times
-from robodyne_rt.core.device_auth import Challenge, DeviceAuth, Identity
+from robodyne_rt.core.device_auth import Challenge, DeviceAuth, Identity, Known
 from robodyne_rt.core.device_messages import Bye, DeviceMessage, Hello, OrderReport, RobotReport, Telemetry
 from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.errors import Forbidden, Internal, RobodyneError
@@ -97,9 +97,9 @@ class Receiver:
         kind = message.msg_type
         try:
             if isinstance(message, Hello) and (message.client_nonce is not None or message.proof is not None):
-                if self._shake_hands(message, peer, answer):
-                    return True
-            elif peer.is_stranger:
+                self._shake_hands(message, peer, answer)
+                return True
+            if peer.is_stranger:
                 raise Forbidden("say Hello with a nonce first: devices from this network prove a key")
             if peer.identity is not None:
                 _check_robots(message, peer.identity)
@@ -130,8 +130,8 @@ class Receiver:
 
     # -- who it is -----------------------------------------------------------------------------------------------
 
-    def _shake_hands(self, message: Hello, peer: Peer, answer: Answer) -> bool:
-        """Challenge a device, or take its proof; return whether it was answered already.
+    def _shake_hands(self, message: Hello, peer: Peer, answer: Answer) -> None:
+        """Challenge a device, or take its proof.
 
         Raises:
             Forbidden: the proof is not good; its wire ends.
@@ -140,7 +140,7 @@ class Receiver:
         if message.proof is None:
             peer.challenge = self._auth.challenge(message.device_id, message.client_nonce or "", now)
             answer(device_messages.challenge(peer.challenge.nonce, message.id), True)
-            return True
+            return
         challenge, peer.challenge = peer.challenge, None
         try:
             identity = self._auth.prove(challenge, message.device_id, message.proof, now)
@@ -154,10 +154,15 @@ class Receiver:
                 peer.end()
             raise
         self.proven(peer, identity)
-        return False
+        _check_robots(message, identity)
+        self._note(message, peer)
+        self.stats.messages[message.msg_type, "success"] += 1
+        answer(device_messages.success("welcome", message.id), True)  # there is nothing to store, least of all a proof
 
     def proven(self, peer: Peer, identity: Identity) -> None:
         """Take a peer for a device; an older wire of the same one ends."""
+        if peer.identity is not None and peer.identity.device_id != identity.device_id:
+            self.left(peer)
         older = self._proven.get(identity.device_id)
         if older is not None and older is not peer and older.end is not None:
             older.end()
@@ -172,10 +177,10 @@ class Receiver:
             del self._proven[peer.identity.device_id]
             logger.info("device %s is gone", peer.identity.device_id, extra={"action": "device_down"})
 
-    def recheck(self, identity_of: Callable[[str], Identity | None]) -> None:
-        """Ask what devices may do now; whose key was revoked is cut off."""
+    def recheck(self, known: Callable[[str], Known]) -> None:
+        """Ask what devices may do now; whose key is good no more is cut off."""
         for device_id, peer in list(self._proven.items()):
-            identity = identity_of(device_id)
+            identity = known(device_id).still(peer.identity) if peer.identity is not None else None
             if identity is not None:
                 peer.identity = identity
             elif peer.end is not None:
@@ -185,7 +190,8 @@ class Receiver:
         """Remember who this is and who was heard."""
         if isinstance(message, Hello):
             peer.device = message.device_id
-            peer.robots.update(dict.fromkeys(message.robots))
+            room = ROBOTS_PER_PEER - len(peer.robots)
+            peer.robots.update(dict.fromkeys(message.robots[: max(0, room)]))
         elif isinstance(message, Bye):
             names = list(peer.robots) if message.robot_id is None else []
             for name in names:
@@ -196,8 +202,8 @@ class Receiver:
             self._live.heard(message.robot_id)
             if len(peer.robots) < ROBOTS_PER_PEER:
                 peer.robots[message.robot_id] = None
-        elif robot_id := message.__dict__.get("robot_id"):
-            self._live.heard(robot_id)
+        elif not isinstance(message, OrderReport) and (robot_id := message.__dict__.get("robot_id")):
+            self._live.heard(robot_id)  # an order is said by somebody else
 
     def _telemetry(self, message: Telemetry, peer: Peer, heard_at: str) -> None:
         if len(peer.robots) < ROBOTS_PER_PEER:

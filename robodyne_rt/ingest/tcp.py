@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import anyio
 
@@ -18,6 +18,12 @@ from robodyne_rt.ingest.receiver import Peer, Receiver
 from robodyne_rt.model.access import Networks
 
 logger = logging.getLogger(__name__)
+
+HANDSHAKE_S = 5.0
+"""How long a TLS handshake may take."""
+
+STRANGERS_PART = 4
+"""One in so many of the places is for devices that have not proven their key yet: silent dials keep nobody out."""
 
 DEAD_PEER_TIMEOUT_MS = 30_000
 """Unacknowledged bytes for this long mean that the cable is out (TCP_USER_TIMEOUT)."""
@@ -56,10 +62,13 @@ class DeviceServer:
     async def start(self, *, host: str, port: int, sock: socket.socket | None = None, tls: ssl.SSLContext | None = None) -> int:
         """Bind and listen, on `sock` where systemd handed one over; return the port."""
         loop = asyncio.get_running_loop()
+        options: dict[str, Any] = {"backlog": 512}
+        if tls is not None:
+            options |= {"ssl": tls, "ssl_handshake_timeout": HANDSHAKE_S}
         if sock is not None:
-            self._server = await loop.create_server(self._protocol, sock=sock, backlog=512, ssl=tls)
+            self._server = await loop.create_server(self._protocol, sock=sock, **options)
         else:
-            self._server = await loop.create_server(self._protocol, host, port, backlog=512, ssl=tls)
+            self._server = await loop.create_server(self._protocol, host, port, **options)
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
@@ -76,6 +85,10 @@ class DeviceServer:
             return None
         if len(self._protocols) >= self._max_connections:
             self._refuse(transport, address, "RATE_LIMITED", f"{self._max_connections} devices are connected already")
+            return None
+        strangers = sum(protocol.peer.is_stranger for protocol in self._protocols)
+        if not is_trusted and strangers >= max(5, self._max_connections // STRANGERS_PART):
+            self._refuse(transport, address, "RATE_LIMITED", "too many devices are proving who they are")
             return None
         if (sock := transport.get_extra_info("socket")) is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

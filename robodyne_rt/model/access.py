@@ -86,6 +86,9 @@ class Principal:
         return "display" in self.roles
 
 
+RESERVED_NAMES = frozenset({"anonymous", "local"})
+"""What those are called who have no name."""
+
 ROLE_PREFIX = "role:"
 """Before the name of a role where a name of a user may stand as well."""
 

@@ -10,7 +10,7 @@ import orjson
 from robodyne_rt.core import times
 from robodyne_rt.core.directory import FOREIGN_SUFFIX
 from robodyne_rt.errors import Conflict, InvalidPayload, ResourceNotFound
-from robodyne_rt.model.access import ROLE_PREFIX, ROLES, normal_name
+from robodyne_rt.model.access import RESERVED_NAMES, ROLE_PREFIX, ROLES, normal_name
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.store.database import Session, insert
 
@@ -201,6 +201,8 @@ def add_device(session: Session, device_id: str, *, robots: list[str] | None, no
         InvalidPayload: a name that cannot be used.
     """
     device_id = checked_name(device_id, "device")
+    if device_id == ALL_ROBOTS or device_id.startswith("table:"):  # names that mean something else
+        raise InvalidPayload("device: expected a name of its own")
     names = [checked_name(robot, "robot") for robot in (robots if robots is not None else [device_id])]
     if len(names) > ROBOTS_AT_MOST:
         raise InvalidPayload(f"robots: at most {ROBOTS_AT_MOST}; {ALL_ROBOTS!r} stands for all")
@@ -268,7 +270,7 @@ def checked_name(name: Any, what: str) -> str:
     """
     if isinstance(name, str):
         name = normal_name(name)
-        is_free = not name.startswith(ROLE_PREFIX) and not name.endswith(FOREIGN_SUFFIX)
+        is_free = name not in RESERVED_NAMES and not name.startswith(ROLE_PREFIX) and not name.endswith(FOREIGN_SUFFIX)
         if 0 < len(name) <= NAME_AT_MOST and name.isprintable() and name == name.strip() and is_free:
             return str(name)
     raise InvalidPayload(f"{what}: expected a name of 1 to {NAME_AT_MOST} printable characters")

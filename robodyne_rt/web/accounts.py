@@ -2,6 +2,7 @@
 directory (SPEC section 8).
 """
 
+import hmac
 import logging
 import secrets
 from collections.abc import Callable
@@ -88,7 +89,7 @@ class Accounts:
             raise TokenInvalid("wrong name or password")
         now = self._clock.wall()
         row = self._intake.next_id()
-        refresh = _refresh_token(row)
+        refresh = self._refresh_token(row)
         expires_at = now + LOGIN_S
         try:
             await self.change(accounts.add_token, row, "LOGIN", name, None, label, digest(refresh), expires_at, now)
@@ -112,8 +113,8 @@ class Accounts:
                 is void.
             TokenExpired: its login is over.
         """
-        text, _, _ = refresh.partition(".")
-        token = self._directory.token(int(text)) if text.isdigit() and len(text) <= 18 else None
+        row = self._row_of(refresh)
+        token = self._directory.token(row) if row is not None else None
         if token is None or token["revoked_at"] is not None or token["refresh_digest"] is None:
             raise TokenInvalid("the refresh token is not valid")
         now, id = self._clock.wall(), token["id"]
@@ -123,13 +124,13 @@ class Accounts:
         if user is None or user["disabled"]:
             raise TokenInvalid("the refresh token is not valid")
         given = digest(refresh)
-        if given != token["refresh_digest"]:
-            if given == token["previous_digest"] and now - times.to_epoch_s(token["rotated_at"]) > ROTATED_TWICE_S:
-                logger.warning("a refresh token was used twice: its login is void", extra={"action": "token_reused"})
-                await self.change(accounts.revoke_token, id, now=now)
-            if given != token["previous_digest"] or now - times.to_epoch_s(token["rotated_at"]) > ROTATED_TWICE_S:
-                raise TokenInvalid("the refresh token is not valid")
-        new = _refresh_token(id)
+        is_lost_answer = given == token["previous_digest"] and now - times.to_epoch_s(token["rotated_at"]) <= ROTATED_TWICE_S
+        if given != token["refresh_digest"] and not is_lost_answer:
+            # It is ours (its seal is good) and was replaced: two parties have it, and one of them should not.
+            logger.warning("a refresh token was used again: its login is void", extra={"action": "token_reused"})
+            await self.change(accounts.revoke_token, id, now=now)
+            raise TokenInvalid("the refresh token is not valid")
+        new = self._refresh_token(id)
         expires_at = now + LOGIN_S
         try:
             rotated = await self.change(
@@ -140,6 +141,19 @@ class Accounts:
         if not rotated:
             raise TokenInvalid("the refresh token is not valid")
         return self._grant(user["name"], user["roles"], id, new, expires_at)
+
+    def _refresh_token(self, row: int) -> str:
+        """Return a new refresh token, sealed so that each one we ever gave out can be told from a guess."""
+        text = f"{row}.{secrets.token_urlsafe(24)}"
+        return f"{text}.{self._secret.seal(text)}"
+
+    def _row_of(self, refresh: str) -> int | None:
+        """Return the row that a refresh token of ours belongs to."""
+        text, _, seal = refresh.rpartition(".")
+        row = text.partition(".")[0]
+        if not hmac.compare_digest(seal.encode(), self._secret.seal(text).encode()):
+            return None
+        return int(row)
 
     def cookie(self, grant: Grant) -> str:
         """Return the token that a browser keeps as a cookie: good for as long as its row."""
@@ -213,7 +227,3 @@ def give_out(
     accounts.add_token(session, id, kind, user, roles, label, None, now + lifetime_s, now)
     token = issue(name=user, roles=None, token=id, lifetime_s=lifetime_s)
     return {"token": token, "id": id, "user": user, "roles": roles, "expires_at": times.to_text(now + lifetime_s)}
-
-
-def _refresh_token(row: int) -> str:
-    return f"{row}.{secrets.token_urlsafe(32)}"

@@ -10,7 +10,7 @@ from robodyne_rt.model.access import Principal
 from robodyne_rt.web.accounts import DISPLAY_S, Accounts, Grant
 from robodyne_rt.web.body import json_answer, read_object, text_field
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL, peer_address
-from robodyne_rt.web.gate import COOKIE
+from robodyne_rt.web.gate import COOKIE, came_by_cookie
 
 PAIRINGS_PER_MINUTE = 10
 
@@ -24,15 +24,14 @@ async def login(request: web.Request) -> web.Response:
     if context.access.is_open or context.auth_mode == "oidc":
         where = "the issuer" if context.auth_mode == "oidc" else "nowhere: nobody is checked here"
         raise Forbidden(f"users log in at {where}")
-    address, user_key = peer_address(request), f"user:{name}"
-    gate = context.gate
-    gate.check_failures(address, user_key)
+    address, gate = peer_address(request), context.gate
+    gate.check_failures(address, name)
     if context.accounts.passwords.is_busy:
         raise RateLimited("too many logins at once", retry_after=2)
     try:
         grant = await context.accounts.log_in(name, password, label=label)
     except TokenInvalid:
-        gate.note_failure(address, user_key)
+        gate.note_failure(address, name)
         raise
     return _granted(request, context.accounts, grant, cookie=body.get("cookie") is True)
 
@@ -51,7 +50,7 @@ async def refresh(request: web.Request) -> web.Response:
             raise
         return _granted(request, context.accounts, grant, cookie=False)
     principal = request[PRINCIPAL]
-    if principal.token is None:
+    if principal.token is None or not came_by_cookie(request):  # a short token must not buy a long one
         raise TokenMissing("expected refreshToken, or the cookie of a login")
     grant = context.accounts.access_for(principal.name, principal.token, sorted(principal.roles))
     return _granted(request, context.accounts, grant, cookie=True)
@@ -77,7 +76,11 @@ async def ticket(request: web.Request) -> web.Response:
 
 async def me(request: web.Request) -> web.Response:
     """Say who the request is from, and what they may do."""
-    return json_answer(_who(request[PRINCIPAL]) | {"mode": request.app[CONTEXT].auth_mode})
+    principal = request[PRINCIPAL]
+    response = json_answer(_who(principal) | {"mode": request.app[CONTEXT].auth_mode})
+    if principal.is_anonymous and COOKIE in request.cookies:
+        response.del_cookie(COOKIE, path="/")  # it is good no more, and no script can see it
+    return response
 
 
 def _who(principal: Principal) -> dict[str, Any]:

@@ -14,16 +14,24 @@ from robodyne_rt.web.tokens import Tokens
 
 COOKIE = "robodyne"
 FAILURES_AT_MOST = 20
-"""Refused passwords, tickets and pairings of one address in a minute; of one user a few more, for those who share it."""
+"""Refused passwords and tickets of one address in a minute."""
+
+USER_FAILURES_AT_MOST = 100
+"""Refused passwords of one user in a minute, from wherever: more, so that a guesser does not lock the user out."""
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def came_by_cookie(request: web.Request) -> bool:
+    """Return whether a request says by its cookie, and by nothing else, who sends it."""
+    return COOKIE in request.cookies and "Authorization" not in request.headers and not {"token", "ticket"} & set(request.query)
 
 
 class Gate:
     """Identifies who sends a request.
 
     Attributes:
-        failures: refused attempts by address and by user.
+        failures, user_failures: refused attempts by address, and by user.
     """
 
     def __init__(self, *, policy: AccessPolicy, tokens: Tokens, clock: Clock) -> None:
@@ -32,6 +40,7 @@ class Gate:
         self.tickets = Tickets()
         self.pairings = Pairings()
         self.failures = SlidingWindow(limit=FAILURES_AT_MOST, window_s=60.0)
+        self.user_failures = SlidingWindow(limit=USER_FAILURES_AT_MOST, window_s=60.0)
         self._clock = clock
 
     async def identify(self, request: web.Request) -> Principal:
@@ -64,6 +73,8 @@ class Gate:
         if "token" in query:
             return await self.tokens.principal(query["token"])
         if (ticket := query.get("ticket")) is not None:
+            if "Upgrade" not in request.headers:
+                raise BadRequest("a ticket is for a WebSocket")
             self.check_failures(address)
             try:
                 found = self.tickets.redeem(ticket, origin=request.headers.get("Origin"), now=self._clock.now())
@@ -84,22 +95,23 @@ class Gate:
         try:
             return await self.tokens.principal(cookie)
         except (TokenInvalid, TokenExpired):
-            if upgrades:
-                raise
-            return None  # an old cookie must not keep anybody from logging in
+            return None  # a page cannot take an old cookie away: it must not shut out whom this place lets in
 
-    def check_failures(self, *keys: str) -> None:
+    def check_failures(self, address: str, user: str | None = None) -> None:
         """Refuse whoever failed too often of late.
 
         Raises:
-            RateLimited: for any of these keys.
+            RateLimited: from this address, or for this user.
         """
-        for key in keys:
-            wait_s = self.failures.look(key, self._clock.now()).retry_after
-            if wait_s:
-                raise RateLimited("too many failed attempts; wait", retry_after=round(wait_s, 1))
+        now = self._clock.now()
+        wait_s = self.failures.look(address, now).retry_after
+        if user is not None:
+            wait_s = max(wait_s, self.user_failures.look(user, now).retry_after)
+        if wait_s:
+            raise RateLimited("too many failed attempts; wait", retry_after=round(wait_s, 1))
 
-    def note_failure(self, *keys: str) -> None:
+    def note_failure(self, address: str, user: str | None = None) -> None:
         """Count a failed attempt."""
-        for key in keys:
-            self.failures.take(key, self._clock.now())
+        self.failures.take(address, self._clock.now())
+        if user is not None:
+            self.user_failures.take(user, self._clock.now())

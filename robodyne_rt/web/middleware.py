@@ -3,6 +3,7 @@ SPEC sections 7 and 8)."""
 
 import ipaddress
 import logging
+import re
 from typing import Any
 
 import orjson
@@ -147,9 +148,7 @@ def check_host(request: web.Request, context: Context) -> None:
     Raises:
         Misdirected: the Host header is neither an IP address nor one of `allowed_hosts`.
     """
-    host = _host_name(request.headers.get("Host", ""))
-    if "://" in request.raw_path.partition("?")[0]:  # an absolute target wins over the header (RFC 9112 section 3.2.2)
-        host = _host_name(request.raw_path.partition("://")[2].partition("/")[0])
+    host = _host_name(_host_of(request))
     if host in context.allowed_hosts or _is_address(host):
         return
     raise Misdirected(f"this server does not answer for {host[:100]!r}; add it to [server] allowed_hosts")
@@ -169,9 +168,18 @@ def check_origin(request: web.Request, context: Context) -> None:
     if origin in context.allowed_origins:
         return
     scheme, _, host = origin.partition("://")
-    if scheme in ("http", "https") and host.lower() == request.headers.get("Host", "").lower():
+    if scheme in ("http", "https") and host.lower() == _host_of(request).lower():
         return
     raise Forbidden(f"pages of {origin[:100]!r} may not use this server; add it to [server] allowed_origins")
+
+
+def _host_of(request: web.Request) -> str:
+    """Return whom a request is for, with its port: an absolute target wins over the header (RFC 9112 section 3.2.2); what is
+    before an `@` there is nobody's name (section 4.2.4 of RFC 9110)."""
+    target = request.raw_path.partition("?")[0]
+    if "://" in target:
+        return re.split(r"[/?#\\]", target.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
+    return request.headers.get("Host", "")
 
 
 def _host_name(header: str) -> str:
@@ -205,7 +213,8 @@ class _PeerFaults(logging.Filter):
         self._untold += 1
         if record.created - self._told_at < 1.0:
             return False
-        record.msg, record.args = "%d malformed requests, the last one: %s", (self._untold, error.message.splitlines()[0][:200])
+        # Not its text, which repeats what was sent: a token, perhaps.
+        record.msg, record.args = "%d malformed requests, the last one: %s", (self._untold, type(error).__name__)
         record.levelno, record.levelname = logging.WARNING, "WARNING"
         record.exc_info = record.exc_text = None
         self._told_at, self._untold = record.created, 0

@@ -16,7 +16,7 @@ from jwt.types import Options
 from robodyne_rt.core.directory import FOREIGN_SUFFIX, Directory
 from robodyne_rt.core.json_depth import is_too_deep
 from robodyne_rt.errors import RobodyneError, TokenExpired, TokenInvalid
-from robodyne_rt.model.access import ROLE_PREFIX, ROLES, Principal, normal_name
+from robodyne_rt.model.access import RESERVED_NAMES, ROLE_PREFIX, ROLES, Principal, normal_name
 from robodyne_rt.ports import Clock
 from robodyne_rt.secret import Secret
 from robodyne_rt.web.jwks import KeySet
@@ -113,7 +113,7 @@ class Tokens:
             raise TokenInvalid("the token is not valid")
         claims = self._decode(text, self._secret.key, ["HS256"], self._local_issuer)
         token = claims.get("sid")
-        if token is not None and (type(token) is not str or not token.isdigit() or len(token) > 18):
+        if token is not None and (type(token) is not str or not (token.isascii() and token.isdigit()) or len(token) > 18):
             raise TokenInvalid("the token is not valid")
         return self._speaks(claims, claims["sub"], claims.get("roles"), int(token) if token else None)
 
@@ -151,7 +151,7 @@ class Tokens:
         if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable():
             raise TokenInvalid("the token is not valid")
         name = normal_name(name)
-        if name.startswith(ROLE_PREFIX) or name.endswith(FOREIGN_SUFFIX):
+        if name in RESERVED_NAMES or name.startswith(ROLE_PREFIX) or name.endswith(FOREIGN_SUFFIX):
             raise TokenInvalid("the token is not valid")
         life_s = claims["exp"] - claims["iat"]
         if not math.isfinite(life_s) or (token is None and life_s > LIFETIME_CAP_S):

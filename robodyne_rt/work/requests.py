@@ -7,7 +7,7 @@ the server ended is worked when its session comes back. One user's requests wait
 import logging
 import math
 from collections import OrderedDict, deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,7 +18,8 @@ from robodyne_rt.core import session_wire, times
 from robodyne_rt.core.callbacks import TIMEOUT_S, CallbackKind, PendingCallbacks
 from robodyne_rt.core.ratelimit import SlidingWindow, Verdict
 from robodyne_rt.core.session_wire import Dialect
-from robodyne_rt.errors import StorageUnavailable
+from robodyne_rt.errors import RobodyneError, StorageUnavailable
+from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Answerer, Clock, Unasked
 from robodyne_rt.sessions.manager import Session, SessionManager, answer_payload
@@ -87,6 +88,7 @@ class RequestDesk:
 
     Args:
         limit: of queries, by user or by session.
+        renewed: tells what somebody may do now; raises where that is nothing any more.
         shared: whether a user's sessions share it.
     """
 
@@ -98,6 +100,7 @@ class RequestDesk:
         answerer: Answerer,
         limit: SlidingWindow,
         shared: bool,
+        renewed: Callable[[Principal, float], Principal],
         clock: Clock,
     ) -> None:
         self.stats = RequestStats()
@@ -107,6 +110,7 @@ class RequestDesk:
         self._answerer = answerer
         self._limit = limit
         self._shared = shared
+        self._renewed = renewed
         self._clock = clock
         self._tasks: TaskGroup | None = None
         self._queues: dict[str, deque[Request]] = {}
@@ -226,9 +230,10 @@ class RequestDesk:
             session.link.send(session_wire.failure(dialect, request_id, code, text, **details))
 
     def _repeat(self, session: Session, stored: Entity, dialect: Dialect) -> None:
-        """Send a stored answer again to who asks again."""
+        """Send a stored answer again to who asks again; another session's number means nothing to this one."""
         if session.link is not None:
-            session.link.send(answer_payload(stored | {"dialect": dialect}))
+            seq = stored["seq"] if stored["session_id"] == session.id else None
+            session.link.send(answer_payload(stored | {"dialect": dialect, "seq": seq}))
 
     def _enqueue(self, request: Request, *, first: bool = False) -> None:
         self._open[request.user, request.request_id] = request
@@ -362,6 +367,13 @@ class RequestDesk:
             if (wait := self._waiting.pop(callback.id, None)) is not None:
                 wait.done.set()
 
+    def may_read(self, session: Session, topic: str) -> bool:
+        """Return whether who asks may see a topic now, also while the session is away."""
+        try:
+            return self._renewed(session.principal, self._clock.wall()).may_read(topic)
+        except RobodyneError:
+            return False
+
     async def ask_client(self, request: Request, kind: CallbackKind, **fields: Any) -> Entity:
         """Ask the client of a request; return its answer.
 
@@ -411,7 +423,7 @@ class _Conversation:
         return self._request.session.capabilities
 
     def may_read(self, topic: str) -> bool:
-        return self._request.session.principal.may_read(topic)
+        return self._desk.may_read(self._request.session, topic)
 
     def progress(self, text: str) -> None:
         """Tell the client that work goes on."""

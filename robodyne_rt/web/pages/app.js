@@ -65,12 +65,11 @@ async function start() {
   }
   if (!maySee(me.rights)) return ask(me);
   door = false;
-  const isStranger = me.user === null;
   const mine = (session = connect({
     clock,
     device: deviceName(),
     tries: Infinity,
-    onConnected: ({ rights }) => admit(rights, isStranger),
+    onConnected: ({ rights }) => admit(rights, me),
     onState: (now, { reason }) => {
       // A token that is over, or was taken back: what it showed has to go.
       if (now === "stopped" && mine === session && /^token_/.test(reason)) ask(me);
@@ -83,7 +82,7 @@ async function start() {
   copilot.use(session);
   messages.use(session);
   account.show(me);
-  admit(me.rights, isStranger);
+  admit(me.rights, me);
 }
 
 /** End what was shown to whoever was here. */
@@ -95,6 +94,7 @@ function leave() {
   copilot.use(null);
   messages.use(null);
   open(null);
+  for (const button of document.querySelectorAll("[data-opens], #log-in")) attribute(button, "hidden", "");
   drawAll();
 }
 
@@ -109,14 +109,15 @@ function ask(me) {
 }
 
 /** Show what these rights allow. */
-function admit(rights, isStranger) {
+function admit(rights, { user, mode }) {
   for (const topic of TOPICS) {
     if (!isAllowed(rights, `read:${topic}`)) unwatch(topic);
     else if (!topics.has(topic)) watch(topic);
   }
-  const shows = { copilot: isAllowed(rights, "query"), write: isAllowed(rights, "message"), account: !isStranger };
+  const isKnown = user !== null && mode !== "off";
+  const shows = { copilot: isAllowed(rights, "query"), write: isAllowed(rights, "message"), account: isKnown };
   for (const [name, shown] of Object.entries(shows)) attribute(opener(name), "hidden", shown ? null : "");
-  attribute(byId("log-in"), "hidden", isStranger ? null : "");
+  attribute(byId("log-in"), "hidden", user === null ? null : "");
   drawAll();
 }
 

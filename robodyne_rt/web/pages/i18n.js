@@ -86,7 +86,6 @@ const WORDS = {
   password: ["비밀번호", "Password"],
   account: ["계정", "Account"],
   noRole: ["역할 없음", "no role"],
-  openToAll: ["이 서버는 로그인을 쓰지 않습니다 (데모).", "This server asks nobody to log in (demo)."],
   withoutLogin: ["로그인 없이 보기", "Look on without logging in"],
   loginNeeded: ["로그인 필요", "Login needed"],
   nothingToSee: ["이 계정으로 볼 수 있는 화면이 없습니다.", "There is nothing that this account may see."],
@@ -215,6 +214,7 @@ const CODES = {
     ERROR: ["오류", "error"],
     INFO: ["알림", "info"],
     CHAT: ["대화", "chat"],
+    LINK: ["연결", "link"],
   },
 };
 

@@ -1,0 +1,146 @@
+/** The conversation with the assistant: questions, answers, and its questions back. */
+
+import { problem } from "./account.js";
+import { attribute, element, keyed, text } from "./dom.js";
+
+const KEPT = 100;
+const WAITING = "theirs waiting";
+
+const byId = (id) => document.getElementById(id);
+
+export class Copilot {
+  #language;
+  #open;
+  #session = null;
+  #entries = []; // {id, kind, words(), question?}
+  #count = 0;
+  #remaining = null;
+  #draw;
+
+  /** @param {object} parts `open()`: shows the conversation, for something that only a person can answer */
+  constructor({ language, open }) {
+    this.#language = language;
+    this.#open = open;
+    this.#draw = keyed(byId("talk"), {
+      key: (entry) => entry.id,
+      create: (entry) => (entry.question ? newQuestion(entry.question) : element("li", "", element("p"))),
+      update: (node, entry) => this.#update(node, entry),
+    });
+    byId("ask").addEventListener("submit", (event) => {
+      event.preventDefault();
+      const { question } = event.target.elements;
+      if (!question.value.trim() || !this.#session) return;
+      this.#request(question.value.trim());
+      question.value = "";
+    });
+  }
+
+  /** Talk over another session from now on; null ends the conversation. */
+  use(session) {
+    this.#session = session;
+    this.#entries = [];
+    this.#remaining = null;
+    this.paint();
+  }
+
+  /** Ask the person: a button for each option, and a line for other words. */
+  clarify = (question, options, { signal }) =>
+    new Promise((answered) => {
+      const asked = { question, options, answer: null, over: false };
+      asked.reply = (words) => {
+        if (asked.over || !words.trim()) return;
+        asked.over = true;
+        asked.answer = words.trim();
+        answered(asked.answer);
+        this.paint();
+        byId("ask").elements.question.focus();
+      };
+      signal.addEventListener("abort", () => {
+        asked.over = true;
+        answered(undefined);
+        this.paint();
+      });
+      this.#add({ kind: "theirs", words: () => question, question: asked });
+      this.#open();
+      byId("talk").querySelector("li:last-child :is(button, input)").focus();
+    });
+
+  paint() {
+    const isAsked = this.#entries.some(({ question }) => question && !question.over);
+    this.#draw(this.#entries.filter(({ kind }) => !(isAsked && kind === WAITING)));
+    const left = this.#remaining;
+    text(byId("remaining"), left === null ? "" : this.#language.say("remaining", { n: left }));
+  }
+
+  #add(entry) {
+    this.#entries.push({ id: ++this.#count, ...entry });
+    if (this.#entries.length > KEPT) this.#entries.shift();
+    this.paint();
+    byId("talk").scrollTop = byId("talk").scrollHeight;
+    return this.#entries.at(-1);
+  }
+
+  async #request(question) {
+    const session = this.#session;
+    this.#add({ kind: "mine", words: () => question });
+    const words = () => this.#language.say(session.state === "connected" ? "searching" : "askedWhenConnected");
+    const entry = this.#add({ kind: WAITING, words });
+    const tell = (told) => {
+      if (told !== "working") entry.words = () => told;
+      this.paint();
+    };
+    try {
+      const { response, remaining } = await session.request(question, { onProgress: tell });
+      this.#settle(entry, "theirs", () => response, remaining);
+    } catch (error) {
+      const until = performance.now() + (error.retryAfter ?? 0) * 1000;
+      const { code, message } = error;
+      const failed = () => `✕ ${problem(this.#language, { code, message, retryAfter: left(until) }, "ask")}`;
+      this.#settle(entry, "theirs failed", failed, error.remaining);
+    }
+  }
+
+  /** The answer takes its place at the end: after what was asked back meanwhile. */
+  #settle(entry, kind, words, remaining) {
+    this.#remaining = remaining ?? this.#remaining;
+    const place = this.#entries.indexOf(entry);
+    if (place >= 0) this.#entries.splice(place, 1);
+    else return this.paint(); // of a conversation that is over
+    this.#add({ kind, words });
+  }
+
+  #update(node, { kind, words, question }) {
+    attribute(node, "class", kind);
+    text(node.firstChild, words());
+    if (!question) return;
+    const [, buttons, form, answer] = node.children;
+    attribute(buttons, "hidden", question.over ? "" : null);
+    attribute(form, "hidden", question.over ? "" : null);
+    attribute(answer, "hidden", question.over ? null : "");
+    text(answer, question.answer === null ? this.#language.say("noLongerAsked") : `→ ${question.answer}`);
+    attribute(form.firstChild, "aria-label", this.#language.say("otherWords"));
+    attribute(form.firstChild, "placeholder", this.#language.say("otherWords"));
+    text(form.lastChild, this.#language.say("answerIt"));
+  }
+}
+
+const left = (until) => Math.max(0, (until - performance.now()) / 1000);
+
+function newQuestion({ options, reply }) {
+  const buttons = element("div", "options");
+  for (const option of options) {
+    const button = element("button", "", option);
+    button.type = "button";
+    button.addEventListener("click", () => reply(option));
+    buttons.append(button);
+  }
+  const input = element("input");
+  input.maxLength = 4000;
+  input.autocomplete = "off";
+  const form = element("form", "row", input, element("button"));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    reply(input.value);
+  });
+  return element("li", "", element("p"), buttons, form, element("p", "muted"));
+}

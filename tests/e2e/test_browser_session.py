@@ -1,0 +1,446 @@
+"""Logins, pairing, the copilot and staff messages at `/`, and the JavaScript session client, in a real browser.
+
+`ROBODYNE_KILL_ROUNDS=20 scripts/test tests/e2e/test_browser_session.py` kills the server more often.
+"""
+
+import json
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robodyne_rt import secret
+from robodyne_rt.admin import control
+from robodyne_rt.web.tokens import LOCAL_NAME, sign
+from tests.e2e.server import Server
+from tests.e2e.test_browser import CHROMIUM, wait_for_position
+from tests.e2e.test_kill import Load
+
+ROUNDS = int(os.environ.get("ROBODYNE_KILL_ROUNDS", "3"))
+PASSWORD = "correct horse battery"
+USERS = {"boss": "admin", "minsu": "manager", "cook": "kitchen", "jiwoo": "staff"}
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt install chromium"),
+    pytest.mark.timeout(90 + 15 * ROUNDS),
+]
+
+
+def ask_server(server: Server, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    """One request as who sits at the server: over its control socket."""
+    return control.do(server.folder / "robodyne-rt.sock", method, path, body)
+
+
+def add_users(server: Server) -> None:
+    for name, role in USERS.items():
+        ask_server(server, "POST", "/api/users", {"name": name, "roles": [role], "password": PASSWORD})
+
+
+def keep_ports(server: Server) -> None:
+    server._settings |= {
+        "ROBODYNE_RT__SERVER__PORT": str(server.port),
+        "ROBODYNE_RT__DEVICES__PORT": str(server.devices_port),
+    }
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A restaurant where people log in."""
+    with Server(tmp_path_factory.mktemp("server"), AUTH__MODE="local") as running:
+        add_users(running)
+        for number in (1, 2):
+            place = {"world_x": 2 * number, "world_y": 1}
+            running.tell(
+                {"msg_type": "Albabot", "robot_id": f"alba-{number}", "status": "SERVING", "battery_level": 80} | place
+            )
+        yield running
+        assert running.is_running, running.log()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def new_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open pages that share nothing: each is a browser of its own."""
+    contexts = []
+    problems: list[str] = []
+
+    def opened(locale: str = "en-US", **options: Any) -> Any:
+        context = browser.new_context(viewport={"width": 1440, "height": 900}, locale=locale, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text) if "Content Security" in message.text else None)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def log_in(page: Any, server: Server, user: str, password: str = PASSWORD) -> None:
+    page.goto(server.url("/"))
+    page.fill("#login [name=user]", user)
+    page.fill("#login [name=password]", password)
+    page.keyboard.press("Enter")
+
+
+def wait_until_connected(page: Any) -> None:
+    page.wait_for_selector('html[data-connection="connected"]')
+
+
+def shown(page: Any) -> set[str]:
+    return {tile.get_attribute("id") for tile in page.query_selector_all("[data-topics]:not([hidden])")}
+
+
+def client_page(page: Any, server: Server, user: str = "") -> None:
+    """A page of the server that does nothing by itself, with the login of a user."""
+    page.goto(server.url("/static/people.css"))
+    if user:
+        body = {"user": user, "password": PASSWORD, "cookie": True}
+        assert page.request.post(server.url("/api/auth/login"), data=body).ok
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_password_is_told_and_the_right_one_opens_the_page(server: Server, new_page: Callable[..., Any]) -> None:
+    page = new_page()
+    log_in(page, server, "minsu", "wrong password")
+    page.wait_for_selector("#login .problem:has-text('Wrong name or password')")
+    assert page.get_attribute("html", "data-connection") == "login"
+    page.fill("#login [name=password]", PASSWORD)
+    page.keyboard.press("Enter")
+    wait_until_connected(page)
+    assert page.inner_text('[data-opens="account"]') == "minsu"
+    assert page.locator("#door").is_hidden()
+    page.reload()
+    wait_until_connected(page)
+    page.click('[data-opens="account"]')
+    page.click("#log-out")
+    page.wait_for_selector("#login", state="visible")
+    assert page.locator("[data-robot]").count() == 0
+    assert page.locator("[data-opens]:visible").count() == 0
+
+
+def test_the_page_shows_what_a_role_may_see_and_follows_when_it_changes(server: Server, new_page: Callable[..., Any]) -> None:
+    page = new_page()
+    log_in(page, server, "minsu")
+    wait_until_connected(page)
+    assert shown(page) == {"counters", "floor", "orders", "robots", "events", "stock", "logs"}
+    page.click('[data-opens="account"]')
+    assert page.locator("#approve").is_hidden()
+    ask_server(server, "PATCH", "/api/users/minsu", {"roles": ["kitchen"]})
+    page.wait_for_selector("#logs", state="hidden")
+    wait_until_connected(page)
+    assert shown(page) == {"counters", "floor", "orders", "robots", "events", "stock"}
+    ask_server(server, "PATCH", "/api/users/minsu", {"roles": ["manager"]})
+
+
+def test_a_stranger_sees_the_topics_that_are_open_to_the_network(
+    start_server: Callable[..., Server], new_page: Callable[..., Any]
+) -> None:
+    server = start_server(AUTH__MODE="local", AUTH__ANONYMOUS_TOPICS='["robots"]', AUTH__ANONYMOUS_NETWORKS='["127.0.0.0/8"]')
+    page = new_page()
+    page.goto(server.url("/"))
+    wait_until_connected(page)
+    assert shown(page) == {"floor", "robots"}
+    assert page.locator('[data-opens="copilot"]').is_hidden()
+    page.click("#log-in")
+    page.wait_for_selector("#login", state="visible")
+    page.click("#look-on")
+    wait_until_connected(page)
+
+
+def test_a_screen_is_paired_by_its_code_until_its_token_is_taken_back(server: Server, new_page: Callable[..., Any]) -> None:
+    wall, admin = new_page(), new_page()
+    wall.goto(server.url("/"))
+    wall.focus("#pair")
+    wall.keyboard.press("Enter")
+    wall.wait_for_function("() => /\\d{3} \\d{3}/.test(document.getElementById('code').textContent)")
+    log_in(admin, server, "boss")
+    wait_until_connected(admin)
+    admin.click('[data-opens="account"]')
+    admin.fill("#approve [name=code]", "000 000" if wall.inner_text("#code") != "000 000" else "000 001")
+    admin.fill("#approve [name=label]", "kitchen wall")
+    admin.keyboard.press("Enter")
+    admin.wait_for_selector("#approve .problem:has-text('No screen shows this code')")
+    admin.fill("#approve [name=code]", wall.inner_text("#code"))
+    admin.keyboard.press("Enter")
+    admin.wait_for_selector("#approve .done:has-text('kitchen wall')")
+    wait_until_connected(wall)
+    wait_for_position(wall, "alba-1", 2, 1)
+    assert wall.locator('[data-opens="copilot"]').is_hidden()
+    (token,) = [token for token in ask_server(server, "GET", "/api/tokens")["tokens"] if token["label"] == "kitchen wall"]
+    ask_server(server, "DELETE", f"/api/tokens/{token['id']}")
+    wall.wait_for_selector("#login", state="visible")
+    assert wall.locator("[data-robot]").count() == 0
+
+
+def test_the_copilot_asks_back_and_answers_in_korean_by_keyboard_alone(server: Server, new_page: Callable[..., Any]) -> None:
+    page = new_page("ko-KR")
+    log_in(page, server, "cook")
+    wait_until_connected(page)
+    page.focus('[data-opens="copilot"]')
+    page.keyboard.press("Enter")
+    page.keyboard.type("서빙 로봇 어디 있어?")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#talk .options button:focus")
+    assert [button.inner_text() for button in page.query_selector_all("#talk .options button")] == ["alba-1", "alba-2"]
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#talk li:last-child:has-text('alba-2는')")
+    assert page.locator("#talk .options").is_hidden()
+    page.keyboard.type("김치 얘기 해줘")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#talk li:last-child:has-text('모릅니다')")
+    for _ in range(9):
+        page.fill("#ask input", "늦은 주문 있어?")
+        page.keyboard.press("Enter")
+    page.wait_for_selector("#talk li.failed:has-text('초 뒤에')")
+    page.keyboard.press("Escape")
+    assert page.locator("#panel").is_hidden()
+
+
+def test_a_staff_message_arrives_and_its_sender_learns_that_it_was_read(server: Server, new_page: Callable[..., Any]) -> None:
+    sender, reader = new_page(), new_page()
+    for page, user in ((sender, "boss"), (reader, "jiwoo")):
+        log_in(page, server, user)
+        wait_until_connected(page)
+    hostile = "<b onclick=1>Table 3 waits</b>"
+    sender.click('[data-opens="write"]')
+    sender.select_option("#send [name=recipient]", "role:staff")
+    sender.fill("#send [name=message]", hostile)
+    sender.click("#send [type=submit]")
+    reader.wait_for_selector("#inbox li")
+    assert hostile in reader.inner_text("#inbox li") and "boss" in reader.inner_text("#inbox li")
+    reader.reload()
+    reader.wait_for_selector("#inbox li")
+    reader.click("#inbox li button")
+    sender.wait_for_selector("#sent li:has-text('read by jiwoo')")
+    reader.reload()
+    wait_until_connected(reader)
+    assert reader.locator("#inbox li").count() == 0
+
+
+# -- the client -------------------------------------------------------------------------------------------------------
+
+START_CLIENT = """async () => {
+  const { connect } = await import("/static/robodyne-client.js");
+  Object.assign(window, { connects: 0, finals: [], gaps: [], outcomes: [], asked: 0, offsets: {} });
+  window.session = connect({
+    tries: Infinity,
+    random: () => 0,
+    onConnected: () => (window.connects += 1),
+    onMessage: (message) => {
+      const { type, requestId, topic, offset, prev, snapshot, recovered, volatile } = message;
+      if (requestId && (type === "response" || type === "error")) finals.push(requestId);
+      if (type !== "update" || volatile) return;
+      if (!snapshot && !(prev <= offsets[topic])) gaps.push([topic, offsets[topic], message]);
+      offsets[topic] = offset;
+    },
+  });
+  for (const topic of ["robots", "events", "tables"]) session.subscribe(topic);
+  window.ask = () => {
+    const requestId = `ask-${(asked += 1)}`;
+    const settled = (outcome) => outcomes.push([requestId, outcome]);
+    const question = asked % 2 ? "늦은 주문 있어?" : "Which robots are online?";
+    session.request(question, { requestId }).then((a) => settled(a.response), (e) => settled(e.code));
+  };
+}"""
+
+STATE = """() => ({
+  up: session.state === "connected" && [...session.topics.values()].every((topic) => topic.state === "connected"),
+  offsets: Object.fromEntries([...session.topics].map(([name, topic]) => [name, topic.offset])),
+  robots: [...session.topics.get("robots").entities.values()].map((robot) => [robot.robot_id, robot.battery_level]).sort(),
+  events: [...session.topics.get("events").entities.values()].map((event) => [event.id, event.description]),
+  finals, gaps, outcomes, asked, connects,
+})"""
+
+
+def wait_for_head(page: Any, server: Server) -> dict[str, Any]:
+    """Wait until the client has answers to everything and stands where the database does; return its state."""
+    heads = json.dumps(
+        dict(server.sql("SELECT topic, \"offset\" FROM topic_head WHERE topic IN ('robots', 'events', 'tables')"))
+    )
+    page.wait_for_function(
+        f"""() => outcomes.length === asked && session.state === "connected" &&
+        Object.entries({heads}).every(([topic, offset]) => session.topics.get(topic).offset === offset)""",
+        timeout=60_000,
+    )
+    return dict(page.evaluate(STATE))
+
+
+def test_a_session_survives_kills_under_load_without_a_gap_and_with_one_answer_for_each_question(
+    start_server: Callable[..., Server], new_page: Callable[..., Any]
+) -> None:
+    rng = random.Random(4)
+    server = start_server(AUTH__MODE="local", LIMITS__QUERY_REQUESTS="100000", DEVICES__OFFLINE_AFTER_S="3600")
+    add_users(server)
+    keep_ports(server)
+    page = new_page()
+    client_page(page, server, "cook")
+    page.evaluate(START_CLIENT)
+    # Links that never last would be tried ever more rarely.
+    page.evaluate("() => { setInterval(session.retry, 300); }")
+    load = Load(server, "till")
+    for round in range(ROUNDS):
+        page.wait_for_function("() => session.state === 'connected'", timeout=60_000)
+        page.evaluate("() => { window.asking = setInterval(ask, 40); }")
+        server.tell({"msg_type": "Albabot", "robot_id": f"alba-{round % 4}", "status": "IDLE", "battery_level": round})
+        thread = threading.Thread(target=load.run_until_cut)
+        thread.start()
+        page.wait_for_timeout(rng.uniform(200, 900))
+        server.kill()
+        page.evaluate("() => { ask(); clearInterval(asking); ask(); }")
+        thread.join(20)
+        server.start()
+    state = wait_for_head(page, server)
+    assert state["gaps"] == []
+    assert state["asked"] >= 4 * ROUNDS and state["connects"] >= ROUNDS + 1
+    assert Counter(id for id, _ in state["outcomes"]) == {f"ask-{n}": 1 for n in range(1, state["asked"] + 1)}
+    assert {outcome for _, outcome in state["outcomes"]} & {"TIMEOUT", "CLOSED", "INTERNAL"} == set()
+    doubled = {id: count for id, count in Counter(state["finals"]).items() if count > 1}
+    assert not doubled, f"{len(doubled)} of {state['asked']} answers came twice on the wire"
+    stored = server.sql("SELECT request_id, count(*) FROM chat_message WHERE status = 'COMPLETED' GROUP BY request_id")
+    assert dict(stored) == {f"ask-{n}": 1 for n in range(1, state["asked"] + 1)}
+    robots = server.sql("SELECT robot_id, battery_level FROM robot ORDER BY robot_id")
+    assert state["robots"] == [list(robot) for robot in robots]
+    events = dict(server.sql("SELECT id, description FROM event ORDER BY id"))
+    assert dict(state["events"]).items() <= events.items()
+    assert set(list(events)[-20:]) <= set(dict(state["events"]))
+
+
+def test_a_hidden_page_stays_away_and_catches_up_when_it_is_shown(server: Server, new_page: Callable[..., Any]) -> None:
+    page = new_page()
+    page.add_init_script(
+        """Object.defineProperty(document, "hidden", { get: () => window.isHidden ?? false });
+        window.show = (shown) => { window.isHidden = !shown; document.dispatchEvent(new Event("visibilitychange")); };"""
+    )
+    log_in(page, server, "boss")
+    wait_until_connected(page)
+    keep_ports(server)
+    page.evaluate("() => { show(false); window.before = robodyne.session.sessionId; }")
+    server.tell({"msg_type": "Albabot", "robot_id": "alba-1", "status": "CHARGING", "world_x": 7, "world_y": 1})
+    server.stop()
+    server.start()
+    server.tell({"msg_type": "Albabot", "robot_id": "alba-1", "status": "IDLE", "world_x": 8, "world_y": 1})
+    page.wait_for_timeout(1500)
+    state = page.evaluate("() => [robodyne.session.state, robodyne.topics.get('robots').entities.get(1).status]")
+    assert state == ["reconnecting", "SERVING"]
+    page.evaluate("() => show(true)")
+    wait_until_connected(page)
+    wait_for_position(page, "alba-1", 8, 1)
+    assert page.evaluate("() => robodyne.session.sessionId === before"), "the session did not go on"
+    # With a living link: paused, and one catch-up.
+    page.evaluate("() => show(false)")
+    page.wait_for_timeout(300)
+    server.tell({"msg_type": "Albabot", "robot_id": "alba-1", "status": "SERVING", "world_x": 9, "world_y": 1})
+    page.wait_for_timeout(300)
+    assert page.evaluate("() => robodyne.topics.get('robots').entities.get(1).x") == 8
+    page.evaluate("() => show(true)")
+    wait_for_position(page, "alba-1", 9, 1)
+
+
+def test_a_token_is_renewed_in_the_living_connection_and_asked_for_again_when_it_is_over(
+    server: Server, new_page: Callable[..., Any]
+) -> None:
+    key = secret.load(str(server.folder / "secret.key"))
+    claims: dict[str, Any] = {"issuer": LOCAL_NAME, "audience": LOCAL_NAME, "name": "till", "roles": ["kitchen"], "token": None}
+    over, good = (sign(key, now=time.time() - ago, lifetime_s=600, **claims) for ago in (3600, 0))
+    page = new_page()
+    client_page(page, server)
+    page.evaluate(
+        """async ([over, good]) => {
+          const { connect, follow } = await import("/static/robodyne-client.js");
+          const firstOver = () => {
+            let asked = 0;
+            return async () => (asked++ ? good : over);
+          };
+          window.seen = { connects: 0, tokens: 0, told: 0, reasons: [] };
+          const token = () => ({ accessToken: good, expiresIn: 1 + 3 * ++seen.tokens });
+          const onMessage = ({ type }) => (seen.told += type === "token");
+          window.living = connect({ token, onMessage, onConnected: () => (seen.connects += 1) });
+          window.later = connect({ token: firstOver(), onState: (_, { reason }) => seen.reasons.push(reason) });
+          window.topic = follow("robots", { token: firstOver() });
+          window.refused = follow("systemlogs", { token: good });
+          window.fixed = follow("robots", { token: over });
+          window.polite = connect({ ticket: async () => (await living.call("POST", "/api/auth/ticket")).ticket });
+        }""",
+        [over, good],
+    )
+    page.wait_for_function("() => seen.told === 1 && [living, later, topic, polite].every((one) => one.state === 'connected')")
+    page.wait_for_function("() => refused.state === 'stopped' && fixed.state === 'stopped'")
+    assert page.evaluate("() => [refused.detail.reason, fixed.detail.reason]") == ["forbidden", "token_expired"]
+    assert page.evaluate("() => [seen.connects, seen.tokens, seen.reasons[0]]") == [1, 2, "token_expired"]
+    assert page.evaluate("() => [living.userId, polite.userId, topic.entities.size]") == ["till", "till", 2]
+
+
+def test_the_app_is_asked_for_what_the_server_does_not_know(server: Server, new_page: Callable[..., Any]) -> None:
+    page = new_page()
+    client_page(page, server, "jiwoo")
+    answers = page.evaluate(
+        """async () => {
+          const { connect } = await import("/static/robodyne-client.js");
+          const session = connect({
+            onAvailableData: async () => ["sales", { name: "forecast", keywords: ["날씨", "weather"] }],
+            onApi: (name, { question }) => ({ about: name, question }),
+          });
+          const first = await session.request("내일 날씨 어때?");
+          const second = await session.request("weather?", { capabilities: [] });
+          const again = session.request("x".repeat(5000)).catch((error) => error.code);
+          const large = session.request("x".repeat(70000)).catch((error) => error.code);
+          const late = session.request("weather?", { timeout: 0 }).catch((error) => error.code);
+          const codes = await Promise.all([again, large, late]);
+          const open = session.request("weather?").catch((error) => error.code);
+          session.close();
+          return [first.response, second.response, ...codes, await open, session.state];
+        }"""
+    )
+    assert answers[0] == "forecast: about forecast, question 내일 날씨 어때?"
+    assert "do not know" in answers[1]
+    assert answers[2:] == ["INVALID_MESSAGE", "TOO_LARGE", "TIMEOUT", "CLOSED", "closed"]
+
+
+def test_topics_are_polled_where_websocket_does_not_get_through(server: Server, new_page: Callable[..., Any]) -> None:
+    page = new_page()
+    page.add_init_script(
+        """window.WebSocket = class extends EventTarget {
+          constructor() { super(); setTimeout(() => this.dispatchEvent(new CloseEvent("close", { code: 1006 }))); }
+          close() {}
+        };"""
+    )
+    log_in(page, server, "cook")
+    page.wait_for_function("() => robodyne.session?.state === 'polling'")
+    wait_until_connected(page)
+    server.tell({"msg_type": "Albabot", "robot_id": "alba-2", "status": "SERVING", "world_x": 3, "world_y": 3})
+    wait_for_position(page, "alba-2", 3, 3)
+
+
+def test_the_example_of_the_docs_works_as_printed(server: Server, new_page: Callable[..., Any]) -> None:
+    text = (Path(__file__).parents[2] / "docs/client-javascript.md").read_text()
+    example = text.partition("```html\n")[2].partition("```")[0].replace("http://localhost:8000", server.url("").rstrip("/"))
+    page = new_page(bypass_csp=True)  # the example's script is inline
+    client_page(page, server, "cook")
+    page.set_content(example)
+    page.wait_for_selector("#robots li:has-text('alba-1')")
+    page.fill("input", "Which robots are online?")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#answer:has-text('robots are online')")
