@@ -16,7 +16,7 @@ COOKIE = "robodyne"
 FAILURES_AT_MOST = 20
 """Refused passwords and tickets of one address in a minute."""
 
-USER_FAILURES_AT_MOST = 100
+USER_FAILURES_AT_MOST = 60
 """Refused passwords of one user in a minute, from wherever: more, so that a guesser does not lock the user out."""
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})

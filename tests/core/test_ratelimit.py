@@ -1,6 +1,9 @@
-"""A token bucket lets a burst through, and then the rate."""
+"""A token bucket lets a burst through, and then the rate; a window allows so many in so many seconds."""
 
-from robodyne_rt.core.ratelimit import TokenBucket
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robodyne_rt.core.ratelimit import SlidingWindow, TokenBucket, Verdict
 
 
 def test_a_burst_passes_and_the_next_is_told_when() -> None:
@@ -21,3 +24,62 @@ def test_a_clock_that_goes_back_gives_nothing_away() -> None:
     bucket = TokenBucket(rate_per_s=1, burst=1)
     assert bucket.take(100.0) == 0.0
     assert bucket.take(50.0) > 0
+
+
+# -- any so many in so many seconds ------------------------------------------------------------------------------------------
+
+
+def test_a_window_allows_so_many_and_says_when_the_next_is_free() -> None:
+    window = SlidingWindow(limit=3, window_s=60.0)
+    assert [window.take("anna", at).remaining for at in (0.0, 10.0, 20.0)] == [2, 1, 0]
+    assert window.take("anna", 30.0) == Verdict(30.0, 0)
+    assert window.take("anna", 59.0) == Verdict(1.0, 0)
+    assert window.take("anna", 60.0) == Verdict(0.0, 0)  # the first one is a minute ago
+    assert window.take("anna", 60.0) == Verdict(10.0, 0)
+
+
+def test_what_is_refused_does_not_count_and_looking_does_not_take() -> None:
+    window = SlidingWindow(limit=2, window_s=10.0)
+    assert [window.look("anna", 0.0) for _ in range(5)] == [Verdict(0.0, 2)] * 5
+    window.take("anna", 0.0)
+    window.take("anna", 0.0)
+    for at in range(9):
+        assert window.take("anna", float(at)).retry_after == 10.0 - at
+    assert window.take("anna", 10.0) == Verdict(0.0, 1)
+
+
+def test_each_key_has_its_own_window() -> None:
+    window = SlidingWindow(limit=1, window_s=10.0)
+    assert window.take("anna", 0.0) == window.take("bert", 0.0) == window.take(("session", "anna"), 0.0) == Verdict(0.0, 0)
+    assert window.take("anna", 1.0).retry_after == 9.0
+
+
+def test_the_keys_that_were_quiet_longest_are_forgotten_first() -> None:
+    window = SlidingWindow(limit=1, window_s=10.0, keys_at_most=2)
+    for at, key in enumerate(("a", "b", "c")):
+        window.take(key, float(at))
+    assert window.look("a", 3.0).remaining == 1
+    assert (window.look("b", 3.0).remaining, window.look("c", 3.0).remaining) == (0, 0)
+
+
+@given(st.lists(st.floats(0, 30), min_size=1, max_size=60), st.integers(1, 5), st.floats(0.1, 20))
+def test_never_more_than_the_limit_in_any_window(steps: list[float], limit: int, window_s: float) -> None:
+    window = SlidingWindow(limit=limit, window_s=window_s)
+    now, taken = 0.0, []
+    for step in steps:
+        now += step
+        verdict = window.take("anna", now)
+        assert verdict.retry_after >= 0 and 0 <= verdict.remaining < limit
+        if verdict.retry_after:
+            assert verdict.retry_after <= window_s * 1.000001
+        else:
+            taken.append(now)
+            assert sum(now - at < window_s * 0.999999 for at in taken) <= limit  # the edge itself is a matter of rounding
+
+
+def test_a_moment_before_the_window_is_over_is_not_after_it() -> None:
+    """`now - at` and `at + window_s - now` round differently."""
+    window = SlidingWindow(limit=1, window_s=60.0)
+    window.take("anna", 4063.6560941460507)
+    verdict = window.take("anna", 4123.65609414605)
+    assert verdict.remaining >= 0, verdict

@@ -1,0 +1,158 @@
+"""Who is known: what a checked token is worth just now, by rows that come from the change log."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from robodyne_rt.core.directory import Directory
+from robodyne_rt.errors import TokenExpired, TokenInvalid
+from robodyne_rt.model.access import AccessPolicy, Principal
+from robodyne_rt.model.changes import Update
+
+NOW = 1_800_000_000.0
+SOON, LATER = "2027-01-15T08:00:10Z", "2027-01-16T00:00:00Z"
+RIGHTS = {"admin": ["*"], "staff": ["read:robots", "query"], "display": ["read:robots"]}
+
+
+def user(id: int, name: str, *roles: str, **more: Any) -> dict[str, Any]:
+    return {"id": id, "name": name, "roles": list(roles), "disabled": False, "password_hash": None, **more}
+
+
+def token(id: int, name: str, roles: list[str] | None = None, **more: Any) -> dict[str, Any]:
+    return {"id": id, "kind": "API", "user_name": name, "roles": roles, "expires_at": LATER, "revoked_at": None, **more}
+
+
+def device(id: int, name: str, **more: Any) -> dict[str, Any]:
+    return {"id": id, "device_id": name, "robots": [name], "key_id": "k", "previous_key_id": None, "revoked": False, **more}
+
+
+def update(topic: str, *rows: dict[str, Any], removed: tuple[int, ...] = (), snapshot: bool = False) -> Update:
+    return Update(topic, 0, 1, {row["id"]: row for row in rows}, list(removed), snapshot)
+
+
+@pytest.fixture
+def directory() -> Directory:
+    policy = AccessPolicy(mode="local", rights=RIGHTS, anonymous_topics=[], anonymous_networks=[], device_networks=[])
+    snapshots = {
+        "users": update("users", user(1, "kim", "staff"), user(2, "off", "admin", disabled=True), snapshot=True),
+        "tokens": update(
+            "tokens",
+            token(10, "kim"),
+            token(11, "till", ["display"]),
+            token(12, "kim", ["display"]),
+            token(13, "kim", expires_at=SOON),
+            token(14, "off", ["admin"]),
+            token(15, "ghost"),
+            snapshot=True,
+        ),
+        "devices": update("devices", device(20, "alba-1"), device(21, "gone", revoked=True), snapshot=True),
+    }
+    return Directory(policy, snapshots)
+
+
+def who(directory: Directory, name: str, now: float = NOW, **more: Any) -> Principal:
+    return directory.principal(name, expires_at=more.pop("expires_at", math.inf), now=now, **more)
+
+
+def test_a_user_has_the_roles_that_the_database_says_not_those_of_the_token(directory: Directory) -> None:
+    assert who(directory, "kim", claimed_roles=["admin"]).roles == {"staff"}
+    assert not who(directory, "kim", claimed_roles=["admin"]).may("administer")
+
+
+def test_a_row_may_narrow_the_roles_of_its_user(directory: Directory) -> None:
+    assert who(directory, "kim", token=10).roles == {"staff"}
+    assert who(directory, "kim", token=12).roles == {"display"}
+    assert who(directory, "till", token=11).roles == {"display"}
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [("kim", 99), ("kim", 11), ("lee", 10), ("off", None), ("off", 14), ("ghost", 15), ("till", 10), ("KIM", 10)],
+)
+def test_what_is_not_given_out_for_somebody_is_void(directory: Directory, name: str, row: int | None) -> None:
+    with pytest.raises(TokenInvalid):
+        who(directory, name, token=row)
+
+
+def test_time_ends_a_token_and_its_row(directory: Directory) -> None:
+    assert who(directory, "kim", expires_at=NOW + 1)
+    with pytest.raises(TokenExpired):
+        who(directory, "kim", expires_at=NOW)
+    with pytest.raises(TokenExpired):
+        who(directory, "kim", now=NOW + 86400, token=13)
+
+
+def test_a_principal_lives_no_longer_than_the_row_it_depends_on(directory: Directory) -> None:
+    """Its connection is closed at `expires_at`; nothing else tells the hub that a row is over."""
+    assert who(directory, "kim", token=13).expires_at < NOW + 86400
+
+
+def test_the_change_log_is_followed_at_once(directory: Directory) -> None:
+    kim = who(directory, "kim", token=10)
+    directory.take(update("users", user(1, "kim", "admin")))
+    assert directory.renewed(kim, NOW).may("administer")
+    directory.take(update("users", user(1, "kim", "display")))
+    assert directory.renewed(kim, NOW).rights == {"read:robots"}
+    directory.take(update("users", user(1, "kim", "staff", disabled=True)))
+    with pytest.raises(TokenInvalid):
+        directory.renewed(kim, NOW)
+
+
+def test_a_user_who_is_removed_or_renamed_leaves_nothing_behind(directory: Directory) -> None:
+    kim = who(directory, "kim", token=10)
+    directory.take(update("users", user(1, "lee", "staff")))
+    assert directory.user("kim") is None
+    with pytest.raises(TokenInvalid):
+        directory.renewed(kim, NOW)
+    directory.take(update("users", removed=(1,)))
+    assert directory.user("lee") is None
+    assert [entity["name"] for entity in directory.users] == ["off"]
+
+
+def test_a_row_that_is_revoked_or_gone_is_void(directory: Directory) -> None:
+    till = who(directory, "till", token=11)
+    directory.take(update("tokens", token(11, "till", ["display"], revoked_at=SOON)))
+    with pytest.raises(TokenInvalid):
+        directory.renewed(till, NOW)
+    kim = who(directory, "kim", token=10)
+    directory.take(update("tokens", removed=(10,)))
+    with pytest.raises(TokenInvalid):
+        directory.renewed(kim, NOW)
+
+
+def test_a_snapshot_replaces_everything(directory: Directory) -> None:
+    directory.take(update("tokens", token(30, "kim"), snapshot=True))
+    assert directory.token(10) is None and directory.token(30) is not None
+
+
+def test_place_rights_stay_and_those_who_bear_nothing_are_not_asked(directory: Directory) -> None:
+    guest = Principal("anonymous", frozenset(), frozenset(), frozenset({"read:robots"}), is_anonymous=True)
+    assert directory.renewed(guest, NOW) is guest
+    kim = who(directory, "kim")
+    assert directory.renewed(replace(kim, place_rights=frozenset({"look"})), NOW).place_rights == {"look"}
+
+
+def test_a_revoked_device_is_unknown(directory: Directory) -> None:
+    assert directory.device("alba-1") is not None
+    assert directory.device("gone") is None and directory.device("nobody") is None
+    directory.take(update("devices", device(20, "alba-1", revoked=True)))
+    assert directory.device("alba-1") is None
+
+
+@pytest.mark.parametrize("roles", [None, 5, "admin", {"admin": True}, [["admin"]], [None, 7], [{"admin": 1}], True, 1.5])
+def test_roles_that_cannot_be_read_are_none(directory: Directory, roles: Any) -> None:
+    """Other programs write there too: what they garble opens nothing, and fails nobody else."""
+    kim = who(directory, "kim", token=10)
+    directory.take(update("users", user(1, "kim") | {"roles": roles}))
+    try:
+        renewed = directory.renewed(kim, NOW)
+    except TokenInvalid:
+        return
+    assert renewed.rights == frozenset()
+
+
+@pytest.mark.parametrize("name", ["constructor", "__class__", "", "kim\0", "*"])
+def test_strange_names_are_names_like_others(directory: Directory, name: str) -> None:
+    assert directory.user(name) is None and directory.device(name) is None

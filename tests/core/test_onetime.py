@@ -1,0 +1,107 @@
+"""Tickets and pairings: good once, for a while, for whom they are; never more than so many."""
+
+import pytest
+
+from robodyne_rt.core.onetime import OPEN_AT_MOST, PAIRING_S, TICKET_S, Pairings, Tickets, digest
+from robodyne_rt.errors import RateLimited, ResourceNotFound, TokenInvalid
+from robodyne_rt.model.access import Principal
+
+KIM = Principal("kim", frozenset({"staff"}), frozenset({"read:robots"}))
+PAGE = "https://one.example"
+
+
+def test_a_ticket_is_good_for_thirty_seconds() -> None:
+    tickets = Tickets()
+    first, second = (tickets.issue(KIM, origin=None, now=100.0) for _ in range(2))
+    assert first != second
+    assert tickets.redeem(first, origin=None, now=100.0 + TICKET_S - 0.01) is KIM
+    with pytest.raises(TokenInvalid):
+        tickets.redeem(second, origin=None, now=100.0 + TICKET_S)
+
+
+def test_a_ticket_is_good_once_even_when_it_was_refused() -> None:
+    tickets = Tickets()
+    for origins in ((PAGE, PAGE), (PAGE, None), ("https://other.example", PAGE), ("null", PAGE), (PAGE + "/", PAGE)):
+        text = tickets.issue(KIM, origin=PAGE, now=0.0)
+        for number, origin in enumerate(origins):
+            if number == 0 and origin == PAGE:
+                assert tickets.redeem(text, origin=origin, now=1.0) is KIM
+            else:
+                with pytest.raises(TokenInvalid):
+                    tickets.redeem(text, origin=origin, now=1.0)
+
+
+def test_unknown_tickets_are_refused_alike() -> None:
+    tickets = Tickets()
+    text = tickets.issue(KIM, origin=None, now=0.0)
+    said = set()
+    for guess in ("", "x", text[:-1], text + "x", text.swapcase(), digest(text), "é\0\U0001f600"):
+        with pytest.raises(TokenInvalid) as caught:
+            tickets.redeem(guess, origin=None, now=0.0)
+        said.add(caught.value.text)
+    assert len(said) == 1
+    assert tickets.redeem(text, origin=None, now=0.0) is KIM
+
+
+def test_tickets_are_bounded_and_room_comes_back() -> None:
+    tickets = Tickets()
+    for _ in range(OPEN_AT_MOST):
+        try:
+            tickets.issue(KIM, origin=None, now=0.0)
+        except RateLimited:
+            break
+    with pytest.raises(RateLimited) as caught:
+        for _ in range(OPEN_AT_MOST):
+            tickets.issue(KIM, origin=None, now=1.0)
+    assert caught.value.details["retry_after"] > 0
+    assert tickets.issue(KIM, origin=None, now=TICKET_S + 1)
+
+
+def test_no_secret_is_kept_as_it_is() -> None:
+    tickets, pairings = Tickets(), Pairings()
+    text = tickets.issue(KIM, origin=None, now=0.0)
+    secret, _ = pairings.begin(address="x", now=0.0)
+    assert len(text) >= 43 and len(secret) >= 43
+    assert text not in repr(vars(tickets)) and secret not in repr(vars(pairings))
+
+
+def test_a_pairing_ends_after_ten_minutes() -> None:
+    pairings = Pairings()
+    secret, pairing = pairings.begin(address="x", now=0.0)
+    late = PAIRING_S
+    assert pairings.by_code(pairing.code, late - 0.01) is pairing
+    assert pairings.look(secret, late - 0.01) is pairing
+    for look in (lambda: pairings.by_code(pairing.code, late), lambda: pairings.look(secret, late)):
+        with pytest.raises(ResourceNotFound):
+            look()
+    assert pairings.waiting(late) == []
+
+
+def test_an_approved_pairing_is_told_once_and_its_code_is_void() -> None:
+    pairings = Pairings()
+    secret, pairing = pairings.begin(address="x", now=0.0)
+    assert pairings.look(secret, 1.0).token == ""
+    pairing.token = "given"
+    with pytest.raises(ResourceNotFound):
+        pairings.by_code(pairing.code, 1.0)
+    assert pairings.look(secret, 2.0).token == "given"
+    with pytest.raises(ResourceNotFound):
+        pairings.look(secret, 2.0)
+
+
+def test_a_code_is_six_digits_and_never_shown_on_two_screens() -> None:
+    pairings = Pairings()
+    codes = {pairings.begin(address=f"10.0.{number // 250}.{number % 250}", now=0.0)[1].code for number in range(OPEN_AT_MOST)}
+    assert len(codes) == OPEN_AT_MOST and all(len(code) == 6 and code.isdecimal() for code in codes)
+    with pytest.raises(RateLimited):
+        pairings.begin(address="x", now=1.0)
+    assert pairings.begin(address="x", now=PAIRING_S + 1)
+
+
+@pytest.mark.parametrize("code", ["", "x", "00000", "0000000", "１２３４５６", "é", "\0"])
+def test_what_is_no_code_finds_no_screen(code: str) -> None:
+    pairings = Pairings()
+    for _ in range(20):
+        pairings.begin(address="x", now=0.0)
+    with pytest.raises(ResourceNotFound):
+        pairings.by_code(code, 0.0)
