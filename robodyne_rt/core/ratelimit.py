@@ -25,6 +25,10 @@ class TokenBucket:
             return 0.0
         return (1.0 - self._tokens) / self._rate
 
+    def give(self) -> None:
+        """Allow one more."""
+        self._tokens += 1.0
+
 
 class Verdict(NamedTuple):
     """Whether one more is allowed (`retry_after` is zero), and how many are left."""
@@ -63,3 +67,8 @@ class SlidingWindow:
         if len(self._taken) > self._keys_at_most:
             self._taken.popitem(last=False)
         return Verdict(0.0, verdict.remaining - 1)
+
+    def give_back(self, key: Hashable) -> None:
+        """Count one less: it turned out to cost nothing."""
+        if taken := self._taken.get(key):
+            taken.pop()

@@ -4,6 +4,8 @@ Final answers are numbered 1, 2, 3 ... within their session. Who comes back says
 after it: that is how each answer arrives once, whatever broke in between.
 """
 
+WAITING_AT_MOST = 1000
+
 
 class Outbox:
     """Answers that may not have arrived yet.
@@ -30,6 +32,8 @@ class Outbox:
         """Keep an answer until it is confirmed."""
         if seq > self.acked:
             self.waiting[seq] = payload
+            if len(self.waiting) > WAITING_AT_MOST:
+                del self.waiting[next(iter(self.waiting))]  # it is stored; asked again, it is answered from there
 
     def confirm(self, upto: int) -> bool:
         """Note that everything up to a number arrived; return whether that is news. Numbers never given mean nothing."""

@@ -52,6 +52,18 @@ class Owner(Protocol):
     def resume(self, connection: "Connection") -> None: ...
 
 
+class Listener(Protocol):
+    """Who wants to know of a connection what it does not say in messages."""
+
+    def alive(self, data: Any) -> None:
+        """A pong came, with the data of its ping: everything sent before that arrived."""
+        ...
+
+    def ended(self) -> None:
+        """It left the hub; its socket may take a while to close."""
+        ...
+
+
 class Watched(Protocol):
     """What a subscription knows of its topic's feed."""
 
@@ -120,8 +132,8 @@ class Connection:
         "heartbeat",
         "heartbeat_kind",
         "label",
+        "listener",
         "manager",
-        "on_alive",
         "paused",
         "peer",
         "principal",
@@ -154,8 +166,7 @@ class Connection:
         self.subscriptions: tuple[Subscription, ...] = ()
         self.paused = False
         self.closing = False
-        # Told the data of each pong: proof that everything sent before its ping arrived.
-        self.on_alive: Callable[[Any], None] | None = None
+        self.listener: Listener | None = None
         # Made when first needed: most screens never say anything but pong.
         self._flood: TokenBucket | None = None
         self._client_pings: TokenBucket | None = None
@@ -184,10 +195,16 @@ class Connection:
         return self.transport.get_write_buffer_size()
 
     def write(self, frame: bytes) -> None:
-        """Hand bytes to the transport; never waits."""
-        if not self.closing:
+        """Hand bytes to the transport; never waits, and a line that is gone harms nobody: its own coroutine sees the end."""
+        if self.closing or self.transport.is_closing():
+            return
+        try:
             self.transport.write(frame)
-            self.manager.stats.bytes_sent += len(frame)
+        except Exception:
+            logger.exception("writing to %s failed", self.peer, extra={"action": "write_failed"})
+            self.transport.abort()
+            return
+        self.manager.stats.bytes_sent += len(frame)
 
     def send(self, payload: bytes) -> None:
         """Send one message (JSON)."""
@@ -212,8 +229,8 @@ class Connection:
             case "pong":
                 if self.heartbeat_kind == "message":
                     self.heartbeat.pong()
-                if self.on_alive is not None:
-                    self.on_alive(message.data)
+                if self.listener is not None:
+                    self.listener.alive(message.data)
             case "ping":
                 self._answer_ping(message.data, now)
             case "pause":
@@ -253,13 +270,22 @@ class Connection:
         self.send(wire.error(topic or self.label, code, text, details))
 
     def bad_message(self, code: str, text: str, now: float, details: dict[str, Any]) -> None:
-        """Answer a message that cannot be taken; too many of them end the connection."""
+        """Answer a message that cannot be taken, and count it."""
         self.error(code, text, details)
+        self.count_bad(now)
+
+    def count_bad(self, now: float) -> None:
+        """Count a message that could not be taken; too many of them end the connection."""
         if self._bad is None:
             self._bad = []
         self._bad = [at for at in self._bad if now - at < BAD_WINDOW_S] + [now]
         if len(self._bad) >= BAD_MESSAGES:
             self.close(Abuse("too many bad messages"))
+
+    def expect_pong(self) -> None:
+        """Note that a ping of ours will be answered: that pong costs nothing of the flood limit."""
+        if self._flood is not None:
+            self._flood.give()
 
     def admit(self, now: float) -> bool:
         """Count one message against the flood limit; a flood ends the connection."""

@@ -285,6 +285,8 @@ class ConnectionManager:
         connection.closing = True
         self._open.discard(connection)
         self._by_label[connection.label] -= 1
+        if connection.listener is not None:
+            connection.listener.ended()
 
     def pause(self, connection: Connection) -> None:
         """Send no updates until `resume`."""

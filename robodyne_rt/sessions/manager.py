@@ -43,6 +43,8 @@ class Link(Protocol):
 
     def send(self, payload: bytes) -> None: ...
 
+    def expect_pong(self) -> None: ...
+
     def close(self, error: RobodyneError) -> None: ...
 
 
@@ -260,7 +262,9 @@ class SessionManager:
         for other in self.of_user(session.user):
             if other is not session and other.device == session.device and other.link is not None:
                 other.link.close(SessionReplaced())
-                self._detach(other)
+                if other.link is not None:
+                    self._detach(other)
+                self.on_gone(other)  # it stops, so it answers nothing any more
 
     def detach(self, session: Session, link: Link) -> None:
         """Note that a connection is gone; the session may come back."""
@@ -303,6 +307,7 @@ class SessionManager:
             return
         for payload in answers.values():
             link.send(payload)
+        link.expect_pong()
         link.send(session_wire.ping_after(max(answers), self._clock.wall()))
 
     def current(self, session: Session) -> Session:

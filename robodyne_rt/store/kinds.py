@@ -2,12 +2,21 @@
 
 import orjson
 
-from robodyne_rt.store.talk import AnswerWrite, ReceiptWrite, RequestWrite, StaffMessageWrite
+from robodyne_rt.store.talk import AnswerWrite, ReceiptWrite, RequestWrite, SessionWrite, StaffMessageWrite
 from robodyne_rt.store.writes import EventWrite, MessageWrite, VanishedWrite, Write
 
 _KINDS: dict[str, type[Write]] = {
     kind.kind: kind
-    for kind in (MessageWrite, VanishedWrite, EventWrite, RequestWrite, AnswerWrite, StaffMessageWrite, ReceiptWrite)
+    for kind in (
+        MessageWrite,
+        VanishedWrite,
+        EventWrite,
+        RequestWrite,
+        AnswerWrite,
+        SessionWrite,
+        StaffMessageWrite,
+        ReceiptWrite,
+    )
 }
 
 

@@ -10,7 +10,7 @@ from robodyne_rt.store import talk
 from robodyne_rt.store.apply import Applier
 from robodyne_rt.store.changes import Readers
 from robodyne_rt.store.intake import Intake
-from robodyne_rt.store.talk import AnswerWrite, ReceiptWrite, RequestWrite, StaffMessageWrite
+from robodyne_rt.store.talk import AnswerWrite, ReceiptWrite, RequestWrite, SessionWrite, StaffMessageWrite
 from robodyne_rt.store.writes import CallWrite
 
 
@@ -34,7 +34,7 @@ class SessionRecords(_Records):
         return await self._readers.read(lambda session: talk.find_session(session, condition, value, since=since))
 
     def create(self, columns: Entity) -> None:
-        self._later(lambda applier: talk.store_session(applier.session, columns))
+        self._intake.submit(SessionWrite(columns, self.next_id()))
 
     def refresh(self, seen: list[tuple[str, int, float]]) -> None:
         self._later(lambda applier: talk.refresh_sessions(applier.session, seen))
@@ -72,6 +72,14 @@ class MessageRecords(_Records):
     async def store(self, columns: Entity, key: str | None, digest: str) -> int:
         stored = await self._intake.write(lambda outcome: StaffMessageWrite(columns, key, digest, outcome))
         return int(stored or columns["id"])
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that was accepted is in the database, and not in the spool."""
+        return self._intake.state in ("ok", "late")
+
+    async def find(self, id: int) -> Entity | None:
+        return await self._readers.read(lambda session: talk.find_message(session, id))
 
     async def unread(self, user: str, recipients: list[str]) -> list[Entity]:
         return await self._readers.read(lambda session: talk.unread(session, user, recipients))

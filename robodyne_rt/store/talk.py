@@ -69,6 +69,29 @@ class AnswerWrite(FieldsWrite):
             insert(applier.session, "chat_message", columns)
 
 
+class SessionWrite(Write):
+    """A session begins; `row` names it among dead letters."""
+
+    __slots__ = ("columns", "row")
+    kind = "session"
+
+    def __init__(self, columns: Entity, row: int, outcome: Outcome | None = None) -> None:
+        super().__init__(outcome)
+        self.columns = columns
+        self.row = row
+
+    def fields(self) -> Entity:
+        return {"columns": self.columns, "row": self.row}
+
+    def letter(self) -> Entity:
+        return super().letter() | {"id": self.row}
+
+    def apply(self, applier: Applier) -> Any:
+        known = applier.session.execute("SELECT 1 FROM session WHERE id = ?", (self.columns["id"],)).fetchone()
+        if known is None:
+            insert(applier.session, "session", self.columns)
+
+
 class StaffMessageWrite(FieldsWrite):
     """A staff message; with a key of its sender's it is stored once. Its result is the id it is stored under."""
 
@@ -179,11 +202,6 @@ def history(session: Session, user: str, *, before: int | None, limit: int) -> l
 # -- sessions --------------------------------------------------------------------------------------------------------
 
 
-def store_session(session: Session, columns: Entity) -> None:
-    """Store a new session."""
-    insert(session, "session", columns)
-
-
 def refresh_sessions(session: Session, seen: list[tuple[str, int, float]]) -> None:
     """Note of each session (id, number of the newest confirmed answer, epoch seconds) that it is in use."""
     for id, acked, at in seen:
@@ -267,6 +285,12 @@ def first_message(session: Session, sender: str, key: str) -> int | None:
     """Return the message that a sender's key was used for."""
     row = session.execute('SELECT "row" FROM device_message WHERE device = ? AND id = ?', (f"user:{sender}", key)).fetchone()
     return row[0] if row else None
+
+
+def find_message(session: Session, id: int) -> Entity | None:
+    """Return a staff message as clients see it."""
+    row = session.execute(f"SELECT {', '.join(_MESSAGE)} FROM staff_message WHERE id = ?", (id,)).fetchone()
+    return _message(session, row) if row else None
 
 
 def mark_sent(session: Session, ids: list[int]) -> None:

@@ -121,9 +121,9 @@ async def session_socket(request: web.Request) -> web.StreamResponse:
     except Exception:
         _failed(connection)
     finally:
+        context.hub.gone(connection)
         if session is not None:
             context.sessions.detach(session, connection)
-        context.hub.gone(connection)
     return socket
 
 

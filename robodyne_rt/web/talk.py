@@ -53,12 +53,16 @@ class SessionTalk:
             "message_read": self._message_read,
         }
         self._handlers = handlers | dict.fromkeys(ANSWERED_BY, self._callback_answer)
-        connection.on_alive = self.alive
+        connection.listener = self
 
     def alive(self, data: Any) -> None:
         """Take a pong: what was sent before its ping arrived."""
         if (seq := session_wire.proven(data)) is not None:
             self._context.sessions.confirm(self._session, seq)
+
+    def ended(self) -> None:
+        """The connection left the hub: the session is away, however long its socket takes to close."""
+        self._context.sessions.detach(self._session, self._connection)
 
     async def take(self, message: SessionMessage) -> None:
         """Take one message; what is wrong with it is told, and the connection lives."""
@@ -108,7 +112,14 @@ class SessionTalk:
     # -- requests ------------------------------------------------------------------------------------------------
 
     async def _query(self, message: SessionMessage) -> None:
-        text = session_wire.question(message)
+        try:
+            text = session_wire.question(message)
+        except BadMessage as error:
+            if message.request_id is None:
+                raise
+            self._fail(message, error.word, error.text)
+            self._connection.count_bad(self._context.clock.now())
+            return
         assert message.request_id is not None
         principal = self._connection.principal
         if not principal.may("query"):

@@ -35,6 +35,11 @@ class MessageRecords(Protocol):
 
     async def first(self, sender: str, key: str) -> int | None: ...
 
+    @property
+    def is_settled(self) -> bool: ...
+
+    async def find(self, id: int) -> Entity | None: ...
+
     async def store(self, columns: Entity, key: str | None, digest: str) -> int: ...
 
     async def unread(self, user: str, recipients: list[str]) -> list[Entity]: ...
@@ -54,7 +59,9 @@ class StaffMessages:
         self._records = records
         self._clock = clock
         self._limit = SlidingWindow(limit=SENT_PER_MINUTE, window_s=60.0)
-        self._held: dict[int, Entity] = {}
+        # Accepted or about to be, and not in the database yet, by id: who comes meanwhile is told from here.
+        self._storing: dict[int, Entity] = {}
+        self._spooled: dict[int, Entity] = {}
         # (sender, key) -> id, while it is being stored
         self._in_flight: dict[tuple[str, str | None], int] = {}
 
@@ -74,24 +81,37 @@ class StaffMessages:
         verdict = self._limit.take(sender.name, self._clock.now())
         if verdict.retry_after:
             raise RateLimited("too many messages", retry_after=round(verdict.retry_after, 3), remaining=0)
-        if len(self._held) >= HELD_AT_MOST:
+        self._let_go()
+        if len(self._storing) + len(self._spooled) >= HELD_AT_MOST:
             raise StorageUnavailable("storing is behind; send it again", retry_after_s=1)
         digest = hashlib.blake2b(orjson.dumps(columns, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
         name = (sender.name, key)
-        known = None if key is None else self._in_flight.get(name) or await self._first(sender.name, key)
-        id = known or self._records.next_id()
+        repeated = self._in_flight.get(name) if key is not None else None
+        id = repeated or self._records.next_id()
+        if key is not None and repeated is None:
+            self._in_flight[name] = id  # before anything is awaited: an impatient sender comes twice at once
+            repeated = await self._first(sender.name, key)
         columns |= {"id": id, "sender": sender.name, "timestamp": self._clock.stamp(), "websocket_sent": False}
-        if known is None:
+        if repeated is None:
             columns["websocket_sent"] = self._push(columns)
-            self._held[id] = columns
-            self._in_flight[name] = id
+            self._storing[id] = columns
         try:
             stored = await self._records.store(columns, key, digest)
+            if repeated is None and not self._records.is_settled:
+                self._spooled[id] = columns
         finally:
-            if known is None:
-                del self._held[id]
-                self._in_flight.pop(name, None)
+            self._storing.pop(id, None)
+            if self._in_flight.get(name) == id:
+                del self._in_flight[name]
+        if repeated is not None or stored != id:
+            with contextlib.suppress(StorageUnavailable):
+                return await self._records.find(stored) or session_wire.staff_message(columns) | {"id": stored}
         return session_wire.staff_message(columns) | {"id": stored}
+
+    def _let_go(self) -> None:
+        """Forget what is in the database by now."""
+        if self._records.is_settled:
+            self._spooled.clear()
 
     async def _first(self, sender: str, key: str) -> int | None:
         """Return the message that a key was used for; nobody waits long for that."""
@@ -118,9 +138,10 @@ class StaffMessages:
             StorageUnavailable: the stored ones cannot be known now.
         """
         recipients = addresses(session.principal)
+        self._let_go()
         found = [
             session_wire.staff_message(held)
-            for held in self._held.values()
+            for held in (*self._spooled.values(), *self._storing.values())
             if held["recipient"] in recipients and held["sender"] != session.user
         ]
         try:

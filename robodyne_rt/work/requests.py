@@ -81,6 +81,8 @@ class Request:
     taken: anyio.Event = field(default_factory=anyio.Event)
     known: Entity | None = None
     """What is stored of an earlier request with this id."""
+    others: dict[Session, Dialect] = field(default_factory=dict)
+    """Further sessions that asked for the same."""
 
 
 class RequestDesk:
@@ -121,32 +123,33 @@ class RequestDesk:
         self._left: dict[str, list[Entity]] = {}
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Work until cancelled."""
+        """Work until cancelled; ready when it knows what an earlier run left, if that can be known."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
+            found = await self._find_left()
             task_status.started()
-            tasks.start_soon(self._find_left)
-            await anyio.sleep_forever()
-
-    async def _find_left(self) -> None:
-        """Find the requests that were not answered when the server ended; each waits for its session to come back."""
-        pause_s = STORE_AGAIN_S[0]
-        while True:
-            try:
-                left = await self._records.pending()
-            except StorageUnavailable:
+            pause_s = STORE_AGAIN_S[0]
+            while not found:
                 await anyio.sleep(pause_s)
                 pause_s = min(STORE_AGAIN_S[1], 2 * pause_s)
-                continue
-            for row in left:
-                self._left.setdefault(row["session_id"], []).append(row)
-            if left:
-                logger.info("%d requests wait for who asked them", len(left), extra={"action": "requests_left"})
-            for id in list(self._left):
-                session = self._sessions.get(id)
-                if session is not None and session.link is not None:
-                    self._take_up(session)
-            return
+                found = await self._find_left()
+            await anyio.sleep_forever()
+
+    async def _find_left(self) -> bool:
+        """Find the requests that were not answered when the server ended; each waits for its session to come back."""
+        try:
+            left = await self._records.pending()
+        except StorageUnavailable:
+            return False
+        for row in left:
+            self._left.setdefault(row["session_id"], []).append(row)
+        if left:
+            logger.info("%d requests wait for who asked them", len(left), extra={"action": "requests_left"})
+        for id in list(self._left):
+            session = self._sessions.get(id)
+            if session is not None and session.link is not None:
+                self._take_up(session)
+        return True
 
     def session_attached(self, session: Session) -> None:
         """Go on with what a session asked before the server ended, by the rights that it has now; ask again what is open."""
@@ -178,7 +181,8 @@ class RequestDesk:
         """Take a request; its final answer goes to the session, whatever happens."""
         key = (session.user, request_id)
         if (running := self._open.get(key)) is not None:
-            running.session = session  # who asks again waits here for the one answer
+            if running.session is not session:
+                running.others[session] = dialect  # who asks as well is told as well
             return
         if (known := self._answered.get(key)) is not None:
             self._repeat(session, known, dialect)
@@ -248,6 +252,10 @@ class RequestDesk:
         else:
             queue.append(request)
 
+    def _forget_left(self, request: Request) -> None:
+        for rows in self._left.values():
+            rows[:] = [row for row in rows if row["id"] != request.id]
+
     async def _take(self, request: Request) -> None:
         """Store that it is taken."""
         columns = {
@@ -263,8 +271,10 @@ class RequestDesk:
             known = await self._records.take(columns)
             if known is not None and known["status"] == "PENDING":
                 request.id = known["id"]  # an earlier run took it, and this one has not taken it up yet
+                self._forget_left(request)
             elif known is not None:
                 request.known = known
+                self._limit.give_back(self._limited(request.session))
         except StorageUnavailable:
             logger.warning("a request could not be stored; it is worked all the same", extra={"action": "request_unstored"})
         except Exception:
@@ -283,7 +293,8 @@ class RequestDesk:
                 continue  # an older one was found meanwhile
             if request.known is not None:
                 self._remember(request, request.known)
-                self._repeat(request.session, request.known, request.dialect)
+                for session, dialect in {request.session: request.dialect, **request.others}.items():
+                    self._repeat(session, request.known, dialect)
             else:
                 try:
                     await self._answer(request)
@@ -335,11 +346,9 @@ class RequestDesk:
         except Exception:
             logger.exception("an answer could not be stored; it is sent all the same", extra={"action": "answer_unstored"})
         self._remember(request, stored)
-        if request.session is not session:  # asked again from another session meanwhile: it waits there
-            self._repeat(request.session, stored, request.dialect)
-            session.outbox.put(seq, answer_payload(stored))
-        else:
-            self._sessions.deliver(session, seq, answer_payload(stored, remaining=request.remaining))
+        self._sessions.deliver(session, seq, answer_payload(stored, remaining=request.remaining))
+        for other, dialect in request.others.items():
+            self._repeat(other, stored, dialect)
 
     def _remember(self, request: Request, stored: Entity) -> None:
         self._answered[request.user, request.request_id] = stored
