@@ -1,5 +1,6 @@
 """The server's own secret: it signs tokens, and all device keys are derived from it. A file for the server's user only."""
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -39,17 +40,11 @@ def load(file: str) -> Secret:
         ConfigError: it cannot be read or made, is too short, or others may read it.
     """
     path = Path(file).absolute()
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise ConfigError(f"[auth] secret_file {path}: cannot be made: {error}") from error
-    else:
-        with os.fdopen(descriptor, "w") as made:
-            made.write(secrets.token_hex(LEAST_BYTES) + "\n")
-            made.flush()
-            os.fsync(made.fileno())
+    if not path.exists():
+        try:
+            _make(path)
+        except OSError as error:
+            raise ConfigError(f"[auth] secret_file {path}: cannot be made: {error}") from error
     try:
         key = path.read_bytes().strip()
         mode = path.stat().st_mode
@@ -60,3 +55,23 @@ def load(file: str) -> Secret:
     if mode & 0o077:
         raise ConfigError(f"[auth] secret_file {path}: others may read it; chmod 600 {path}")
     return Secret(key)
+
+
+def _make(path: Path) -> None:
+    """Make a secret, whole or not at all: what a power cut leaves half done would lock everybody out."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as made:
+            made.write(secrets.token_hex(LEAST_BYTES) + "\n")
+            made.flush()
+            os.fsync(made.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(part, path)  # never over another one: a command may make one at the same moment
+    finally:
+        part.unlink()
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -154,6 +154,11 @@ class Victim(Server):
         self.port, self.devices_port = free_port(), free_port()
         python_path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT))))
         ports = {"ROBODYNE_RT__SERVER__PORT": str(self.port), "ROBODYNE_RT__DEVICES__PORT": str(self.devices_port)}
+        # Made before, and elsewhere: the faults are the store's.
+        secret = log.with_name("secret.key")
+        secret.touch(mode=0o600)
+        secret.write_text("0123456789abcdef" * 4)
+        ports["ROBODYNE_RT__AUTH__SECRET_FILE"] = str(secret)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ROBODYNE_RT__")}
         self._environment = kept | OPEN | ports | self._settings | {"PYTHONPATH": python_path} | environment
         self._seen_bytes = 0
