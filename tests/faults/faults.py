@@ -494,7 +494,7 @@ FAULTS: dict[str, Fault] = {
     "power": Fault(power, "normal-sync", "lost", 1),
     "syscall-kill": Fault(syscall_kill, "late-commit", "lost"),
     "disk-full": Fault(disk_full, "late-commit", "lost", 1),
-    "fsync-eio": Fault(fsync_eio, "late-commit", "lost", 1),
+    "fsync-eio": Fault(fsync_eio, "late-commit", "lost", 2),
     "fsync-slow": Fault(fsync_slow, "late-commit", "lost", 1),
     "locked": Fault(locked, "hasty", "lost", 1),
     "checkpoint": Fault(checkpoint, "no-checkpoint", "violations", 1),

@@ -8,13 +8,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from robodyne_rt.core import times
 from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Conversation, Restaurant, Unasked
 from robodyne_rt.work.assistant.language import Code, age, josa, language_of, number, word
+from robodyne_rt.work.assistant.names import is_mentioned, named
 
 LATE_S = 480.0
 """Age at which an order is late; the same as on the screens."""
@@ -29,19 +30,31 @@ _OPEN = ("PLACED", "PREPARING", "READY", "SERVING")
 
 # What a question is about, most telling words first; a word of Latin letters must stand alone or begin a word.
 _TOPICS: tuple[tuple[str, str], ...] = (
+    ("help", r"^\W*(?:안녕|도움|뭘 할 수|hi\b|hello\b|help\b|what can you)"),
     ("robots", r"배터리|로봇|\bbatter|\brobots?\b"),
     ("events", r"무슨\s*일|있었|최근|지난|사건|알림|이벤트|\bhappen|\bevents?\b|\balerts?\b|\bthe last \d|\bpast \d"),
-    ("stock", r"재고|재료|부족|떨어|품절|\bstock|\binventor|\bingredient|\brunning (?:low|out)|\bshort(?:age)?\b"),
-    ("orders", r"주문|늦|지연|밀린|\borders?\b|\blate\b|\bdelayed|\boverdue"),
-    ("tables", r"테이블|호출|부르|기다|손님|\btables?\b|\bcall(?:s|ing)?\b|\bwait(?:s|ing)?\b|\bguests?\b"),
+    (
+        "stock",
+        r"재고|재료|부족|떨어|사야|품절|\bout of\b|\bto buy\b|"
+        r"\bstock|\binventor|\bingredient|\brunning (?:low|out)|\bshort(?:age)?\b",
+    ),
+    ("orders", r"주문|늦|지연|밀렸|밀린|다음에|뭐 시켰|\bnext\b|\borders?\b|\blate\b|\bdelayed|\boverdue"),
+    (
+        "tables",
+        r"테이블|호출|부르|불렀|기다|손님|자리|\btables?\b|\bseats?\b|\bcall(?:s|ing)?\b|\bwait(?:s|ing)?\b|\bguests?\b",
+    ),
     ("robots", r"어디|상태|\bwhere\b|\bhow is\b"),
+    (
+        "troubles",
+        r"문제|괜찮|이상|비상|도와|\bproblems?\b|\bwrong\b|\bbehind\b|\bneeds? help\b|\b(?:everything|all) (?:ok|fine|well)",
+    ),
 )
 _TOPIC_READ = {"events": "events", "stock": "inventory", "orders": "orders", "tables": "tables", "robots": "robots"}
 
-# How robots' names are said in Korean, longest first.
-_SPOKEN = (("알바봇", "alba"), ("알바", "alba"), ("쿡봇", "cook"), ("핑키", "pinky"))
-
-_KINDS = (("ALBABOT", r"서빙|서브|\bserving\b|\bserver robots?\b"), ("COOKBOT", r"조리|요리|\bcook(?:ing|bots?)\b"))
+_TABLE = re.compile(r"(?:테이블|table)\s*(\d{1,4})|(\d{1,4})\s*번\s*테이블")
+_FREE = re.compile(r"빈|비어|자리|\b(?:free|available|empty)\b")
+_LOWEST = re.compile(r"(?:가장|제일|\blowest\b|\bleast\b)")
+_AWAY = re.compile(r"끊긴|끊어|연결 안|꺼진|\bdisconnected\b|\boffline\b|\bunreachable\b")
 
 # What people say besides numbers; the first that fits counts.
 _SPANS = (
@@ -76,6 +89,8 @@ class RulesAssistant:
             "orders": self._orders,
             "tables": self._tables,
             "robots": self._robots,
+            "troubles": self._troubles,
+            "help": self._help,
         }
 
     async def answer(self, conversation: Conversation) -> str:
@@ -83,7 +98,7 @@ class RulesAssistant:
         topic = await self._topic(conversation)
         if topic is None:
             return await self._ask_elsewhere(conversation, code)
-        if not conversation.may_read(_TOPIC_READ[topic]):
+        if topic in _TOPIC_READ and not conversation.may_read(_TOPIC_READ[topic]):
             return _say(code, "그 정보를 볼 권한이 없습니다.", "You may not see that.")
         try:
             return await self._handlers[topic](conversation, code)
@@ -95,16 +110,16 @@ class RulesAssistant:
         alone is enough."""
         text = conversation.question.lower()
         robots = await self._restaurant.entities("robots") if conversation.may_read("robots") else []
-        named = _named(text, robots)
+        meant = named(text, robots)
         matches = [topic for topic, pattern in _TOPICS if re.search(pattern, text)]
-        if "events" not in matches and named.is_certain:
+        if "events" not in matches and meant.in_full:
             return "robots"
         if matches:
             return "events" if "events" in matches else matches[0]
-        if named.robots:
+        if meant.robots:
             return "robots"
         stock = await self._restaurant.entities("inventory") if conversation.may_read("inventory") else []
-        return "stock" if any(_is_mentioned(item["name"], text) for item in stock) else None
+        return "stock" if any(is_mentioned(item["name"], text) for item in stock) else None
 
     # -- robots --------------------------------------------------------------------------------------------------
 
@@ -113,21 +128,37 @@ class RulesAssistant:
         if not robots:
             return _say(code, "아직 알려진 로봇이 없습니다.", "No robot is known yet.")
         text = conversation.question.lower()
-        named = _named(text, robots)
-        if named.unknown:
+        meant = named(text, robots)
+        if meant.unknown:
             known = ", ".join(sorted(robot["robot_id"] for robot in robots)[:LISTED_AT_MOST])
             return _say(
                 code,
-                f"'{named.unknown}'에 맞는 로봇이 없습니다. 알려진 로봇: {known}.",
-                f"No robot is called '{named.unknown}'. Known robots: {known}.",
+                f"'{meant.unknown}'에 맞는 로봇이 없습니다. 알려진 로봇: {known}.",
+                f"No robot is called '{meant.unknown}'. Known robots: {known}.",
             )
-        if named.is_certain:
-            return "\n".join([await self._robot(robot, code, conversation) for robot in named.robots[:LISTED_AT_MOST]])
+        if meant.is_certain:
+            return "\n".join([await self._robot(robot, code, conversation) for robot in meant.robots[:LISTED_AT_MOST]])
+        if near := _TABLE.search(text):
+            return await self._near_table(int(near[1] or near[2]), robots, conversation, code)
+        if _AWAY.search(text):
+            away = [await self._robot(robot, code, conversation) for robot in robots if robot["link"] != "ONLINE"]
+            return "\n".join(away[:LISTED_AT_MOST]) or _say(code, "모든 로봇이 연결되어 있습니다.", "All robots are online.")
+        charged = [robot for robot in robots if robot["battery_level"] is not None]
+        if _LOWEST.search(text) and charged:
+            return await self._robot(min(charged, key=lambda robot: robot["battery_level"]), code, conversation)
         if doing := [status for status, pattern in _DOING if re.search(pattern, text)]:
             return self._doing(robots, doing, code)
-        if named.robots:
-            return await self._which_robot(named.robots, conversation, code)
+        if meant.robots:
+            return await self._which_robot(meant.robots, conversation, code)
         return self._fleet(robots, code)
+
+    async def _near_table(self, table: int, robots: list[Entity], conversation: Conversation, code: Code) -> str:
+        """Say which robots are near a table."""
+        places = {robot["robot_id"]: await self._near(robot, conversation) for robot in robots}
+        near = [robot for robot in robots if places[robot["robot_id"]] == table]
+        if not near:
+            return _say(code, f"테이블 {table} 근처에 로봇이 없습니다.", f"No robot is near table {table}.")
+        return "\n".join([await self._robot(robot, code, conversation) for robot in near[:LISTED_AT_MOST]])
 
     def _doing(self, robots: list[Entity], statuses: list[str], code: Code) -> str:
         """Say which robots do something."""
@@ -149,7 +180,7 @@ class RulesAssistant:
                 code, "어느 로봇인지 몰라 모두 알려 드립니다.", "I do not know which one you mean, so here are all of them."
             )
             return "\n".join([lead, *all_of_them])
-        chosen = [robot for robot in found if _squeezed(robot["robot_id"]) == _squeezed(reply)] or _named(reply, found).robots
+        chosen = [robot for robot in found if _squeezed(robot["robot_id"]) == _squeezed(reply)] or named(reply, found).robots
         if not chosen and reply.strip().isdigit() and 1 <= int(reply) <= len(options):
             chosen = [found[int(reply) - 1]]
         if len(chosen) == 1:
@@ -177,17 +208,21 @@ class RulesAssistant:
         x, y = robot["x"], robot["y"]
         if x is None or y is None:
             return _say(code, "위치 모름", "at an unknown place")
+        where = f"({number(x)}, {number(y)})"
+        if (table := await self._near(robot, conversation)) is not None:
+            return _say(code, f"테이블 {table} 근처 {where}", f"near table {table} {where}")
+        return _say(code, f"위치 {where}", f"at {where}")
+
+    async def _near(self, robot: Entity, conversation: Conversation) -> int | None:
+        """Return the number of the table that a robot is at."""
+        x, y = robot["x"], robot["y"]
         tables = await self._restaurant.entities("tables") if conversation.may_read("tables") else []
         near = [
             (math.hypot(table["x"] - x, table["y"] - y), table["table_number"])
             for table in tables
-            if table["x"] is not None and table["y"] is not None
+            if None not in (x, y, table["x"], table["y"])
         ]
-        where = f"({number(x)}, {number(y)})"
-        if near and min(near)[0] <= NEAR_M:
-            table = min(near)[1]
-            return _say(code, f"테이블 {table} 근처 {where}", f"near table {table} {where}")
-        return _say(code, f"위치 {where}", f"at {where}")
+        return min(near)[1] if near and min(near)[0] <= NEAR_M else None
 
     def _fleet(self, robots: list[Entity], code: Code) -> str:
         online = [robot for robot in robots if robot["link"] == "ONLINE"]
@@ -216,6 +251,19 @@ class RulesAssistant:
 
     async def _tables(self, conversation: Conversation, code: Code) -> str:
         tables = await self._restaurant.entities("tables")
+        text = conversation.question.lower()
+        if asked := _TABLE.search(text):
+            return await self._table(int(asked[1] or asked[2]), tables, conversation, code)
+        if _FREE.search(text):
+            free = sorted(table["table_number"] for table in tables if table["status"] == "AVAILABLE")
+            listed = ", ".join(map(str, free[:OPTIONS_AT_MOST])) or _say(code, "없음", "none")
+            return _say(code, f"빈 테이블 {len(free)}개: {listed}.", f"{len(free)} tables are free: {listed}.")
+        if re.search(r"손님|\bguests?\b|\bpeople\b", text):
+            guests = sum(table["customer_count"] for table in tables)
+            seated = sum(table["customer_count"] > 0 for table in tables)
+            return _say(
+                code, f"손님 {guests}명이 테이블 {seated}개에 있습니다.", f"{guests} guests are here, at {seated} tables."
+            )
         calling = sorted((t for t in tables if t["status"] == "CALLING"), key=lambda table: table["updated_at"] or "")
         parts = []
         if calling:
@@ -236,6 +284,24 @@ class RulesAssistant:
         parts.append(
             _say(code, f"테이블 {len(tables)}개 중 {occupied}개 사용 중.", f"{occupied} of {len(tables)} tables are taken.")
         )
+        return " ".join(parts)
+
+    async def _table(self, wanted: int, tables: list[Entity], conversation: Conversation, code: Code) -> str:
+        """Say how one table is, and what it waits for."""
+        table = next((table for table in tables if table["table_number"] == wanted), None)
+        if table is None:
+            return _say(code, f"테이블 {wanted}번이 없습니다.", f"There is no table {wanted}.")
+        state, guests = word(table["status"], code), table["customer_count"]
+        parts = [_say(code, f"테이블 {wanted}: {state}, 손님 {guests}명.", f"Table {wanted}: {state}, {guests} guests.")]
+        if conversation.may_read("orders"):
+            orders = await self._restaurant.entities("orders")
+            mine = [order for order in orders if order["table_id"] == table["id"] and order["status"] in _OPEN]
+            listed = "; ".join(self._order(order, {}, code) for order in mine[:LISTED_AT_MOST])
+            parts.append(
+                _say(code, f"주문: {listed}.", f"Orders: {listed}.")
+                if mine
+                else _say(code, "열린 주문이 없습니다.", "No order is open.")
+            )
         return " ".join(parts)
 
     async def _longest_waiting(self, tables: list[Entity], code: Code) -> str:
@@ -261,14 +327,19 @@ class RulesAssistant:
         if conversation.may_read("tables"):
             numbers = {table["id"]: table["table_number"] for table in await self._restaurant.entities("tables")}
         orders = [order for order in await self._restaurant.entities("orders") if order["status"] in _OPEN]
-        late = sorted((o for o in orders if self._seconds(o["timestamp"]) >= LATE_S), key=lambda order: order["timestamp"])
+        if (asked := _TABLE.search(conversation.question.lower())) and conversation.may_read("tables"):
+            tables = await self._restaurant.entities("tables")
+            return await self._table(int(asked[1] or asked[2]), tables, conversation, code)
+        orders.sort(key=lambda order: order["timestamp"])
+        late = [order for order in orders if self._seconds(order["timestamp"]) >= LATE_S]
         if not orders:
             return _say(code, "열린 주문이 없습니다.", "No order is open.")
         if not late:
+            first = "; ".join(self._order(order, numbers, code) for order in orders[:3])
             return _say(
                 code,
-                f"열린 주문 {len(orders)}건, 늦은 주문은 없습니다.",
-                f"{len(orders)} orders are open, none of them is late.",
+                f"열린 주문 {len(orders)}건, 늦은 주문은 없습니다. 가장 오래된 주문: {first}.",
+                f"{len(orders)} orders are open, none of them is late. The oldest: {first}.",
             )
         listed = "; ".join(self._order(order, numbers, code) for order in late[:LISTED_AT_MOST])
         return _say(
@@ -281,13 +352,13 @@ class RulesAssistant:
         table = numbers.get(order["table_id"])
         dishes = ", ".join(f"{item['name']} {item['quantity']}" for item in order["items"][:4])
         state, since = word(order["status"], code), self._age(order["timestamp"], code)
-        where = _say(code, f"테이블 {table}", f"table {table}") if table is not None else f"#{order['id']}"
-        return f"{where} ({since}, {state}) {dishes}".strip()
+        where = _say(code, f"테이블 {table} ", f"table {table} ") if table is not None else ""
+        return f"{where}({since}, {state}) {dishes}".strip()
 
     async def _stock(self, conversation: Conversation, code: Code) -> str:
         stock = await self._restaurant.entities("inventory")
         text = conversation.question.lower()
-        if asked := [item for item in stock if _is_mentioned(item["name"], text)]:
+        if asked := [item for item in stock if is_mentioned(item["name"], text)]:
             listed = ", ".join(
                 f"{item['name']} {number(item['count'])}/{number(item['max_count'])} ({_stock_word(item, code)})"
                 for item in asked[:LISTED_AT_MOST]
@@ -311,8 +382,44 @@ class RulesAssistant:
             ago = self._age(event["timestamp"], code)
             text = (event["description"] or "").strip().replace("\n", " ")[:120]
             lines.append(_say(code, f"- {ago} 전 {event['type']} {text}", f"- {ago} ago {event['type']} {text}").rstrip())
-        lead = _say(code, f"지난 {span} 동안 {len(events)}건: {counts}.", f"{len(events)} events in the last {span}: {counts}.")
+        lead = _say(
+            code,
+            f"지난 {span} 동안 {len(events)}건: {counts}.",
+            f"{len(events)} event{'s' * (len(events) != 1)} in the last {span}: {counts}.",
+        )
         return "\n".join([lead, *lines])
+
+    async def _troubles(self, conversation: Conversation, code: Code) -> str:
+        """Say all that somebody should look after."""
+        found = []
+        if conversation.may_read("robots"):
+            bad = ("ERROR", "EMERGENCY", "MAINTENANCE")
+            for robot in await self._restaurant.entities("robots"):
+                if robot["link"] != "ONLINE" or robot["status"] in bad:
+                    found.append(await self._robot(robot, code, conversation))
+        if conversation.may_read("tables"):
+            calling = [t["table_number"] for t in await self._restaurant.entities("tables") if t["status"] == "CALLING"]
+            if calling:
+                listed = ", ".join(map(str, sorted(calling)[:OPTIONS_AT_MOST]))
+                found.append(_say(code, f"호출 중인 테이블: {listed}.", f"Tables calling: {listed}."))
+        if conversation.may_read("orders"):
+            orders = [order for order in await self._restaurant.entities("orders") if order["status"] in _OPEN]
+            if late := sum(self._seconds(order["timestamp"]) >= LATE_S for order in orders):
+                found.append(_say(code, f"늦은 주문 {late}건.", f"{late} orders are late."))
+        if conversation.may_read("inventory"):
+            low = [item["name"] for item in await self._restaurant.entities("inventory") if item["status"] != "IN_STOCK"]
+            if low:
+                listed = ", ".join(low[:LISTED_AT_MOST])
+                found.append(_say(code, f"부족한 재고: {listed}.", f"Running low: {listed}."))
+        return "\n".join(found[:OPTIONS_AT_MOST]) or _say(code, "문제가 없습니다.", "All is well, as far as I can see.")
+
+    async def _help(self, conversation: Conversation, code: Code) -> str:
+        return _say(
+            code,
+            "로봇의 위치와 상태, 호출하거나 기다리는 테이블, 늦은 주문, 부족한 재고, 최근에 있었던 일을 물어보세요.",
+            "Ask me where a robot is and how it does, which tables call or wait, which orders are late, what runs low, or what "
+            "happened lately.",
+        )
 
     # -- what is not known here ----------------------------------------------------------------------------------
 
@@ -387,57 +494,6 @@ def _stock_word(item: Entity, code: Code) -> str:
 def _squeezed(text: str) -> str:
     """Return a text without what people leave out: case, spaces, hyphens."""
     return re.sub(r"[\s_\-]+", "", text.lower())
-
-
-class Named(NamedTuple):
-    """Which robots a text may mean: none where it names none; whether each is named in full; a name that nobody bears."""
-
-    robots: list[Entity]
-    is_certain: bool = False
-    unknown: str = ""
-
-
-def _named(text: str, robots: list[Entity]) -> Named:
-    for spoken, written in (("", ""), *_SPOKEN):
-        text = text.replace(spoken, written) if spoken else text
-        if exact := [r for r in robots if any(_stands_in(name, text) for name in (r["robot_id"], r["name"]) if name)]:
-            return Named(exact, True)
-    stems = {match[0] for robot in robots if (match := re.match(r"[^\W\d_]{2,}", robot["robot_id"].lower()))}
-    match = re.search(r"(?<![a-z0-9])([a-z]{2,})([-_ ]?)\d{1,4}(?![a-z0-9])", text)
-    if match and (match[1] in stems or match[2].strip()):
-        return Named([], unknown=match[0])
-    found = robots
-    narrowed = False
-    for stem in stems:
-        if re.search(rf"(?<![a-z]){re.escape(stem)}(?![a-z0-9])", text):
-            found, narrowed = [robot for robot in found if robot["robot_id"].lower().startswith(stem)], True
-    for kind, pattern in _KINDS:
-        if re.search(pattern, text):
-            found, narrowed = [robot for robot in found if robot["type"] == kind], True
-    if match := re.search(r"(\d{1,4})\s*(?:번|호)(?!\s*테이블)|(?:로봇|robot|no\.?|#)\s*(\d{1,4})", text):
-        wanted = match[1] or match[2]
-        found = [robot for robot in found if re.search(rf"(?<!\d){wanted}$", robot["robot_id"])]
-        if not found:
-            return Named([], unknown=match[0])
-        narrowed = True
-    return Named(sorted(found, key=lambda robot: robot["robot_id"]), len(found) == 1) if narrowed else Named([])
-
-
-def _is_mentioned(name: str, text: str) -> bool:
-    """Return whether something is named in a question: as a word, not inside of another; a particle may follow."""
-    name = name.lower()
-    if name.isascii():
-        return re.search(rf"(?<![a-z0-9]){re.escape(name)}s?(?![a-z0-9])", text) is not None
-    after = r"(?=(?:은|는|이|가|도|을|를|만)?(?:[\s?.!,]|$))" if len(name) == 1 else ""
-    spaced = r"\s*".join(map(re.escape, name.replace(" ", "")))
-    return re.search(rf"(?<![가-힣]){spaced}{after}", text) is not None
-
-
-def _stands_in(name: str, text: str) -> bool:
-    """Return whether a name stands in a text: `alba-1` also as `alba 1` or `alba1`, but not in `alba-12`."""
-    parts = re.findall(r"\d+|[^\W\d_]+", name.lower())
-    pattern = r"[\s_\-]*".join(map(re.escape, parts))
-    return bool(parts) and re.search(rf"(?<![a-z0-9]){pattern}(?![a-z0-9])", text) is not None
 
 
 def _minutes(text: str) -> int:
