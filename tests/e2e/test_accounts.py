@@ -403,7 +403,9 @@ def test_the_cookie_is_for_this_server_s_pages_alone(server: Server) -> None:
         assert call(server, "POST", "/api/auth/logout", Cookie=cookie, Origin=own).status == 200
         assert socket.close_frame() == (4001, "token_invalid")
     outside = f"X-Forwarded-For: {OUTSIDE}"
-    assert ended(server, "/ws/robots", None, line, f"Origin: {own}", outside) == (1008, "token_missing"), "an old cookie is none"
+    assert ended(server, "/ws/robots", None, line, f"Origin: {own}", outside) == (1008, "token_missing"), (
+        "an old cookie is none"
+    )
     assert call(server, "GET", "/api/customers", Cookie=cookie, X_Forwarded_For=OUTSIDE).status == 401
 
 
