@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import logging
+from collections import OrderedDict
 from typing import Any, Protocol
 
 import anyio
@@ -62,8 +63,9 @@ class StaffMessages:
         # Accepted or about to be, and not in the database yet, by id: who comes meanwhile is told from here.
         self._storing: dict[int, Entity] = {}
         self._spooled: dict[int, Entity] = {}
-        # (sender, key) -> id, while it is being stored
-        self._in_flight: dict[tuple[str, str | None], int] = {}
+        # By sender and key: what is being sent, and the ids of what was sent lately.
+        self._under_way: dict[tuple[str, str], anyio.Event] = {}
+        self._recent: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     async def send(self, sender: Principal, body: Entity, *, key: str | None) -> Entity:
         """Push a message to its recipient's sessions and store it; return it as it is stored.
@@ -85,28 +87,42 @@ class StaffMessages:
         if len(self._storing) + len(self._spooled) >= HELD_AT_MOST:
             raise StorageUnavailable("storing is behind; send it again", retry_after_s=1)
         digest = hashlib.blake2b(orjson.dumps(columns, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
+        if key is None:
+            return await self._send(sender, columns, None, digest, None)
         name = (sender.name, key)
-        repeated = self._in_flight.get(name) if key is not None else None
+        while (under_way := self._under_way.get(name)) is not None:
+            await under_way.wait()  # an impatient sender comes twice at once
+        self._under_way[name] = anyio.Event()
+        try:
+            return await self._send(sender, columns, key, digest, self._recent.get(name) or await self._first(*name))
+        finally:
+            self._under_way.pop(name).set()
+
+    async def _send(self, sender: Principal, columns: Entity, key: str | None, digest: str, repeated: int | None) -> Entity:
+        """Push and store a message; `repeated` is the id that it got when it came first."""
         id = repeated or self._records.next_id()
-        if key is not None and repeated is None:
-            self._in_flight[name] = id  # before anything is awaited: an impatient sender comes twice at once
-            repeated = await self._first(sender.name, key)
         columns |= {"id": id, "sender": sender.name, "timestamp": self._clock.stamp(), "websocket_sent": False}
         if repeated is None:
             columns["websocket_sent"] = self._push(columns)
             self._storing[id] = columns
+            self._remember(sender.name, key, id)
         try:
             stored = await self._records.store(columns, key, digest)
             if repeated is None and not self._records.is_settled:
                 self._spooled[id] = columns
         finally:
             self._storing.pop(id, None)
-            if self._in_flight.get(name) == id:
-                del self._in_flight[name]
+        self._remember(sender.name, key, stored)
         if repeated is not None or stored != id:
             with contextlib.suppress(StorageUnavailable):
                 return await self._records.find(stored) or session_wire.staff_message(columns) | {"id": stored}
         return session_wire.staff_message(columns) | {"id": stored}
+
+    def _remember(self, sender: str, key: str | None, id: int) -> None:
+        if key is not None:
+            self._recent[sender, key] = id
+            if len(self._recent) > HELD_AT_MOST:
+                self._recent.popitem(last=False)
 
     def _let_go(self) -> None:
         """Forget what is in the database by now."""

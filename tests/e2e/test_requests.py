@@ -34,6 +34,7 @@ class SlowDisk:
         self.data.mkdir(parents=True)
         self.shim = Shim(self.data, shadow=folder / "shadow", control=folder / "control")
         settings = {"AUTH__MODE": "local", "LIMITS__QUERY_REQUESTS": "1000000"} | settings
+        settings = settings | {"AUTH__SECRET_FILE": "secret.key"}
         self.server = Victim(self.data, log=folder / "log", settings=settings, environment=self.shim.environment)
 
     def die_at_commit(self, number: int) -> None:

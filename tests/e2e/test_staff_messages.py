@@ -82,7 +82,12 @@ async def test_a_message_arrives_long_before_a_slow_commit_is_done(tmp_path: Pat
     folder = tmp_path / "data"
     folder.mkdir()
     shim = Shim(folder, shadow=tmp_path / "shadow", control=tmp_path / "control")
-    server = Victim(folder, log=tmp_path / "log", settings={"AUTH__MODE": "local"}, environment=shim.environment)
+    server = Victim(
+        folder,
+        log=tmp_path / "log",
+        settings={"AUTH__MODE": "local", "AUTH__SECRET_FILE": "secret.key"},
+        environment=shim.environment,
+    )
     loop = asyncio.get_running_loop()
     try:
         server.start()
