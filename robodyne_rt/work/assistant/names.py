@@ -34,7 +34,7 @@ def named(text: str, robots: list[Entity]) -> Named:
         if exact := [r for r in robots if any(_stands_in(name, text) for name in (r["robot_id"], r["name"]) if name)]:
             return Named(exact, True, True)
     stems = {match[0] for robot in robots if (match := re.match(r"[^\W\d_]{2,}", robot["robot_id"].lower()))}
-    match = re.search(r"(?<![a-z0-9])([a-z]{2,})([-_ ]?)\d{1,4}(?![a-z0-9])", text)
+    match = re.search(r"(?<![a-z0-9])([a-z]{2,})([-_ ]?)\d{1,9}(?![a-z0-9])", text)
     if match and (match[1] in stems or match[2].strip()):
         return Named([], unknown=match[0])
     found = robots
