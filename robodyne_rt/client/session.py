@@ -90,7 +90,6 @@ class Topic:
         self._ready = anyio.Event()
         self._readers: list[_Reader] = []
         self._error: ClientError | None = None
-        self.is_subscribed = False
 
     @property
     def entities(self) -> Mapping[Any, Entity]:
@@ -335,9 +334,14 @@ class Client:
             why = "closed"
             try:
                 token = await self._current_token()
-                async with self._open(token) as socket:
-                    opened, unopened = True, 0
+                with anyio.fail_after(OPEN_S):
+                    socket = await self._open(token)
+                opened, unopened = True, 0
+                try:
                     code, why = await self._talk(socket, token)
+                finally:
+                    with anyio.move_on_after(1, shield=True):
+                        await socket.close()
                 if (error := self._final(code, why)) is not None:
                     self._end(error)
                     return
@@ -383,7 +387,7 @@ class Client:
             self._wanted_fresh = fresh  # until a connection stands
         return token
 
-    def _open(self, token: str) -> Any:
+    async def _open(self, token: str) -> aiohttp.ClientWebSocketResponse:
         query = {"device": self._device, "session": self._session_token, "answered": str(self._answered)}
         query["capabilities"] = ",".join(
             word
@@ -394,7 +398,7 @@ class Client:
             )
             if handler is not None
         )
-        return self._http.ws_connect(
+        return await self._http.ws_connect(
             f"{self.url}/ws",
             params={name: value for name, value in query.items() if value},
             headers=_bearer(token),
@@ -421,8 +425,6 @@ class Client:
                     break
             helpers.cancel_scope.cancel()
         if reason == "silent":
-            with anyio.move_on_after(0.5):
-                await socket.close()
             return None, reason
         return socket.close_code, reason or str(socket.close_code)
 

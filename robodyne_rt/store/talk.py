@@ -208,11 +208,6 @@ def refresh_sessions(session: Session, seen: list[tuple[str, int, float]]) -> No
         session.execute("UPDATE session SET acked = ?, last_seen = ? WHERE id = ?", (acked, times.to_text(at), id))
 
 
-def end_session(session: Session, id: str) -> None:
-    """Forget a session."""
-    session.execute("DELETE FROM session WHERE id = ?", (id,))
-
-
 def find_session(session: Session, condition: str, value: str, *, since: float) -> Entity | None:
     """Return a session that was in use after `since` (epoch seconds): its columns, `seq`, the number of its newest answer, and
     `answers`, those that may not have arrived, oldest first.

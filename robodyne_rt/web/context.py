@@ -54,6 +54,9 @@ class Context:
     allowed_origins: frozenset[str]
 
 
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""They change nothing (RFC 9110 section 9.2.1)."""
+
 CONTEXT = web.AppKey("context", Context)
 PRINCIPAL = web.RequestKey("principal", Principal)
 """Who sends the request; set by the guard before a handler runs."""

@@ -9,7 +9,7 @@ from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.errors import BadRequest, Forbidden, RateLimited, TokenExpired, TokenInvalid
 from robodyne_rt.model.access import AccessPolicy, Principal
 from robodyne_rt.ports import Clock
-from robodyne_rt.web.context import is_local, peer_address
+from robodyne_rt.web.context import SAFE_METHODS, is_local, peer_address
 from robodyne_rt.web.tokens import Tokens
 
 COOKIE = "robodyne"
@@ -18,8 +18,6 @@ FAILURES_AT_MOST = 20
 
 USER_FAILURES_AT_MOST = 60
 """Refused passwords of one user in a minute, from wherever: more, so that a guesser does not lock the user out."""
-
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def came_by_cookie(request: web.Request) -> bool:

@@ -42,7 +42,6 @@ class KeySet:
         self._keys: dict[str, jwt.PyJWK] = {}
         self._asked_at = float("-inf")
         self._fetching = anyio.Lock()
-        self.fetches = 0
         try:
             self._keys = _parse(kept.read_bytes())
         except FileNotFoundError:
@@ -77,7 +76,6 @@ class KeySet:
 
     async def _fetch(self) -> None:
         self._asked_at = self._clock.now()
-        self.fetches += 1
         try:
             timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT_S)
             async with (

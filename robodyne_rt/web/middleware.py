@@ -24,11 +24,9 @@ from robodyne_rt.errors import (
     TooLarge,
 )
 from robodyne_rt.model.access import Principal
-from robodyne_rt.web.context import CONTEXT, PRINCIPAL, Context
+from robodyne_rt.web.context import CONTEXT, PRINCIPAL, SAFE_METHODS, Context
 
 logger = logging.getLogger(__name__)
-
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",

@@ -601,12 +601,12 @@ async def test_an_issuer_that_answers_badly_leaves_the_known_keys_good(tmp_path:
     for _ in range(50):
         assert await keys.find("rsa-1") is not None
         assert await keys.find("rsa-2") is None
-    assert (issuer.fetches, keys.fetches) == (2, 2)
+    assert issuer.fetches == 2
     assert (tmp_path / "jwks.json").read_bytes() == kept
     clock.at += 31
     issuer.mode = "good"
     assert await keys.find("rsa-2") is None
-    assert keys.fetches == 3
+    assert issuer.fetches == 3
 
 
 async def test_a_new_key_is_taken_after_one_fetch_and_an_old_one_ends_with_it(
