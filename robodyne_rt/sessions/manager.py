@@ -9,7 +9,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import anyio
 
@@ -51,7 +51,7 @@ class Link(Protocol):
 class Records(Protocol):
     """What of sessions is stored; `store/` implements it."""
 
-    async def find(self, condition: str, value: str, since: float) -> Entity | None: ...
+    async def find(self, token_digest: str, since: float) -> Entity | None: ...
 
     def create(self, columns: Entity) -> None: ...
 
@@ -90,7 +90,10 @@ class SessionManager:
         ttl_s: how long a session can be resumed after it was last in use.
         stale_after_s: how long a silent one is listed.
         single: whether a user may have one session for each device only.
-        on_attached: told of each session that got a connection.
+        on_presence: told when the list of who is there changed.
+
+    Attributes:
+        on_attached: told of each session that got a connection; set by who builds on sessions, like the next.
         on_gone: told of each session that will not come back soon.
     """
 
@@ -163,7 +166,7 @@ class SessionManager:
         digest = _digest(token) if token else ""
         session = self._by_digest.get(digest) if token else None
         if token and session is None:
-            session = await self._load("token_digest", digest)
+            session = await self._load(digest)
         resumed = session is not None and session.user == principal.name and not principal.is_anonymous
         if session is None or not resumed:
             token = secrets.token_urlsafe(32)
@@ -233,15 +236,13 @@ class SessionManager:
         self._by_digest[session.token_digest] = session
         self._by_user.setdefault(session.user, {})[session] = None
 
-    async def _load(self, condition: str, value: str) -> Session | None:
+    async def _load(self, digest: str) -> Session | None:
+        """Return a session that is not in memory; None where there is none, or that cannot be known now."""
         try:
-            return await self._find(condition, value)
+            stored = await self._records.find(digest, self._clock.wall() - self._ttl_s)
         except StorageUnavailable:
             logger.warning("a session cannot be resumed: the database is away", extra={"action": "session_not_resumed"})
             return None
-
-    async def _find(self, condition: str, value: str) -> Session | None:
-        stored = await self._records.find(condition, value, self._clock.wall() - self._ttl_s)
         if stored is None or stored["id"] in self._by_id:
             return None if stored is None else self._by_id[stored["id"]]
         waiting = {answer["seq"]: answer_payload(answer) for answer in stored["answers"]}
@@ -402,12 +403,12 @@ class SessionManager:
                 self._forget(session)
 
 
-def answer_payload(stored: Entity, **more: Any) -> bytes:
-    """Return the JSON of a final answer from its row."""
+def answer_payload(stored: Entity, *, remaining: int | None = None) -> bytes:
+    """Return the JSON of a final answer from its row; `remaining` is how many more may be asked now, where that is known."""
     dialect: session_wire.Dialect = "desktop" if stored["dialect"] == "desktop" else "session"
     if stored["status"] == "COMPLETED":
         return session_wire.response(
-            dialect, stored["request_id"], stored["response"] or "", remaining=more.get("remaining"), seq=stored["seq"]
+            dialect, stored["request_id"], stored["response"] or "", remaining=remaining, seq=stored["seq"]
         )
     code = stored["code"] or "INTERNAL"
     return session_wire.failure(dialect, stored["request_id"], code, stored["response"] or "", seq=stored["seq"])

@@ -30,8 +30,8 @@ class _Records:
 class SessionRecords(_Records):
     """Implements `sessions.manager.Records`."""
 
-    async def find(self, condition: str, value: str, since: float) -> Entity | None:
-        return await self._readers.read(lambda session: talk.find_session(session, condition, value, since=since))
+    async def find(self, token_digest: str, since: float) -> Entity | None:
+        return await self._readers.read(lambda session: talk.find_session(session, token_digest, since=since))
 
     def create(self, columns: Entity) -> None:
         self._intake.submit(SessionWrite(columns, self.next_id()))

@@ -208,16 +208,13 @@ def refresh_sessions(session: Session, seen: list[tuple[str, int, float]]) -> No
         session.execute("UPDATE session SET acked = ?, last_seen = ? WHERE id = ?", (acked, times.to_text(at), id))
 
 
-def find_session(session: Session, condition: str, value: str, *, since: float) -> Entity | None:
+def find_session(session: Session, token_digest: str, *, since: float) -> Entity | None:
     """Return a session that was in use after `since` (epoch seconds): its columns, `seq`, the number of its newest answer, and
-    `answers`, those that may not have arrived, oldest first.
-
-    Args:
-        condition: `id` or `token_digest`.
-    """
+    `answers`, those that may not have arrived, oldest first."""
     names = ("id", "user_name", "device", "token_digest", "acked", "created_at")
     row = session.execute(
-        f"SELECT {', '.join(names)} FROM session WHERE {condition} = ? AND last_seen >= ?", (value, times.to_text(since))
+        f"SELECT {', '.join(names)} FROM session WHERE token_digest = ? AND last_seen >= ?",
+        (token_digest, times.to_text(since)),
     ).fetchone()
     if row is None:
         return None

@@ -111,11 +111,11 @@ async def test_a_session_is_found_by_its_token_with_what_may_not_have_arrived(ru
         await requests.answer(request(seq, f"r{seq}", status="COMPLETED", code=None, response="a", seq=seq, answered_at=AT))
     sessions.refresh([("s1", 1, NOW)])
     await running.do(lambda applier: None)
-    found = await sessions.find("token_digest", "t", NOW - 10)
+    found = await sessions.find("t", NOW - 10)
     assert found is not None
     assert (found["acked"], found["seq"], [answer["seq"] for answer in found["answers"]]) == (1, 3, [2, 3])
-    assert await sessions.find("token_digest", "t", NOW + 10) is None
-    assert await sessions.find("token_digest", "other", NOW - 10) is None
+    assert await sessions.find("t", NOW + 10) is None
+    assert await sessions.find("other", NOW - 10) is None
 
 
 async def test_a_staff_message_is_stored_once_and_unread_until_it_is_read(running: Running, readers: Readers) -> None:
