@@ -320,7 +320,8 @@ class App:
     def _known_device(self, device_id: str) -> Known:
         """Return what is known of a device; of a stranger keys that nobody has."""
         device = self._directory.device(device_id)
-        ids = (device["key_id"], device["previous_key_id"] or device["key_id"]) if device is not None else ("", "-")
+        # Always two keys, so that everybody takes as long; nobody was ever given those that stand in for a missing one.
+        ids = (device["key_id"], device["previous_key_id"] or "-") if device is not None else ("", "-")
         keys = {id: self._secret.device_key(device_id, id) for id in ids}
         if device is None:
             return Known(keys, None)
@@ -334,9 +335,12 @@ class App:
         while True:
             await anyio.sleep(HOUSEKEEPING_S)
             now = self._clock.wall()
-            with contextlib.suppress(StorageUnavailable):
+            self._session_records.forget(now - self._settings.sessions.ttl_s)
+            try:
                 await self._intake.call(lambda applier, now=now: accounts.forget_expired(applier.session, now=now))  # type: ignore[misc]
-                self._session_records.forget(now - self._settings.sessions.ttl_s)
+            except Exception:
+                # Forgotten in an hour then: no reason to stop serving.
+                logger.exception("what is over could not be forgotten", extra={"action": "housekeeping_failed"})
 
     # -- history -----------------------------------------------------------------------------------------------------
 
