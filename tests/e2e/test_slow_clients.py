@@ -70,8 +70,8 @@ async def test_stuck_clients_cost_nobody_anything(start_server: Callable[..., Se
                 async with asyncio.timeout(60):
                     async for raw in client:
                         message = json.loads(raw)
-                        if message["type"] != "update":
-                            continue
+                        if message["type"] != "update" or message.get("volatile"):
+                            continue  # what is volatile, on a busy disk, comes again with its offset
                         assert offset is None or message["prev"] <= offset
                         offset = message["offset"]
                         for event in message["data"] if not message.get("snapshot") else ():

@@ -490,7 +490,7 @@ BOTH = (Sqlite, Postgres)
 ONLY_POSTGRES = (Postgres,)
 
 FAULTS: dict[str, Fault] = {
-    "kill": Fault(kill, "late-commit", "lost", stores=BOTH),
+    "kill": Fault(kill, "late-commit", "lost", 5, stores=BOTH),
     "power": Fault(power, "normal-sync", "lost", 1),
     "syscall-kill": Fault(syscall_kill, "late-commit", "lost"),
     "disk-full": Fault(disk_full, "late-commit", "lost", 1),
