@@ -4,12 +4,10 @@ Start: store, hub, ingest, web; "ready" when the ports are bound. Stop: take no 
 clients, close; the listeners of clients close last, so that who connects meanwhile is told 1001.
 """
 
-import asyncio
 import contextlib
 import logging
 import os
 import platform
-import secrets
 import socket
 import sqlite3
 import ssl
@@ -23,14 +21,12 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 from aiohttp import web
-from anyio.abc import TaskGroup
 
 from robodyne_rt import __version__, secret, systemd
 from robodyne_rt.core import times
-from robodyne_rt.core.device_auth import ALL_ROBOTS, DeviceAuth, Identity, Known
+from robodyne_rt.core.device_auth import DeviceAuth, Known, known
 from robodyne_rt.core.directory import Directory
 from robodyne_rt.core.ratelimit import SlidingWindow
-from robodyne_rt.errors import StorageBroken, StorageUnavailable
 from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.ingest.receiver import Receiver
 from robodyne_rt.ingest.serial import SerialLink
@@ -42,17 +38,11 @@ from robodyne_rt.sessions.manager import Session as UserSession
 from robodyne_rt.sessions.manager import SessionManager
 from robodyne_rt.sessions.memory import MemorySessions
 from robodyne_rt.settings import ConfigError, Settings, control_socket, shown
-from robodyne_rt.store import accounts, highwater
+from robodyne_rt.store import accounts
 from robodyne_rt.store.apply import MENTIONED_AT_MOST
-from robodyne_rt.store.changes import Readers
-from robodyne_rt.store.database import Session, open_database, renew_epoch
 from robodyne_rt.store.dead_letters import DeadLetters
-from robodyne_rt.store.highwater import HighWater
-from robodyne_rt.store.intake import Intake
 from robodyne_rt.store.records import MessageRecords, RequestRecords, SessionRecords
-from robodyne_rt.store.spool import Spool
-from robodyne_rt.store.sqlite import finish_copy, part_of
-from robodyne_rt.store.writer import Writer
+from robodyne_rt.store.storage import Storage
 from robodyne_rt.web import routes
 from robodyne_rt.web.accounts import Accounts
 from robodyne_rt.web.auth import PAIRINGS_PER_MINUTE
@@ -71,26 +61,14 @@ from robodyne_rt.work.restaurant import LiveRestaurant
 
 logger = logging.getLogger(__name__)
 
-WRITER_SILENT_S = 10.0
-"""The writer turns every 100 ms; silent for longer than this it hangs (a slow disk included)."""
-
-SPOOL_STOP_S = 2.0
-"""How long a stop waits for what is on its way into the spool."""
-
 WATCHDOG_CHECK_S = 1.0
 
 HOUSEKEEPING_S = 3600.0
 SESSIONS_SHOWN = 100
 PRESENCE_SHOWN = ("userId", "roles", "device", "connectedAt", "presence", "topics")
 
-NOTE_INTERVAL_S = 1.0
-"""How often the newest offsets are noted outside the database, where they moved."""
-
 SOCKET_PATH_BYTES = 107
 """What Linux takes as the path of a socket."""
-
-STORE_WAIT_S = (0.2, 5.0)
-"""First and longest pause between two tries to reach a database that is away at start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +87,6 @@ class App:
         self._clock = Clock()
         self._started_at = time.time()
         self._listening = False
-        self._lost: dict[str, int] = {}
         self._keys: KeySet | None = None
         self._stop = anyio.Event()
         self._stop_reason = "stopped"
@@ -129,23 +106,26 @@ class App:
         settings = self._settings
         policy = access_policy(settings)
         self._secret = secret.load(settings.auth.secret_file)
-        if not await self._open_store():
+        self._storage = Storage(settings, clock=self._clock)
+        if not await self._storage.open(stop=self._stop):
             return  # stopped while the database was away
-        self._directory = Directory(policy, self._writer.snapshots)
+        storage = self._storage
+        self._session_records = SessionRecords(readers=storage.readers, intake=storage.intake)
+        self._directory = Directory(policy, storage.writer.snapshots)
         self._hub = ConnectionManager(
             settings=settings.hub,
-            reader=self._readers,
-            store=self._intake,
-            snapshots=self._writer.snapshots,
-            was_cut_off=self._was_cut_off,
-            windows=self._windows,
+            reader=storage.readers,
+            store=storage.intake,
+            snapshots=storage.writer.snapshots,
+            was_cut_off=storage.was_cut_off,
+            windows=storage.windows,
             offline_after_s=settings.devices.offline_after_s,
             robots_limit=MENTIONED_AT_MOST,
             clock=self._clock,
             health=self._health,
             on_private=self._take_private,
         )
-        self._receiver = Receiver(store=self._intake, live=self._hub, auth=DeviceAuth(self._known_device), clock=self._clock)
+        self._receiver = Receiver(store=storage.intake, live=self._hub, auth=DeviceAuth(self._known_device), clock=self._clock)
         self._devices = DeviceServer(
             receiver=self._receiver,
             trusted_networks=Networks(settings.devices.trusted_networks),
@@ -160,10 +140,9 @@ class App:
         ]
         self._build_work()
         runner = self._web_runner(policy)
-        self._intake.start(asyncio.get_running_loop(), self._writer, self._hub)
         try:
             async with anyio.create_task_group() as tasks:
-                self._start_threads(tasks)
+                storage.start(tasks, self._hub)
                 try:
                     await tasks.start(self._hub.run)
                     tasks.start_soon(self._sessions.run)
@@ -172,9 +151,7 @@ class App:
                     if self._keys is not None:
                         tasks.start_soon(self._keys.run)
                     self._tasks = tasks
-                    tasks.start_soon(self._note_head)
-                    if self._lost:
-                        self._tell_lost(self._lost)
+                    storage.tell_lost()
                     ports = await self._listen(runner)
                     for link in self._serial:
                         tasks.start_soon(link.run)
@@ -188,88 +165,12 @@ class App:
                             await self._shut_down(runner)
                     finally:
                         with anyio.CancelScope(shield=True):
-                            await self._stop_threads()
+                            await storage.stop()
                         tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise first_error(group) from group
         finally:
-            self._readers.close()
-
-    async def _open_store(self) -> bool:
-        """Open the database, waiting for one that is away; False when asked to stop meanwhile."""
-        settings = self._settings
-        self._windows = {
-            "events_window": settings.topics.events_window,
-            "systemlogs_window": settings.topics.systemlogs_window,
-            "orders_finished_minutes": settings.topics.orders_finished_minutes,
-        }
-        self._database = open_database(settings.database)
-        pause_s = STORE_WAIT_S[0]
-        while True:
-            try:
-                await anyio.to_thread.run_sync(self._build_store)
-                return True
-            except StorageUnavailable as error:
-                logger.error("waiting for the database: %s", error, extra={"action": "store_awaited"})
-                systemd.notify(f"EXTEND_TIMEOUT_USEC=30000000\nSTATUS=waiting for the database: {error}")
-            with anyio.move_on_after(pause_s):
-                await self._stop.wait()
-                return False
-            pause_s = min(STORE_WAIT_S[1], 2 * pause_s)
-
-    def _build_store(self) -> None:
-        settings, database = self._settings, self._database
-        session = database.open_writer()
-        try:
-            epoch = database.prepare(session)
-            spool_path = Path(settings.database.spool_path).absolute()
-            self._note_path = highwater.note_path(spool_path)
-            marker = spool_path.with_suffix(".foretold")
-            self._was_cut_off = marker.exists()
-            epoch = self._check_history(session, epoch)
-            spool = self._open_spool(spool_path)
-            self._intake = Intake(
-                spool=spool,
-                marker=marker,
-                batch_max=settings.database.batch_max,
-                push_deadline_s=settings.database.push_deadline_ms / 1000,
-                windows=self._windows,
-                clock=self._clock,
-            )
-            self._writer = Writer(
-                database,
-                session,
-                epoch=epoch,
-                spool=spool,
-                windows=self._windows,
-                batch_max=settings.database.batch_max,
-                changes_retained=settings.database.changes_retained,
-                fallback_interval_s=settings.hub.fallback_interval_s,
-                notify=settings.database.notify,
-                attempts=settings.queue.max_attempts,
-                retention_days=settings.queue.retention_days,
-                clock=self._clock,
-                report=self._intake.on_report,
-            )
-        except database.errors as error:
-            session.close()
-            raise StorageBroken(f"{database.name}: {error}") from error
-        except BaseException:
-            session.close()
-            raise
-        self._spool = spool
-        self._doorbell = database.doorbell(self._writer.ring)
-        self._readers = Readers(database, epoch=epoch, windows=self._windows)
-        self._session_records = SessionRecords(readers=self._readers, intake=self._intake)
-
-    def _open_spool(self, path: Path) -> Spool | None:
-        if not self._settings.database.spool_max_bytes:
-            return None
-        try:
-            return Spool(path, max_bytes=self._settings.database.spool_max_bytes)
-        except (sqlite3.Error, OSError) as error:
-            # It may hold messages that were acknowledged: going on without it could lose them.
-            raise StorageBroken(f"[database] spool_path {path}: cannot be opened: {error}") from error
+            storage.readers.close()
 
     # -- people and devices --------------------------------------------------------------------------------------
 
@@ -284,8 +185,8 @@ class App:
             clock=self._clock,
             on_presence=self._hub.status.touch,
         )
-        restaurant = LiveRestaurant(readers=self._readers, hub=self._hub, clock=self._clock)
-        self._request_records = RequestRecords(readers=self._readers, intake=self._intake)
+        restaurant = LiveRestaurant(readers=self._storage.readers, hub=self._hub, clock=self._clock)
+        self._request_records = RequestRecords(readers=self._storage.readers, intake=self._storage.intake)
         self._desk = RequestDesk(
             sessions=self._sessions,
             records=self._request_records,
@@ -297,7 +198,7 @@ class App:
         )
         self._messages = StaffMessages(
             sessions=self._sessions,
-            records=MessageRecords(readers=self._readers, intake=self._intake),
+            records=MessageRecords(readers=self._storage.readers, intake=self._storage.intake),
             clock=self._clock,
         )
         self._sessions.on_attached = self._greet_session
@@ -318,17 +219,7 @@ class App:
             self._hub.renew_all(self._directory.renewed, concerns=_concerned(update))
 
     def _known_device(self, device_id: str) -> Known:
-        """Return what is known of a device; of a stranger keys that nobody has."""
-        device = self._directory.device(device_id)
-        # Always two keys, so that everybody takes as long; nobody was ever given those that stand in for a missing one.
-        ids = (device["key_id"], device["previous_key_id"] or "-") if device is not None else ("", "-")
-        keys = {id: self._secret.device_key(device_id, id) for id in ids}
-        if device is None:
-            return Known(keys, None)
-        # Another program may have written anything there: what is no list names no robot.
-        robots = device["robots"] if isinstance(device["robots"], list) else []
-        speaks_for = None if ALL_ROBOTS in robots else frozenset(robot for robot in robots if isinstance(robot, str))
-        return Known(keys, Identity(device["device_id"], speaks_for))
+        return known(self._directory.device(device_id), lambda key_id: self._secret.device_key(device_id, key_id))
 
     async def _keep_house(self) -> None:
         """Forget from time to time what is over."""
@@ -337,79 +228,10 @@ class App:
             now = self._clock.wall()
             self._session_records.forget(now - self._settings.sessions.ttl_s)
             try:
-                await self._intake.call(lambda applier, now=now: accounts.forget_expired(applier.session, now=now))  # type: ignore[misc]
+                await self._storage.intake.call(lambda applier, now=now: accounts.forget_expired(applier.session, now=now))  # type: ignore[misc]
             except Exception:
                 # Forgotten in an hour then: no reason to stop serving.
                 logger.exception("what is over could not be forgotten", extra={"action": "housekeeping_failed"})
-
-    # -- history -----------------------------------------------------------------------------------------------------
-
-    def _check_history(self, session: Session, epoch: str) -> str:
-        """Return the epoch; a new one where the database is older than the note beside it."""
-        heads = dict(session.execute('SELECT topic, "offset" FROM topic_head').fetchall())
-        note = highwater.read(self._note_path)
-        self._lost = note.lost(self._database.name, epoch, heads) if note else {}
-        if self._lost:
-            epoch = renew_epoch(session, epoch)
-            logger.error(
-                "%s lacks changes that were confirmed (%s): new epoch %s",
-                self._database.name,
-                ", ".join(f"{topic} {count}" for topic, count in self._lost.items()),
-                epoch,
-                extra={"action": "data_regressed"},
-            )
-        return epoch
-
-    def _tell_lost(self, lost: dict[str, int]) -> None:
-        self._writer.stats.regressions += 1
-        self._intake.tell("the database came back older than it was: changes that were confirmed are lost", lost)
-
-    async def _note_head(self) -> None:
-        """Note outside the database how far its log has come."""
-        noted: HighWater | None = None
-        told = False
-        while True:
-            heads = dict(self._writer.positions)
-            note = HighWater(self._database.name, self._readers.epoch, heads, time.time())
-            if noted is None or (noted.heads, noted.epoch) != (heads, note.epoch):
-                try:
-                    await anyio.to_thread.run_sync(highwater.write, self._note_path, note)
-                    noted, told = note, False
-                except OSError as error:
-                    if not told:
-                        logger.warning("%s cannot be written: %s", self._note_path, error, extra={"action": "note_failed"})
-                    told = True
-            await anyio.sleep(NOTE_INTERVAL_S)
-
-    # -- threads -----------------------------------------------------------------------------------------------------
-
-    def _start_threads(self, tasks: TaskGroup) -> None:
-        self._writer_ended = anyio.Event()
-        tasks.start_soon(self._run_writer)
-        if self._spool is not None:
-            tasks.start_soon(_run_in_thread, self._spool.run)
-        if self._doorbell is not None:
-            tasks.start_soon(_run_in_thread, self._doorbell.run)
-
-    async def _run_writer(self) -> None:
-        try:
-            await _run_in_thread(self._writer.run)
-        finally:
-            self._writer_ended.set()
-
-    async def _stop_threads(self) -> None:
-        """End the threads in order, whatever went wrong before: what the writer cannot take goes to the spool."""
-        self._intake.stop()
-        self._writer.stop()
-        await self._writer_ended.wait()
-        await anyio.lowlevel.checkpoint()  # its last report
-        if self._doorbell is not None:
-            self._doorbell.stop()
-        if self._spool is not None:
-            with anyio.move_on_after(SPOOL_STOP_S):
-                while self._intake.queued:
-                    await anyio.sleep(0.01)
-            self._spool.stop()
 
     def _web_runner(self, policy: AccessPolicy) -> web.AppRunner:
         settings = self._settings
@@ -417,8 +239,8 @@ class App:
         metrics = Metrics(
             hub=self._hub,
             receiver=self._receiver.stats,
-            writer=self._writer.stats,
-            intake=self._intake,
+            writer=self._storage.writer.stats,
+            intake=self._storage.intake,
             sessions=self._sessions,
             desk=self._desk,
         )
@@ -429,15 +251,15 @@ class App:
             desk=self._desk,
             messages=self._messages,
             history=self._request_records.history,
-            dead_letters=DeadLetters(readers=self._readers, intake=self._intake, clock=self._clock),
-            back_up=self._back_up,
+            dead_letters=DeadLetters(readers=self._storage.readers, intake=self._storage.intake, clock=self._clock),
+            back_up=self._storage.back_up,
             receiver=self._receiver,
             access=policy,
             auth_mode=settings.auth.mode,
             gate=Gate(policy=policy, tokens=tokens, clock=self._clock),
             accounts=Accounts(
-                intake=self._intake,
-                readers=self._readers,
+                intake=self._storage.intake,
+                readers=self._storage.readers,
                 directory=self._directory,
                 secret=self._secret,
                 tokens=tokens,
@@ -517,51 +339,13 @@ class App:
         except OSError as error:
             logger.warning("%s: %s: dlq, backup and doctor cannot reach this server", path, error)
 
-    async def _back_up(self) -> Entity:
-        """Copy the database beside itself.
-
-        Raises:
-            StorageUnavailable: it is away, or of a kind with tools of its own.
-        """
-        folder = self._note_path.parent / "backups"
-        name = time.strftime("robodyne-%Y%m%dT%H%M%S", time.gmtime())
-        target = folder / f"{name}-{secrets.token_hex(3)}.db"
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        loop = asyncio.get_running_loop()
-
-        def settle(error: BaseException | None) -> None:
-            if done.done():
-                return
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
-
-        def settle_from_thread(error: BaseException | None) -> None:
-            loop.call_soon_threadsafe(settle, error)
-
-        started = self._clock.now()
-        try:
-            await anyio.to_thread.run_sync(lambda: folder.mkdir(mode=0o700, parents=True, exist_ok=True))
-            self._writer.back_up(part_of(target), settle_from_thread)
-            await done
-            await anyio.to_thread.run_sync(finish_copy, part_of(target), target)
-            size = target.stat().st_size
-        except (OSError, sqlite3.Error, StorageBroken) as error:
-            raise StorageUnavailable(f"no backup was made: {error}") from error
-        logger.info("backup: %s", target, extra={"action": "database_backed_up"})
-        return {"path": str(target), "bytes": size, "seconds": round(self._clock.now() - started, 3)}
-
     async def _feed_watchdog(self) -> None:
         """Tell systemd that loop and writer work, only while they do."""
         interval_s = systemd.watchdog_interval_s()
         while interval_s is not None:
-            if not self._is_writer_stuck(interval_s):
+            if not self._storage.is_stuck(interval_s):
                 systemd.notify("WATCHDOG=1")
             await anyio.sleep(min(WATCHDOG_CHECK_S, interval_s / 3))
-
-    def _is_writer_stuck(self, patience_s: float = WRITER_SILENT_S) -> bool:
-        return time.monotonic() - self._writer.stats.turned_at > min(patience_s, WRITER_SILENT_S)
 
     async def _shut_down(self, runner: web.AppRunner) -> None:
         """Stop in reverse within `shutdown_grace_s`."""
@@ -582,22 +366,10 @@ class App:
 
     # -- health ----------------------------------------------------------------------------------------------------
 
-    def _storage_state(self) -> tuple[str, str]:
-        stats, intake = self._writer.stats, self._intake
-        details = [stats.trouble, self._spool.trouble if self._spool else "", self._doorbell.trouble if self._doorbell else ""]
-        if self._is_writer_stuck():
-            return "stalled", f"the writer has not turned for {time.monotonic() - stats.turned_at:.0f} s"
-        state = intake.state
-        if state in ("spooling", "draining"):
-            details.append(f"{intake.spool_backlog} messages in {self._settings.database.spool_path}")
-        if state == "late":
-            details.append("a commit takes over a second")
-        return state, "; ".join(detail for detail in details if detail)
-
     async def _health(self) -> Entity:
-        state, detail = self._storage_state()
-        storage: Entity = {"kind": self._database.kind, "state": state}
-        if backlog := self._intake.spool_backlog:
+        state, detail = self._storage.state
+        storage: Entity = {"kind": self._storage.kind, "state": state}
+        if backlog := self._storage.intake.spool_backlog:
             storage["spooled"] = backlog
         if detail:
             storage["detail"] = detail
@@ -608,14 +380,15 @@ class App:
         return {"server": server, "storage": storage, "sessions": shown}
 
     def _checks(self) -> list[tuple[str, bool, str]]:
-        state, detail = self._storage_state()
-        missing = self._writer.stats.missing_triggers
+        state, detail = self._storage.state
+        stats = self._storage.writer.stats
+        missing = stats.missing_triggers
         return [
             ("loop", self._hub.stats.loop_lag_s < 1.0, f"lag {self._hub.stats.loop_lag_s * 1000:.0f} ms"),
             (
                 "writer",
-                state in ("ok", "draining") and not self._writer.stats.trouble,
-                f"{state}: {detail}" if detail else f"{self._writer.stats.commits} commits, {self._intake.queued} waiting",
+                state in ("ok", "draining") and not stats.trouble,
+                f"{state}: {detail}" if detail else f"{stats.commits} commits, {self._storage.intake.queued} waiting",
             ),
             (
                 "change log",
@@ -633,11 +406,6 @@ def _concerned(update: Update) -> Callable[[Principal], bool]:
         ids = {*update.entities, *update.removed}
         return lambda principal: principal.token in ids
     return lambda principal: principal.is_bearer
-
-
-async def _run_in_thread(function: Callable[[], None]) -> None:
-    """Run what lasts as long as the server in a thread of its own."""
-    await anyio.to_thread.run_sync(function, limiter=anyio.CapacityLimiter(1))
 
 
 def log_start(settings: Settings) -> None:

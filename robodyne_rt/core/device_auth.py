@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from robodyne_rt.errors import Forbidden, InvalidPayload
+from robodyne_rt.model.changes import Entity
 
 LABEL = "robodyne-rt"
 NONCES_KNOWN = 10_000
@@ -52,6 +53,23 @@ class Known(NamedTuple):
         if self.identity is None or (identity.key_id and identity.key_id not in self.keys):
             return None
         return self.identity._replace(key_id=identity.key_id)
+
+
+def known(device: Entity | None, key_of: Callable[[str], bytes]) -> Known:
+    """Return what is known of a device, as its row says; of a stranger (None) keys that nobody has.
+
+    Args:
+        key_of: the key of this device by the key's id.
+    """
+    # Always two keys, so that everybody takes as long; nobody was ever given those that stand in for a missing one.
+    ids = (device["key_id"], device["previous_key_id"] or "-") if device is not None else ("", "-")
+    keys = {id: key_of(id) for id in ids}
+    if device is None:
+        return Known(keys, None)
+    # Another program may have written anything there: what is no list names no robot.
+    robots = device["robots"] if isinstance(device["robots"], list) else []
+    speaks_for = None if ALL_ROBOTS in robots else frozenset(robot for robot in robots if isinstance(robot, str))
+    return Known(keys, Identity(device["device_id"], speaks_for))
 
 
 class Challenge(NamedTuple):
