@@ -311,7 +311,7 @@ class Client:
         return await self._post("/api/messages", body, {"Idempotency-Key": secrets.token_urlsafe(16)})
 
     async def mark_read(self, message_id: int) -> None:
-        """Say that a staff message was read; its sender is told."""
+        """Say that a staff message was read; its sender is told, and every session of ours."""
         await self._say(orjson.dumps({"type": "message_read", "messageId": message_id}))
 
     # -- connecting ----------------------------------------------------------------------------------------------

@@ -189,7 +189,7 @@ class StaffMessages:
                 return
 
     async def read(self, reader: Principal, message_id: int) -> None:
-        """Note that somebody read a message, and tell its sender.
+        """Note that somebody read a message, and tell its sender, and all sessions of the reader.
 
         Raises:
             ResourceNotFound: no such message for this one.
@@ -200,9 +200,10 @@ class StaffMessages:
         if sender is None:
             return
         payload = session_wire.told("message_read", messageId=message_id, userId=reader.name, readAt=at)
-        for session in self._sessions.of_user(sender):
-            if session.link is not None:
-                session.link.send(payload)
+        for user in {sender, reader.name}:
+            for session in self._sessions.of_user(user):
+                if session.link is not None:
+                    session.link.send(payload)
 
     async def listed(self, user: Principal, *, before: int | None, limit: int) -> list[Entity]:
         """Return what somebody sent and was sent, newest first."""

@@ -215,13 +215,22 @@ def test_the_copilot_asks_back_and_answers_in_korean_by_keyboard_alone(server: S
         page.fill("#ask input", "늦은 주문 있어?")
         page.keyboard.press("Enter")
     page.wait_for_selector("#talk li.failed:has-text('초 뒤에')")
+    # What was said before is there after a reload; what was never taken is not.
+    said = [words for words in page.locator("#talk > li > p:first-child").all_inner_texts() if "초 뒤에" not in words]
+    page.reload()
+    wait_until_connected(page)
+    page.click('[data-opens="copilot"]')
+    page.wait_for_selector("#talk li.theirs")
+    recalled = page.locator("#talk > li > p:first-child").all_inner_texts()
+    assert recalled[:2] == [said[0], said[2]] and "alba-2" in recalled[1]
+    assert recalled == [words for words in said if "어느" not in words][: len(recalled)] and len(recalled) == 20
     page.keyboard.press("Escape")
     assert page.locator("#panel").is_hidden()
 
 
 def test_a_staff_message_arrives_and_its_sender_learns_that_it_was_read(server: Server, new_page: Callable[..., Any]) -> None:
-    sender, reader = new_page(), new_page()
-    for page, user in ((sender, "boss"), (reader, "jiwoo")):
+    sender, reader, elsewhere = new_page(), new_page(), new_page()
+    for page, user in ((sender, "boss"), (reader, "jiwoo"), (elsewhere, "jiwoo")):
         log_in(page, server, user)
         wait_until_connected(page)
     hostile = "<b onclick=1>Table 3 waits</b>"
@@ -233,7 +242,9 @@ def test_a_staff_message_arrives_and_its_sender_learns_that_it_was_read(server: 
     assert hostile in reader.inner_text("#inbox li") and "boss" in reader.inner_text("#inbox li")
     reader.reload()
     reader.wait_for_selector("#inbox li")
+    elsewhere.wait_for_selector("#inbox li")
     reader.click("#inbox li button")
+    elsewhere.wait_for_selector("#inbox li", state="detached")
     sender.wait_for_selector("#sent li:has-text('read by jiwoo')")
     reader.reload()
     wait_until_connected(reader)

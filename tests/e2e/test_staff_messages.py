@@ -193,6 +193,13 @@ async def test_who_was_away_gets_it_at_the_next_connect_until_it_is_read(come: C
     await app.settled()
     assert [m for m in app.heard[heard:] if m["type"] == "staff_message"] == [again]
     assert len([m for m in writer.heard if m["type"] == "message_read"]) == 2
+    # The reader's own sessions learn it too.
+    phone = await come("away", device="phone")
+    await phone.of_type("staff_message")
+    await app.send(type="message_read", messageId=stored[2]["id"])
+    for session in (app, phone, writer):
+        receipt = await session.message(lambda m: m["type"] == "message_read" and m["messageId"] == stored[2]["id"])
+        assert receipt["userId"] == "away"
     (first,) = [m for m in chef.ask("GET", "/api/messages")[1]["messages"] if m["id"] == stored[0]["id"]]
     assert [receipt["userId"] for receipt in first["readBy"]] == ["away"]
 

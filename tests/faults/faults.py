@@ -489,9 +489,7 @@ class Fault:
         tally = Tally()
         for number in range(CONTROL_SERIES_AT_MOST):
             part = folder / f"series-{number}"
-            tally += self.run(
-                self.control_rounds, seed + number, part, sabotage=self.sabotage, store=store or self.stores[0]
-            )
+            tally += self.run(self.control_rounds, seed + number, part, sabotage=self.sabotage, store=store or self.stores[0])
             if getattr(tally, self.shows):
                 break
         found = getattr(tally, self.shows)

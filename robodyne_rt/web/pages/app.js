@@ -187,6 +187,7 @@ function open(name) {
     attribute(pane, "hidden", pane.id === name ? null : "");
     attribute(opener(pane.id), "aria-expanded", pane.id === name);
   }
+  if (name === "copilot") copilot.recall();
 }
 
 const opened = () => document.querySelector(".pane:not([hidden])")?.id ?? null;

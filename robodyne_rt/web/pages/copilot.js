@@ -2,8 +2,10 @@
 
 import { problem } from "./account.js";
 import { attribute, element, keyed, text } from "./dom.js";
+import { newId } from "./robodyne-client.js";
 
 const KEPT = 100;
+const RECALLED = 20; // questions of before
 const WAITING = "theirs waiting";
 
 const byId = (id) => document.getElementById(id);
@@ -14,6 +16,8 @@ export class Copilot {
   #session = null;
   #entries = []; // {id, kind, words(), question?}
   #count = 0;
+  #asked = new Set(); // ids of the questions of this conversation
+  #isRecalled = false;
   #remaining = null;
   #draw;
 
@@ -39,8 +43,30 @@ export class Copilot {
   use(session) {
     this.#session = session;
     this.#entries = [];
+    this.#asked.clear();
+    this.#isRecalled = false;
     this.#remaining = null;
     this.paint();
+  }
+
+  /** Show what was asked and answered before, once. */
+  async recall() {
+    const session = this.#session;
+    if (!session || this.#isRecalled) return;
+    this.#isRecalled = true;
+    const told = await session.call("GET", `/api/chat?limit=${RECALLED}`).catch(() => null);
+    if (session !== this.#session) return;
+    if (!told) return void (this.#isRecalled = false); // at the next opening then
+    const earlier = told.messages.filter(({ requestId, status }) => status !== "PENDING" && !this.#asked.has(requestId)).reverse();
+    const entries = earlier.flatMap(({ question, response, code }) => [
+      { kind: "mine", words: () => question },
+      code
+        ? { kind: "theirs failed", words: () => `✕ ${problem(this.#language, { code, message: response ?? code }, "ask")}` }
+        : { kind: "theirs", words: () => response },
+    ]);
+    this.#entries.unshift(...entries.map((entry) => ({ id: ++this.#count, ...entry })));
+    this.paint();
+    this.#scrollDown();
   }
 
   /** Ask the person: a button for each option, and a line for other words. */
@@ -76,12 +102,18 @@ export class Copilot {
     this.#entries.push({ id: ++this.#count, ...entry });
     if (this.#entries.length > KEPT) this.#entries.shift();
     this.paint();
-    byId("talk").scrollTop = byId("talk").scrollHeight;
+    this.#scrollDown();
     return this.#entries.at(-1);
+  }
+
+  #scrollDown() {
+    byId("talk").scrollTop = byId("talk").scrollHeight;
   }
 
   async #request(question) {
     const session = this.#session;
+    const requestId = newId();
+    this.#asked.add(requestId);
     this.#add({ kind: "mine", words: () => question });
     const words = () => this.#language.say(session.state === "connected" ? "searching" : "askedWhenConnected");
     const entry = this.#add({ kind: WAITING, words });
@@ -90,7 +122,7 @@ export class Copilot {
       this.paint();
     };
     try {
-      const { response, remaining } = await session.request(question, { onProgress: tell });
+      const { response, remaining } = await session.request(question, { requestId, onProgress: tell });
       this.#settle(entry, "theirs", () => response, remaining);
     } catch (error) {
       const until = performance.now() + (error.retryAfter ?? 0) * 1000;

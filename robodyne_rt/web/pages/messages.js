@@ -51,7 +51,7 @@ export class Messages {
     this.paint();
   }
 
-  /** Somebody read a message of ours. */
+  /** Somebody read a message of ours, or we read one in another window. */
   wasRead({ messageId, userId }) {
     const readBy = this.#sent.find((message) => message.id === messageId)?.readBy;
     if (readBy && !readBy.includes(userId)) readBy.push(userId);

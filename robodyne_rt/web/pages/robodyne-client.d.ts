@@ -181,7 +181,7 @@ export interface SessionOptions extends LinkOptions {
   onApi?(name: string, params: Record<string, any>, asked: Asked): Answer<any>;
   /** Once for each message that is not read yet. */
   onStaffMessage?(message: StaffMessage): void;
-  /** Somebody read a message of ours. */
+  /** Somebody read a message of ours, or its reader (`userId` is us) did so elsewhere. */
   onMessageRead?(receipt: { messageId: number; userId: string; readAt: string }): void;
   /** An error that is about no request and no topic. */
   onError?(error: RtError): void;
@@ -227,5 +227,8 @@ export class Session extends Link {
   ): Promise<StaffMessage>;
   markRead(id: number): void;
 }
+
+/** An id that nobody else has. */
+export function newId(): string;
 
 export function connect(options?: SessionOptions): Session;

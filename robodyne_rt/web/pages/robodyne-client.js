@@ -30,7 +30,8 @@ const fits = (message) => new Blob([JSON.stringify(message)]).size <= MESSAGE_BY
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** A random name; `crypto.randomUUID` is missing on pages without TLS. */
-const newId = () => [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+/** An id that nobody else has. */
+export const newId = () => [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 /** What went wrong, by its `code`: one of the server, or `NO_ANSWER`, `TIMEOUT`, `TOO_LARGE`, `CLOSED`. */
 export class RtError extends Error {
@@ -623,6 +624,7 @@ export class Session extends Link {
         }
         break;
       case "message_read":
+        if (message.userId === this.userId) this.unread.delete(message.messageId);
         options.onMessageRead?.(message);
         break;
       default:
