@@ -34,7 +34,8 @@ class Callback:
         id: random, used once.
         session, user: who may answer.
         deadline: monotonic seconds.
-        payload: the message that asked, to be sent again to a session that comes back.
+        query_id: the request that it is for.
+        fields: what is asked, to be sent again to a session that comes back.
     """
 
     id: str
@@ -42,7 +43,8 @@ class Callback:
     session: str
     user: str
     deadline: float
-    payload: bytes = b""
+    query_id: str
+    fields: dict[str, Any]
 
 
 class PendingCallbacks:
@@ -54,10 +56,14 @@ class PendingCallbacks:
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, kind: CallbackKind, *, session: str, user: str, now: float) -> Callback:
+    def open(
+        self, kind: CallbackKind, *, session: str, user: str, query_id: str, fields: dict[str, Any], now: float
+    ) -> Callback:
         """Return a new question."""
         id = secrets.token_urlsafe(16)
-        callback = Callback(id=id, kind=kind, session=session, user=user, deadline=now + TIMEOUT_S[kind])
+        callback = Callback(
+            id=id, kind=kind, session=session, user=user, deadline=now + TIMEOUT_S[kind], query_id=query_id, fields=fields
+        )
         self._open[id] = callback
         return callback
 

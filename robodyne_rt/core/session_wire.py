@@ -125,11 +125,11 @@ def progress(request_id: str, text: str) -> bytes:
     return orjson.dumps({"type": "progress", "requestId": request_id, "message": text})
 
 
-def ask(callback: Callback, query_id: str, timeout_s: float, **fields: Any) -> bytes:
-    """Return the JSON of a question to the client; `queryId` is the request that it is for."""
-    return orjson.dumps(
-        {"type": callback.kind.value, "requestId": callback.id, "queryId": query_id, "timeout": timeout_s, **fields}
-    )
+def ask(callback: Callback, *, now: float) -> bytes:
+    """Return the JSON of a question to the client; `queryId` is the request that it is for, `timeout` the seconds left."""
+    left_s = round(max(0.0, callback.deadline - now), 3)
+    names = {"type": callback.kind.value, "requestId": callback.id, "queryId": callback.query_id, "timeout": left_s}
+    return orjson.dumps(names | callback.fields)
 
 
 def told(type: str, **fields: Any) -> bytes:

@@ -156,7 +156,7 @@ class RequestDesk:
         self._take_up(session)
         for callback in self.callbacks.of_session(session.id):
             if session.link is not None:
-                session.link.send(callback.payload)
+                session.link.send(session_wire.ask(callback, now=self._clock.now()))
 
     def _take_up(self, session: Session) -> None:
         for row in self._left.pop(session.id, ()):
@@ -390,12 +390,14 @@ class RequestDesk:
             Unasked: no answer came in time, or the session is gone.
         """
         session = request.session
-        callback = self.callbacks.open(kind, session=session.id, user=session.user, now=self._clock.now())
-        callback.payload = session_wire.ask(callback, request.request_id, TIMEOUT_S[kind], **fields)
+        now = self._clock.now()
+        callback = self.callbacks.open(
+            kind, session=session.id, user=session.user, query_id=request.request_id, fields=fields, now=now
+        )
         wait = self._waiting[callback.id] = _Wait()
         self.stats.callbacks += 1
         if session.link is not None:
-            session.link.send(callback.payload)
+            session.link.send(session_wire.ask(callback, now=now))
         try:
             with anyio.move_on_after(TIMEOUT_S[kind]):
                 await wait.done.wait()

@@ -8,13 +8,14 @@ from robodyne_rt.core.callbacks import ANSWERED_BY, TIMEOUT_S, CallbackKind, Pen
 from robodyne_rt.errors import InvalidRequestId
 
 NOW = 1000.0
+ASKED: dict[str, Any] = {"query_id": "q", "fields": {"question": "which?"}}
 ANNA = {"session": "s1", "user": "anna"}
 ANSWER = {kind: answer for answer, kind in ANSWERED_BY.items()}
 
 
 def opened(kind: CallbackKind = CallbackKind.DATA) -> tuple[PendingCallbacks, str]:
     pending = PendingCallbacks()
-    return pending, pending.open(kind, **ANNA, now=NOW).id
+    return pending, pending.open(kind, **ASKED, **ANNA, now=NOW).id
 
 
 @pytest.mark.parametrize("kind", list(CallbackKind))
@@ -71,9 +72,9 @@ def test_programs_have_ten_seconds_and_people_two_minutes() -> None:
 
 def test_a_session_is_told_what_it_is_asked_oldest_first() -> None:
     pending = PendingCallbacks()
-    first = pending.open(CallbackKind.CLARIFICATION, **ANNA, now=NOW)
-    pending.open(CallbackKind.DATA, session="s2", user="anna", now=NOW)
-    second = pending.open(CallbackKind.DATA, **ANNA, now=NOW + 1)
+    first = pending.open(CallbackKind.CLARIFICATION, **ASKED, **ANNA, now=NOW)
+    pending.open(CallbackKind.DATA, **ASKED, session="s2", user="anna", now=NOW)
+    second = pending.open(CallbackKind.DATA, **ASKED, **ANNA, now=NOW + 1)
     assert pending.of_session("s1") == [first, second]
     pending.close(first.id)
     pending.close(first.id)
@@ -82,5 +83,5 @@ def test_a_session_is_told_what_it_is_asked_oldest_first() -> None:
 
 def test_ids_cannot_be_guessed() -> None:
     pending = PendingCallbacks()
-    ids = {pending.open(CallbackKind.DATA, **ANNA, now=NOW).id for _ in range(1000)}
+    ids = {pending.open(CallbackKind.DATA, **ASKED, **ANNA, now=NOW).id for _ in range(1000)}
     assert len(ids) == 1000 and min(map(len, ids)) >= 20

@@ -135,12 +135,13 @@ def test_a_failure_in_both_dialects() -> None:
 
 
 def test_a_question_to_the_client_names_both_ids() -> None:
-    callback = PendingCallbacks().open(CallbackKind.API, session="s", user="u", now=0.0)
-    asked = json.loads(session_wire.ask(callback, "q", 10.0, api="menu", params={}))
-    assert asked == {
-        **{"type": "request_api", "requestId": callback.id, "queryId": "q"},
-        **{"timeout": 10.0, "api": "menu", "params": {}},
-    }
+    fields = {"api": "menu", "params": {}}
+    callback = PendingCallbacks().open(CallbackKind.API, session="s", user="u", query_id="q", fields=fields, now=0.0)
+    names = {"type": "request_api", "requestId": callback.id, "queryId": "q"}
+    assert json.loads(session_wire.ask(callback, now=0.0)) == {**names, "timeout": 10.0, **fields}
+    # Asked again later, it tells what is left.
+    assert json.loads(session_wire.ask(callback, now=7.75)) == {**names, "timeout": 2.25, **fields}
+    assert json.loads(session_wire.ask(callback, now=11.0))["timeout"] == 0.0
 
 
 @pytest.mark.parametrize("data", [None, 7, "7", [7], {}, {"seq": "7"}, {"seq": 7.0}, {"seq": True}, {"seq": None}], ids=str)

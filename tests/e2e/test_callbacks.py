@@ -227,6 +227,7 @@ async def test_what_is_open_is_asked_again_when_the_session_comes_back(come: Cal
     assert app.greeting["resumed"] is True
     again = await asked(app, "clarification_request", for_query="q", after=heard)
     assert {**again, "timeout": 0} == {**ask, "timeout": 0}
+    assert 100 < again["timeout"] < ask["timeout"] == 120
     await app.send(type="human_response", requestId=again["requestId"], response="alba-2")
     assert "22" in (await app.final("q"))["response"]
     await refused(app, "human_response", ask["requestId"], response="alba-1")
