@@ -1,11 +1,13 @@
-"""A running server for each test module, and a fresh one on demand."""
+"""A running server for each test module, a fresh one on demand, and apps that connect."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.e2e.server import Server
+from tests.e2e.session_client import SessionClient, mint
 
 
 @pytest.fixture(scope="module")
@@ -30,3 +32,23 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     yield start
     for running in started:
         running.__exit__()
+
+
+@pytest.fixture
+def usual_role() -> str:
+    """The role of who comes with none."""
+    return "kitchen"
+
+
+@pytest.fixture
+async def come(rt: Server, usual_role: str) -> AsyncIterator[Callable[..., Any]]:
+    """Connect users' apps to the server of the module: `await come("anna", "manager", confirm="ack")`."""
+    apps: list[SessionClient] = []
+
+    async def connect(user: str, *roles: str, **options: Any) -> SessionClient:
+        apps.append(SessionClient(rt.port, token=mint(rt.folder, user, *(roles or (usual_role,))), **options))
+        return await apps[-1].connect()
+
+    yield connect
+    for app in apps:
+        await app.close()

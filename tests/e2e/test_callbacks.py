@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -42,18 +43,9 @@ def rt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-async def come(rt: Server) -> AsyncIterator[Callable[..., Any]]:
-    """Connect a user's app that can be asked everything."""
-    apps: list[SessionClient] = []
-
-    async def connect(user: str, **options: Any) -> SessionClient:
-        token = mint(rt.folder, user, "kitchen")
-        apps.append(SessionClient(rt.port, token=token, **{"capabilities": ALL} | options))
-        return await apps[-1].connect()
-
-    yield connect
-    for app in apps:
-        await app.close()
+def come(come: Callable[..., Any]) -> Callable[..., Any]:
+    """Connect an app that can be asked everything."""
+    return functools.partial(come, capabilities=ALL)
 
 
 async def asked(app: SessionClient, type: str, *, for_query: str, after: int = 0) -> Message:

@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tests.e2e.server import Server
 from tests.e2e.session_client import SessionClient, call, faults_logged, free_port, mint
 from tests.faults.shim import Kind, Shim
 from tests.faults.store import Victim
+from tests.stores import Store
 
 ROUNDS = int(os.environ.get("ROBODYNE_KILL_ROUNDS", "0"))
 STORM_KILLS = ROUNDS or 2
@@ -47,9 +48,8 @@ class SlowDisk:
         return SessionClient(self.server.port, token=mint(self.data, user, *(roles or ("kitchen",))), **options)
 
 
-@pytest.fixture
-def slow_disk(tmp_path: Path) -> Iterator[SlowDisk]:
-    disk = SlowDisk(tmp_path / "slow")
+@contextlib.contextmanager
+def running(disk: SlowDisk) -> Iterator[SlowDisk]:
     try:
         disk.server.start()
         disk.server.tell({"msg_type": "Albabot", "robot_id": "alba-1", "battery_level": 50})
@@ -57,6 +57,12 @@ def slow_disk(tmp_path: Path) -> Iterator[SlowDisk]:
     finally:
         disk.server.__exit__()
         disk.shim.close()
+
+
+@pytest.fixture
+def slow_disk(tmp_path: Path) -> Iterator[SlowDisk]:
+    with running(SlowDisk(tmp_path / "slow")) as disk:
+        yield disk
 
 
 @pytest.fixture(scope="module")
@@ -68,20 +74,6 @@ def rt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
         assert running.is_running, running.log()
         assert not faults_logged(running)
-
-
-@pytest.fixture
-async def come(rt: Server) -> AsyncIterator[Callable[..., Any]]:
-    """Connect a user's app: `await come("anna", confirm="ack")`."""
-    apps: list[SessionClient] = []
-
-    async def connect(user: str, *roles: str, **options: Any) -> SessionClient:
-        apps.append(SessionClient(rt.port, token=mint(rt.folder, user, *(roles or ("kitchen",))), **options))
-        return await apps[-1].connect()
-
-    yield connect
-    for app in apps:
-        await app.close()
 
 
 # -- exactly once --------------------------------------------------------------------------------------------------------
@@ -206,18 +198,19 @@ class Storm:
 
 @pytest.mark.timeout(120 + 15 * STORM_KILLS)
 async def test_everybody_gets_each_answer_once_and_in_order_while_lines_break_and_the_server_is_killed(
-    slow_disk: SlowDisk,
+    store: Store, tmp_path: Path
 ) -> None:
-    slow_disk.shim.control.fsync_delay_ms = 4
-    storm = Storm(slow_disk, random.Random(5), users=USERS, questions=QUESTIONS)
-    left = STORM_KILLS
-    while left > 0:
-        await storm.blow(min(left, 2))
-        left -= 2
-    assert storm.answered >= USERS * QUESTIONS
-    assert not (faults := await storm.faults()), f"{len(faults)} faults, the first: {faults[:5]}"
+    with running(SlowDisk(tmp_path / "slow", DATABASE__URL=store.url)) as disk:
+        disk.shim.control.fsync_delay_ms = 4  # of the spool, where Postgres keeps the rest
+        storm = Storm(disk, random.Random(5), users=USERS, questions=QUESTIONS)
+        left = STORM_KILLS
+        while left > 0:
+            await storm.blow(min(left, 2))
+            left -= 2
+        assert storm.answered >= USERS * QUESTIONS
+        assert not (faults := await storm.faults()), f"{len(faults)} faults, the first: {faults[:5]}"
     # What clients saw is what is stored, once each.
-    stored = slow_disk.server.sql("SELECT user_name, request_id, status, count(*) FROM chat_message GROUP BY 1, 2, 3")
+    stored = store.ask("SELECT user_name, request_id, status, count(*) FROM chat_message GROUP BY 1, 2, 3")
     assert sorted(stored) == sorted((user, id, "COMPLETED", 1) for user, ids in storm.asked.items() for id in ids)
 
 

@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,17 +33,8 @@ def rt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-async def come(rt: Server) -> AsyncIterator[Callable[..., Any]]:
-    """Connect a user's app."""
-    apps: list[SessionClient] = []
-
-    async def connect(user: str, *roles: str, **options: Any) -> SessionClient:
-        apps.append(SessionClient(rt.port, token=mint(rt.folder, user, *(roles or ("manager",))), **options))
-        return await apps[-1].connect()
-
-    yield connect
-    for app in apps:
-        await app.close()
+def usual_role() -> str:
+    return "manager"
 
 
 async def listed(server: Server, user: str) -> list[dict[str, Any]]:

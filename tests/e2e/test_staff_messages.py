@@ -11,7 +11,7 @@ import os
 import random
 import threading
 import urllib.error
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +36,8 @@ def rt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-async def come(rt: Server) -> AsyncIterator[Callable[..., Any]]:
-    """Connect a user's app."""
-    apps: list[SessionClient] = []
-
-    async def connect(user: str, *roles: str, **options: Any) -> SessionClient:
-        apps.append(SessionClient(rt.port, token=mint(rt.folder, user, *(roles or ("staff",))), **options))
-        return await apps[-1].connect()
-
-    yield connect
-    for app in apps:
-        await app.close()
+def usual_role() -> str:
+    return "staff"
 
 
 class Sender:
