@@ -109,9 +109,9 @@ def _granted(request: web.Request, accounts: Accounts, grant: Grant, *, cookie: 
 
 def set_cookie(request: web.Request, response: web.Response, token: str, lifetime_s: float) -> None:
     """Let a browser keep a token where no script can read it."""
-    response.set_cookie(
-        COOKIE, token, max_age=int(lifetime_s), path="/", httponly=True, samesite="Strict", secure=request.secure
-    )
+    # A proxy in front of us may end the TLS; the browser's word about its page is as good.
+    secure = request.secure or request.headers.get("Origin", "").startswith("https:")
+    response.set_cookie(COOKIE, token, max_age=int(lifetime_s), path="/", httponly=True, samesite="Strict", secure=secure)
 
 
 # -- pairing ---------------------------------------------------------------------------------------------------------

@@ -372,9 +372,9 @@ def test_a_flood_of_tickets_by_one_does_not_keep_the_others_out(server: Server) 
 # -- cookies and pages -----------------------------------------------------------------------------------------------
 
 
-def page_login(server: Server, user: User) -> Answer:
+def page_login(server: Server, user: User, origin: str = "") -> Answer:
     body = {"user": user.name, "password": user.password, "cookie": True}
-    answer = post(server, "/api/auth/login", body, Origin=own_origin(server))
+    answer = post(server, "/api/auth/login", body, Origin=origin or own_origin(server))
     assert answer.status == 200, answer
     return answer
 
@@ -383,6 +383,9 @@ def test_the_cookie_is_for_this_server_s_pages_alone(server: Server) -> None:
     answer = page_login(server, add_user(server, "manager"))
     said = {part.strip().lower() for part in answer.headers["set-cookie"].split(";")[1:]}
     assert {"httponly", "samesite=strict", "path=/"} <= said and not any(part.startswith("domain") for part in said)
+    # A page behind a proxy that ends the TLS for us.
+    behind_tls = page_login(server, add_user(server, "staff"), own_origin(server).replace("http:", "https:"))
+    assert "secure" not in said and "; secure" in behind_tls.headers["set-cookie"].lower()
     assert "refreshToken" not in told(answer)
     cookie = cookie_of(answer)
     assert call(server, "GET", "/api/customers", Cookie=cookie).status == 200

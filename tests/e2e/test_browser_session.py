@@ -18,6 +18,7 @@ import pytest
 from robodyne_rt import secret
 from robodyne_rt.admin import control
 from robodyne_rt.web.tokens import LOCAL_NAME, sign
+from tests.e2e.authority import Authority
 from tests.e2e.server import Server
 from tests.e2e.test_browser import CHROMIUM, wait_for_position
 from tests.e2e.test_kill import Load
@@ -226,6 +227,29 @@ def test_the_copilot_asks_back_and_answers_in_korean_by_keyboard_alone(server: S
     assert recalled == [words for words in said if "어느" not in words][: len(recalled)] and len(recalled) == 20
     page.keyboard.press("Escape")
     assert page.locator("#panel").is_hidden()
+
+
+def test_over_tls_the_page_works_and_its_login_never_leaves_in_the_clear(
+    start_server: Callable[..., Server], new_page: Callable[..., Any], tmp_path: Path
+) -> None:
+    cert, key = Authority(tmp_path).issue("localhost")
+    server = start_server(AUTH__MODE="local", SERVER__TLS_CERT=cert, SERVER__TLS_KEY=key)
+    add_users(server)
+    page = new_page(ignore_https_errors=True)
+    page.goto(f"https://localhost:{server.port}/")
+    page.fill("#login [name=user]", "cook")
+    page.fill("#login [name=password]", PASSWORD)
+    page.keyboard.press("Enter")
+    wait_until_connected(page)
+    assert page.locator('[data-opens="account"]').inner_text() == "cook"
+    ((cookie),) = page.context.cookies()
+    assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Strict")
+    page.reload()
+    wait_until_connected(page)
+    page.click('[data-opens="account"]')
+    page.click("#log-out")
+    page.wait_for_selector("#login", state="visible")
+    assert page.context.cookies() == []
 
 
 def test_a_staff_message_arrives_and_its_sender_learns_that_it_was_read(server: Server, new_page: Callable[..., Any]) -> None:

@@ -21,6 +21,7 @@ from tests.e2e.server import Server
 from tests.e2e.session_client import Message, SessionClient, call, control, faults_logged, free_port, mint
 from tests.faults.shim import Shim
 from tests.faults.store import Victim
+from tests.stores import Store
 
 ROUNDS = int(os.environ.get("ROBODYNE_KILL_ROUNDS", "5"))
 
@@ -450,9 +451,9 @@ class Ledger(threading.Thread):
 
 
 @pytest.mark.timeout(60 + 6 * ROUNDS)
-async def test_kill_loses_no_message_that_was_accepted(tmp_path: Path) -> None:
+async def test_kill_loses_no_message_that_was_accepted(store: Store, tmp_path: Path) -> None:
     rng = random.Random(4)
-    server = Server(tmp_path, AUTH__MODE="local", SERVER__PORT=str(free_port())).start()
+    server = Server(tmp_path, AUTH__MODE="local", SERVER__PORT=str(free_port()), DATABASE__URL=store.url).start()
     anna = SessionClient(server.port, token=mint(tmp_path, "anna", "staff"))
     accepted: dict[str, int] = {}
     try:
@@ -473,7 +474,7 @@ async def test_kill_loses_no_message_that_was_accepted(tmp_path: Path) -> None:
                 accepted |= sender.accepted
         await anna.connect()
         assert len(accepted) > 10 * ROUNDS
-        rows = server.sql("SELECT message, id FROM staff_message")
+        rows = store.ask("SELECT message, id FROM staff_message")
         assert len(rows) == len(dict(rows)), "stored twice"
         stored = dict(rows)
         assert {text: stored.get(text) for text in accepted} == accepted
