@@ -37,7 +37,7 @@ from robodyne_rt.ports import Clock
 from robodyne_rt.sessions.manager import Session as UserSession
 from robodyne_rt.sessions.manager import SessionManager
 from robodyne_rt.sessions.memory import MemorySessions
-from robodyne_rt.settings import ConfigError, Settings, control_socket, shown
+from robodyne_rt.settings import ConfigError, Settings, control_socket, is_loopback, shown
 from robodyne_rt.store import accounts
 from robodyne_rt.store.apply import MENTIONED_AT_MOST
 from robodyne_rt.store.dead_letters import DeadLetters
@@ -304,6 +304,11 @@ class App:
     async def _listen(self, runner: web.AppRunner) -> Ports:
         settings = self._settings
         given = systemd.listen_sockets()
+        if given and settings.auth.mode == "off" and not is_loopback(given[0].getsockname()[0]):
+            raise ConfigError(
+                f'[auth] mode = "off" lets everybody in and is allowed on loopback only, but systemd opened '
+                f'{given[0].getsockname()[0]}: set ListenStream=127.0.0.1:... in robodyne-rt.socket, or choose mode = "local"'
+            )
         await runner.setup()
         try:
             tls = _tls("server", settings.server.tls_cert, settings.server.tls_key)
@@ -375,8 +380,9 @@ class App:
             storage["detail"] = detail
         started_at = times.to_text(self._started_at)
         server = {"name": self._settings.server.name, "version": __version__, "started_at": started_at}
-        present = [presence_fields(presence) for presence in (await self._sessions.present())[:SESSIONS_SHOWN]]
-        shown = [{name: session[name] for name in PRESENCE_SHOWN} for session in present]
+        present = reversed(await self._sessions.present())  # who came last first, and who is away after all others
+        first = sorted(present, key=lambda presence: presence.presence != "online")[:SESSIONS_SHOWN]
+        shown = [{name: fields[name] for name in PRESENCE_SHOWN} for fields in map(presence_fields, first)]
         return {"server": server, "storage": storage, "sessions": shown}
 
     def _checks(self) -> list[tuple[str, bool, str]]:

@@ -206,7 +206,7 @@ class Settings(Section):
     def problems(self) -> list[str]:
         """Return what no single key shows: combinations that would be unsafe or cannot work."""
         found = []
-        if self.auth.mode == "off" and not _is_loopback(self.server.host):
+        if self.auth.mode == "off" and not is_loopback(self.server.host):
             found.append(
                 f'[auth] mode = "off" lets everybody in and is allowed on loopback only: set [server] host = "127.0.0.1" '
                 f'(now "{self.server.host}") or choose mode = "local"'
@@ -240,7 +240,8 @@ def control_socket(settings: Settings) -> Path:
     return Path(settings.database.spool_path).absolute().with_name("robodyne-rt.sock")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach an address."""
     if host == "localhost":
         return True
     try:
@@ -251,7 +252,7 @@ def _is_loopback(host: str) -> bool:
 
 def _is_safe_url(url: str) -> bool:
     parts = urlsplit(url)
-    return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
 
 
 def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -153,8 +153,8 @@ class Receiver:
             if peer.end is not None:
                 peer.end()
             raise
-        self.proven(peer, identity)
         _check_robots(message, identity)
+        self.proven(peer, identity)
         self._note(message, peer)
         self.stats.messages[message.msg_type, "success"] += 1
         answer(device_messages.success("welcome", message.id), True)  # there is nothing to store, least of all a proof

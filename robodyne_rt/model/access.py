@@ -86,7 +86,9 @@ class Principal:
         return "display" in self.roles
 
 
-RESERVED_NAMES = frozenset({"anonymous", "local"})
+ANONYMOUS = "anonymous"
+LOCAL = "local"
+RESERVED_NAMES = frozenset({ANONYMOUS, LOCAL})
 """What those are called who have no name."""
 
 ROLE_PREFIX = "role:"
@@ -127,7 +129,7 @@ class AccessPolicy:
         self._networks = Networks(anonymous_networks)
         self._device_networks = Networks(device_networks)
         self._guest = frozenset(f"read:{topic}" for topic in topics) | {"look"}
-        self.local = Principal("local", frozenset({"admin"}), frozenset({"*"}))
+        self.local = Principal(LOCAL, frozenset({"admin"}), frozenset({"*"}))
         """Who comes over the control socket, or where nobody is checked."""
 
     def rights_of(self, roles: Iterable[str]) -> frozenset[str]:
@@ -143,7 +145,7 @@ class AccessPolicy:
         """Return who comes from `address` without a token."""
         if self.is_open:
             return self.local
-        return Principal("anonymous", _NOTHING, _NOTHING, self.place_rights(address), is_anonymous=True)
+        return Principal(ANONYMOUS, _NOTHING, _NOTHING, self.place_rights(address), is_anonymous=True)
 
 
 _NOTHING: frozenset[str] = frozenset()

@@ -49,9 +49,17 @@ def add_user(session: Session, *, name: str, roles: list[str], password_hash: st
     checked_roles(roles)
     if session.execute("SELECT 1 FROM user_ WHERE name = ?", (name,)).fetchone():
         raise Conflict(f"there is a user {name!r} already")
+    if _has_namesake(session, name, now):
+        raise Conflict(f"{name!r} is the name of a program or a screen, which would read this user's messages")
     columns = {"name": name, "roles": _dumps(roles), "password_hash": password_hash, "created_at": times.to_text(now)}
     insert(session, "user_", columns)
     return _one(users(session), "name", name)
+
+
+def _has_namesake(session: Session, name: str, now: float) -> bool:
+    """Return whether a token with roles of its own, for a program or a screen, is good under a name."""
+    condition = "user_name = ? AND roles IS NOT NULL AND revoked_at IS NULL AND expires_at > ?"
+    return session.execute(f"SELECT 1 FROM token WHERE {condition}", (name, times.to_text(now))).fetchone() is not None
 
 
 def change_user(session: Session, name: str, *, now: float, **changes: Any) -> Entity:
@@ -140,13 +148,24 @@ def add_token(  # noqa: PLR0917
 
 
 def rotate_token(session: Session, id: int, *, old: str, new: str, expires_at: float, now: float) -> bool:
-    """Replace a refresh token's digest, if `old` is the newest; return whether it was."""
+    """Replace a refresh token's digest `old` by `new`; return whether `new` is the newest now, replaced here or by the same
+    request a moment ago."""
     done = session.execute(
         "UPDATE token SET refresh_digest = ?, previous_digest = ?, rotated_at = ?, expires_at = ?"
         " WHERE id = ? AND refresh_digest = ? AND revoked_at IS NULL",
         (new, old, times.to_text(now), times.to_text(expires_at), id, old),
     )
-    return bool(done.rowcount)
+    if done.rowcount:
+        return True
+    row = session.execute(
+        "SELECT 1 FROM token WHERE id = ? AND refresh_digest = ? AND revoked_at IS NULL", (id, new)
+    ).fetchone()
+    return row is not None
+
+
+def prolong_token(session: Session, id: int, *, expires_at: float) -> None:
+    """Let a login live longer, if it was not taken back."""
+    session.execute("UPDATE token SET expires_at = ? WHERE id = ? AND revoked_at IS NULL", (times.to_text(expires_at), id))
 
 
 def revoke_token(session: Session, id: int, *, now: float) -> Entity:

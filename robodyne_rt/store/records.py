@@ -10,7 +10,7 @@ from robodyne_rt.store import talk
 from robodyne_rt.store.apply import Applier
 from robodyne_rt.store.changes import Readers
 from robodyne_rt.store.intake import Intake
-from robodyne_rt.store.talk import AnswerWrite, ReceiptWrite, RequestWrite, SessionWrite, StaffMessageWrite
+from robodyne_rt.store.talk import UNREAD_AT_MOST, AnswerWrite, ReceiptWrite, RequestWrite, SessionWrite, StaffMessageWrite
 from robodyne_rt.store.writes import CallWrite
 
 
@@ -81,8 +81,12 @@ class MessageRecords(_Records):
     async def find(self, id: int) -> Entity | None:
         return await self._readers.read(lambda session: talk.find_message(session, id))
 
-    async def unread(self, user: str, recipients: list[str]) -> list[Entity]:
-        return await self._readers.read(lambda session: talk.unread(session, user, recipients))
+    async def unread(
+        self, user: str, recipients: list[str], *, own: str, before: int | None = None, limit: int = UNREAD_AT_MOST
+    ) -> list[Entity]:
+        return await self._readers.read(
+            lambda session: talk.unread(session, user, recipients, own=own, before=before, limit=limit)
+        )
 
     async def listed(self, user: str, recipients: list[str], before: int | None, limit: int) -> list[Entity]:
         return await self._readers.read(lambda session: talk.messages(session, user, recipients, before=before, limit=limit))

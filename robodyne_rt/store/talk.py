@@ -17,7 +17,7 @@ from robodyne_rt.store.writes import Write
 HISTORY_AT_MOST = 200
 PENDING_AT_MOST = 10_000
 UNDELIVERED_AT_MOST = 1000
-UNREAD_AT_MOST = 200
+UNREAD_AT_MOST = 1000
 
 
 class FieldsWrite(Write):
@@ -244,14 +244,23 @@ def forget_sessions(session: Session, *, before: float) -> int:
 _MESSAGE = ("id", "sender", "recipient", "message", "message_type", "audio_url", "websocket_sent", "timestamp")
 
 
-def unread(session: Session, user: str, recipients: list[str]) -> list[Entity]:
-    """Return what was sent to any of `recipients` and that a user has not read, oldest first."""
+def unread(
+    session: Session, user: str, recipients: list[str], *, own: str, before: int | None = None, limit: int = UNREAD_AT_MOST
+) -> list[Entity]:
+    """Return the newest of what a user was sent and has not read, oldest first.
+
+    Args:
+        recipients: the user's name and roles; what a role was told before there was this user is not theirs.
+        own: what this one sent to a role is not for them; empty for nobody.
+        before: only ids below this.
+    """
     marks = ", ".join("?" * len(recipients))
     rows = session.execute(
-        f"SELECT {', '.join(_MESSAGE)} FROM staff_message WHERE recipient IN ({marks}) AND sender <> ? AND NOT EXISTS"
+        f"SELECT {', '.join(_MESSAGE)} FROM staff_message WHERE recipient IN ({marks}) AND id < ? AND (recipient = ? OR"
+        " (sender <> ? AND timestamp >= coalesce((SELECT created_at FROM user_ WHERE name = ?), timestamp))) AND NOT EXISTS"
         " (SELECT 1 FROM staff_message_receipt WHERE message_id = staff_message.id AND user_name = ?)"
         " ORDER BY id DESC LIMIT ?",
-        (*recipients, user, user, UNREAD_AT_MOST),
+        (*recipients, before if before is not None else 1 << 53, user, own, user, user, min(limit, UNREAD_AT_MOST)),
     )
     return [_message(session, row) for row in reversed(rows.fetchall())]
 

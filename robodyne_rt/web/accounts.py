@@ -2,6 +2,7 @@
 directory (SPEC section 8).
 """
 
+import contextlib
 import hmac
 import logging
 import secrets
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 from robodyne_rt.core import times
 from robodyne_rt.core.directory import Directory
 from robodyne_rt.core.onetime import digest
-from robodyne_rt.errors import ResourceNotFound, StorageUnavailable, TokenExpired, TokenInvalid
+from robodyne_rt.errors import Conflict, ResourceNotFound, StorageUnavailable, TokenExpired, TokenInvalid
 from robodyne_rt.model.access import normal_name
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
@@ -31,9 +32,13 @@ ACCESS_S = 3600.0
 LOGIN_S = 30 * 86400.0
 DISPLAY_S = 400 * 86400.0
 API_S = 90 * 86400.0
+COOKIE_S = {"LOGIN": LOGIN_S, "DISPLAY": DISPLAY_S}
+"""How long what a browser keeps lives after it was last used."""
+
+PROLONGED_EVERY_S = 86400.0
 LONGEST_S = 400 * 86400.0
 
-ROTATED_TWICE_S = 60.0
+LOST_ANSWER_S = 60.0
 """A refresh token may be used again for so long after it was replaced: the answer may have been lost."""
 
 T = TypeVar("T")
@@ -123,28 +128,28 @@ class Accounts:
         user = self._directory.user(token["user_name"])
         if user is None or user["disabled"]:
             raise TokenInvalid("the refresh token is not valid")
-        given = digest(refresh)
-        is_lost_answer = given == token["previous_digest"] and now - times.to_epoch_s(token["rotated_at"]) <= ROTATED_TWICE_S
-        if given != token["refresh_digest"] and not is_lost_answer:
-            # It is ours (its seal is good) and was replaced: two parties have it, and one of them should not.
-            logger.warning("a refresh token was used again: its login is void", extra={"action": "token_reused"})
-            await self.change(accounts.revoke_token, id, now=now)
-            raise TokenInvalid("the refresh token is not valid")
-        new = self._refresh_token(id)
-        expires_at = now + LOGIN_S
-        try:
-            rotated = await self.change(
-                accounts.rotate_token, id, old=token["refresh_digest"], new=digest(new), expires_at=expires_at, now=now
-            )
-        except StorageUnavailable:
-            return self._grant(user["name"], user["roles"], id, refresh, times.to_epoch_s(token["expires_at"]))
-        if not rotated:
+        given, new, expires_at = digest(refresh), self._refresh_token(id, after=refresh), now + LOGIN_S
+        if given == token["refresh_digest"]:
+            try:
+                is_good = await self.change(
+                    accounts.rotate_token, id, old=given, new=digest(new), expires_at=expires_at, now=now
+                )
+            except StorageUnavailable:
+                return self._grant(user["name"], user["roles"], id, refresh, times.to_epoch_s(token["expires_at"]))
+        else:
+            is_good = given == token["previous_digest"] and now - times.to_epoch_s(token["rotated_at"]) <= LOST_ANSWER_S
+            if not is_good:
+                # It is ours (its seal is good) and was replaced: two parties have it, and one of them should not.
+                logger.warning("a refresh token was used again: its login is void", extra={"action": "token_reused"})
+                await self.change(accounts.revoke_token, id, now=now)
+        if not is_good:
             raise TokenInvalid("the refresh token is not valid")
         return self._grant(user["name"], user["roles"], id, new, expires_at)
 
-    def _refresh_token(self, row: int) -> str:
-        """Return a new refresh token, sealed so that each one we ever gave out can be told from a guess."""
-        text = f"{row}.{secrets.token_urlsafe(24)}"
+    def _refresh_token(self, row: int, *, after: str = "") -> str:
+        """Return a refresh token, sealed so that each one we ever gave out can be told from a guess: a new one, or the one
+        that replaces `after`, the same each time."""
+        text = f"{row}.{self._secret.seal(f'after {after}') if after else secrets.token_urlsafe(24)}"
         return f"{text}.{self._secret.seal(text)}"
 
     def _row_of(self, refresh: str) -> int | None:
@@ -161,12 +166,18 @@ class Accounts:
             name=grant.name, roles=None, token=grant.row, lifetime_s=grant.row_expires_at - self._clock.wall()
         )
 
-    def access_for(self, name: str, row: int | None, roles: list[str]) -> Grant:
-        """Return a short token beside a cookie, for the connections of its page."""
+    async def access_for(self, name: str, row: int | None, roles: list[str]) -> Grant:
+        """Return a short token beside a cookie, for the connections of its page; what is in use lives on."""
         token = self._directory.token(row) if row is not None else None
         if token is None:
             raise TokenInvalid("the cookie is not valid")
-        return self._grant(name, roles, token["id"], None, times.to_epoch_s(token["expires_at"]))
+        expires_at = times.to_epoch_s(token["expires_at"])
+        wanted = self._clock.wall() + COOKIE_S.get(token["kind"], 0.0)
+        if wanted - expires_at > PROLONGED_EVERY_S:
+            with contextlib.suppress(StorageUnavailable):  # next time then
+                await self.change(accounts.prolong_token, token["id"], expires_at=wanted)
+                expires_at = wanted
+        return self._grant(name, roles, token["id"], None, expires_at)
 
     async def log_out(self, row: int) -> None:
         """Void a login."""
@@ -219,11 +230,20 @@ def give_out(
     lifetime_s: float,
     now: float,
 ) -> Entity:
-    """Note a token in the database, and return it; `roles` None takes those of the user."""
+    """Note a token in the database, and return it; `roles` None takes those of the user.
+
+    Raises:
+        ResourceNotFound: there is no such user.
+        Conflict: there is one: a program or a screen of that name would read the user's messages, and keep its roles when
+            the user loses theirs.
+    """
     lifetime_s = min(lifetime_s, LONGEST_S)
     user = accounts.checked_name(user, "user")
-    if roles is None and not session.execute("SELECT 1 FROM user_ WHERE name = ?", (user,)).fetchone():
+    is_user = session.execute("SELECT 1 FROM user_ WHERE name = ?", (user,)).fetchone() is not None
+    if roles is None and not is_user:
         raise ResourceNotFound(f"there is no user {user!r}; name a role to make a token for a program")
+    if roles is not None and is_user:
+        raise Conflict(f"{user!r} is a user, whose tokens have the user's roles: name none, or choose another name")
     accounts.add_token(session, id, kind, user, roles, label, None, now + lifetime_s, now)
     token = issue(name=user, roles=None, token=id, lifetime_s=lifetime_s)
     return {"token": token, "id": id, "user": user, "roles": roles, "expires_at": times.to_text(now + lifetime_s)}

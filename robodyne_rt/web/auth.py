@@ -52,7 +52,7 @@ async def refresh(request: web.Request) -> web.Response:
     principal = request[PRINCIPAL]
     if principal.token is None or not came_by_cookie(request):  # a short token must not buy a long one
         raise TokenMissing("expected refreshToken, or the cookie of a login")
-    grant = context.accounts.access_for(principal.name, principal.token, sorted(principal.roles))
+    grant = await context.accounts.access_for(principal.name, principal.token, sorted(principal.roles))
     return _granted(request, context.accounts, grant, cookie=True)
 
 

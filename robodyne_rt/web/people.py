@@ -51,14 +51,14 @@ async def send_message(request: web.Request) -> web.Response:
 
 
 async def list_messages(request: web.Request) -> web.Response:
-    """Return what one sent and was sent, newest first; with `?unread=1` what one has not read, oldest first."""
+    """Return what one sent and was sent, newest first; with `?unread=1` what one has not read, oldest first,
+    of which `?before=` turns back."""
     context = request.app[CONTEXT]
     principal = request[PRINCIPAL]
-    if request.query.get("unread") == "1":
-        return json_answer({"messages": await context.messages.unread(principal)})
     before = number_in_query(request, "before", default=None, most=NEWEST)
-    limit = number_in_query(request, "limit", default=LISTED, most=LISTED_AT_MOST)
-    return json_answer({"messages": await context.messages.listed(principal, before=before, limit=limit or LISTED)})
+    limit = number_in_query(request, "limit", default=LISTED, most=LISTED_AT_MOST) or LISTED
+    ask = context.messages.unread if request.query.get("unread") == "1" else context.messages.listed
+    return json_answer({"messages": await ask(principal, before=before, limit=limit)})
 
 
 async def read_message(request: web.Request) -> web.Response:

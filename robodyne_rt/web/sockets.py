@@ -112,9 +112,11 @@ async def session_socket(request: web.Request) -> web.StreamResponse:
         talk = None if session is None else SessionTalk(context=context, session=session, connection=connection)
         while (message := await socket.receive()).type not in _ENDS:
             text = _text_of(message, connection, clock.now())
-            if text is None or session is None or talk is None:
+            if session is None or talk is None:
                 continue
-            context.sessions.seen(session)
+            context.sessions.seen(session)  # a pong of the protocol is a sign of life too
+            if text is None:
+                continue
             said = connection.received(text, clock.now(), session_wire.parse)
             if said is not None:
                 await talk.take(said)

@@ -12,7 +12,7 @@ import orjson
 from robodyne_rt.core import session_wire
 from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.errors import InvalidPayload, RateLimited, ResourceNotFound, StorageUnavailable
-from robodyne_rt.model.access import ROLE_PREFIX, ROLES, Principal, normal_name
+from robodyne_rt.model.access import ANONYMOUS, ROLE_PREFIX, ROLES, Principal, normal_name
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
 from robodyne_rt.sessions.manager import Session, SessionManager
@@ -43,7 +43,9 @@ class MessageRecords(Protocol):
 
     async def store(self, columns: Entity, key: str | None, digest: str) -> int: ...
 
-    async def unread(self, user: str, recipients: list[str]) -> list[Entity]: ...
+    async def unread(
+        self, user: str, recipients: list[str], *, own: str, before: int | None = None, limit: int = ...
+    ) -> list[Entity]: ...
 
     async def listed(self, user: str, recipients: list[str], before: int | None, limit: int) -> list[Entity]: ...
 
@@ -140,7 +142,7 @@ class StaffMessages:
         payload = session_wire.told("staff_message", **session_wire.staff_message(columns | {"websocket_sent": True}))
         reached = False
         for session in self._sessions.connected:
-            if columns["recipient"] in addresses(session.principal) and session.user != columns["sender"]:
+            if _is_for(session.principal, columns):
                 assert session.link is not None
                 session.link.send(payload)
                 session.delivered.add(columns["id"])
@@ -153,15 +155,15 @@ class StaffMessages:
         Raises:
             StorageUnavailable: the stored ones cannot be known now.
         """
-        recipients = addresses(session.principal)
+        principal = session.principal
         self._let_go()
         found = [
             session_wire.staff_message(held)
             for held in (*self._spooled.values(), *self._storing.values())
-            if held["recipient"] in recipients and held["sender"] != session.user
+            if _is_for(principal, held)
         ]
         try:
-            found = await self._records.unread(session.user, recipients) + found
+            found = await self._records.unread(session.user, addresses(principal), own=_own(principal)) + found
         finally:
             sent = []
             for message in found:
@@ -209,14 +211,26 @@ class StaffMessages:
         """Return what somebody sent and was sent, newest first."""
         return await self._records.listed(user.name, addresses(user), before, limit)
 
-    async def unread(self, user: Principal) -> list[Entity]:
-        """Return what somebody was sent and has not read, oldest first."""
-        return await self._records.unread(user.name, addresses(user))
+    async def unread(self, user: Principal, *, before: int | None, limit: int) -> list[Entity]:
+        """Return the newest of what somebody was sent and has not read, oldest first."""
+        return await self._records.unread(user.name, addresses(user), own=_own(user), before=before, limit=limit)
 
 
 def addresses(principal: Principal) -> list[str]:
     """Return the recipients that mean somebody."""
-    return [principal.name, *(f"{ROLE_PREFIX}{role}" for role in sorted(principal.roles))]
+    roles = sorted(principal.roles) if principal.is_bearer or principal.is_anonymous else ROLES
+    return [principal.name, *(f"{ROLE_PREFIX}{role}" for role in roles)]
+
+
+def _own(principal: Principal) -> str:
+    """Return the sender whose messages to a role are not for this one: themselves. Where nobody logs in that would be all."""
+    return principal.name if principal.is_bearer else ""
+
+
+def _is_for(principal: Principal, message: Entity) -> bool:
+    """Return whether a message is for somebody; what they send to their own name is."""
+    recipient = message["recipient"]
+    return recipient in addresses(principal) and (recipient == principal.name or message["sender"] != _own(principal))
 
 
 def _checked(body: Any) -> Entity:
@@ -230,6 +244,8 @@ def _checked(body: Any) -> Entity:
     recipient = normal_name(recipient)
     if recipient.startswith(ROLE_PREFIX) and (role := recipient.removeprefix(ROLE_PREFIX)) not in ROLES:
         raise ResourceNotFound(f"no role {role!r}; known: {', '.join(ROLES)}")
+    if recipient == ANONYMOUS:
+        raise ResourceNotFound(f"no user {recipient!r}")
     if not isinstance(message, str) or not message.strip() or len(message) > TEXT_AT_MOST or "\0" in message:
         raise InvalidPayload(f"message: expected a text of 1 to {TEXT_AT_MOST} characters")
     kind = body.get("message_type", "TEXT")

@@ -121,6 +121,8 @@ class RequestDesk:
         self._waiting: dict[str, _Wait] = {}
         # By session: what an earlier run took and did not answer.
         self._left: dict[str, list[Entity]] = {}
+        # By session: answers that it asked for as well, and that came while it was away.
+        self._owed: dict[str, list[tuple[Entity, Dialect]]] = {}
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Work until cancelled; ready when it knows what an earlier run left, if that can be known."""
@@ -154,6 +156,8 @@ class RequestDesk:
     def session_attached(self, session: Session) -> None:
         """Go on with what a session asked before the server ended, by the rights that it has now; ask again what is open."""
         self._take_up(session)
+        for stored, dialect in self._owed.pop(session.id, ()):
+            self._repeat(session, stored, dialect)
         for callback in self.callbacks.of_session(session.id):
             if session.link is not None:
                 session.link.send(session_wire.ask(callback, now=self._clock.now()))
@@ -237,7 +241,8 @@ class RequestDesk:
         """Send a stored answer again to who asks again; another session's number means nothing to this one."""
         if session.link is not None:
             seq = stored["seq"] if stored["session_id"] == session.id else None
-            session.link.send(answer_payload(stored | {"dialect": dialect, "seq": seq}))
+            remaining = self._limit.look(self._limited(session), self._clock.now()).remaining
+            session.link.send(answer_payload(stored | {"dialect": dialect, "seq": seq}, remaining=remaining))
 
     def _enqueue(self, request: Request, *, first: bool = False) -> None:
         self._open[request.user, request.request_id] = request
@@ -294,7 +299,7 @@ class RequestDesk:
             if request.known is not None:
                 self._remember(request, request.known)
                 for session, dialect in {request.session: request.dialect, **request.others}.items():
-                    self._repeat(session, request.known, dialect)
+                    self._tell_other(self._sessions.current(session), request.known, dialect)
             else:
                 try:
                     await self._answer(request)
@@ -348,7 +353,14 @@ class RequestDesk:
         self._remember(request, stored)
         self._sessions.deliver(session, seq, answer_payload(stored, remaining=request.remaining))
         for other, dialect in request.others.items():
-            self._repeat(other, stored, dialect)
+            self._tell_other(self._sessions.current(other), stored, dialect)
+
+    def _tell_other(self, session: Session, stored: Entity, dialect: Dialect) -> None:
+        """Send an answer to a session that asked for the same, now or when it comes back."""
+        if session.link is not None:
+            self._repeat(session, stored, dialect)
+        elif self._sessions.get(session.id) is not None:
+            self._owed.setdefault(session.id, []).append((stored, dialect))
 
     def _remember(self, request: Request, stored: Entity) -> None:
         self._answered[request.user, request.request_id] = stored
@@ -370,7 +382,8 @@ class RequestDesk:
             wait.done.set()
 
     def session_gone(self, session: Session) -> None:
-        """Ask a session nothing more."""
+        """Ask a session nothing more, and owe it nothing."""
+        self._owed.pop(session.id, None)
         for callback in self.callbacks.of_session(session.id):
             self.callbacks.close(callback.id)
             if (wait := self._waiting.pop(callback.id, None)) is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from robodyne_rt.core import times
 from robodyne_rt.errors import Conflict, InvalidPayload, ResourceNotFound
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.store import accounts, kinds, writes
@@ -56,6 +57,18 @@ async def test_users_reach_the_directory_through_the_log(running: Running) -> No
     (token,) = running.screens.entities["tokens"].values()
     assert token["revoked_at"] is not None and token["roles"] is None
     assert (await do(accounts.rotate_token, 5, old="d", new="e", expires_at=NOW + 200, now=NOW)) is False
+    await do(accounts.add_token, 6, "LOGIN", "김", None, None, "d", NOW + 100, NOW)
+    for _ in range(2):  # the same request again
+        assert (await do(accounts.rotate_token, 6, old="d", new="e", expires_at=NOW + 200, now=NOW)) is True
+    assert (await do(accounts.rotate_token, 6, old="d", new="f", expires_at=NOW + 200, now=NOW)) is False
+    await do(accounts.prolong_token, 6, expires_at=NOW + 300)
+    assert running.screens.entities["tokens"][6]["expires_at"] == times.to_text(NOW + 300)
+    # A program or a screen of a user's name would get the user's messages.
+    await do(accounts.add_token, 7, "API", "till", ["staff"], None, None, NOW + 100, NOW)
+    with pytest.raises(Conflict):
+        await do(accounts.add_user, name="till", roles=["staff"], password_hash=None, now=NOW)
+    await do(accounts.add_user, name="till", roles=["staff"], password_hash=None, now=NOW + 101)  # that one is over
+    await do(accounts.remove_user, "till", now=NOW)
     with pytest.raises(Conflict):
         await do(accounts.add_user, name="김", roles=["staff"], password_hash=None, now=NOW)
     for bad in ("", " kim", "a\nb", "role:kitchen", "x" * 101):
@@ -126,15 +139,34 @@ async def test_a_staff_message_is_stored_once_and_unread_until_it_is_read(runnin
         await records.store(message(3), "k", "other")
     assert await records.store(message(4, recipient="kim", websocket_sent=False), None, "d") == 4
     assert await records.first("lee", "k") == 1 and await records.first("kim", "k") is None
-    assert [one["id"] for one in await records.unread("kim", ["kim", "role:kitchen"])] == [1, 4]
+    kim = {"user": "kim", "recipients": ["kim", "role:kitchen"], "own": "kim"}
+    assert [one["id"] for one in await records.unread(**kim)] == [1, 4]
+    assert [one["id"] for one in await records.unread(**kim, limit=1)] == [4]
+    assert [one["id"] for one in await records.unread(**kim, before=4)] == [1]
+    # What one says to a role is not for oneself, what one says to oneself is.
+    await records.store(message(5, sender="kim"), None, "d")
+    await records.store(message(6, sender="kim", recipient="kim"), None, "d")
+    assert [one["id"] for one in await records.unread(**kim, before=7)] == [1, 4, 6]
+    assert await records.read(6, "kim", ["kim"], AT) == "kim"
+    # What a role was told before there was a user is not for them; what they were told themselves is.
+    later = times.to_epoch_s(AT) + 1
+    added = {"name": "new", "roles": ["kitchen"], "password_hash": None, "now": later}
+    await running.intake.call(lambda applier: accounts.add_user(applier.session, **added))
+    new = {"user": "new", "recipients": ["new", "role:kitchen"], "own": "new"}
+    assert await records.unread(**new) == []
+    await records.store(message(8, timestamp=times.to_text(later)), None, "d")
+    await records.store(message(9, recipient="new"), None, "d")
+    assert [one["id"] for one in await records.unread(**new)] == [8, 9]
+    assert await records.read(8, "kim", ["role:kitchen"], AT) == "lee"
     records.mark_sent([4])
     assert await records.read(1, "kim", ["kim", "role:kitchen"], AT) == "lee"
     assert await records.read(1, "kim", ["kim", "role:kitchen"], AT) is None
     with pytest.raises(ResourceNotFound):
         await records.read(1, "eve", ["eve"], AT)
-    assert [one["id"] for one in await records.unread("kim", ["kim", "role:kitchen"])] == [4]
+    assert [one["id"] for one in await records.unread(**kim)] == [4]
     listed = await records.listed("lee", ["lee"], None, 10)
-    assert [(one["id"], one["readBy"]) for one in listed] == [(4, []), (1, [{"userId": "kim", "readAt": AT}])]
+    read = [{"userId": "kim", "readAt": AT}]
+    assert [(one["id"], one["readBy"]) for one in listed] == [(9, []), (8, read), (4, []), (1, read)]
 
 
 @pytest.mark.parametrize(

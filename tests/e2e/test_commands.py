@@ -178,16 +178,18 @@ def test_systemd_is_told_ready_watchdog_and_stopping(tmp_path: Path) -> None:
             server.wait()
 
 
+HANDED_OVER = (
+    "import os, sys; os.dup2({}, 10); os.dup2({}, 11);"
+    "os.dup2(10, 3); os.dup2(11, 4); os.environ.update(LISTEN_FDS='2', LISTEN_PID=str(os.getpid()));"
+    "os.execv(sys.executable, [sys.executable, '-m', 'robodyne_rt', 'serve'])"
+)
+"""As systemd does: descriptors 3 and 4, and the child's own pid in LISTEN_PID."""
+
+
 def test_sockets_handed_over_by_systemd_are_served(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as http, socket.create_server(("127.0.0.1", 0)) as devices:
-        # As systemd does: descriptors 3 and 4, and the child's own pid in LISTEN_PID.
-        script = (
-            f"import os, sys; os.dup2({http.fileno()}, 10); os.dup2({devices.fileno()}, 11);"
-            "os.dup2(10, 3); os.dup2(11, 4); os.environ.update(LISTEN_FDS='2', LISTEN_PID=str(os.getpid()));"
-            "os.execv(sys.executable, [sys.executable, '-m', 'robodyne_rt', 'serve'])"
-        )
         server = subprocess.Popen(
-            [sys.executable, "-c", script],
+            [sys.executable, "-c", HANDED_OVER.format(http.fileno(), devices.fileno())],
             cwd=tmp_path,
             env=os.environ | OPEN,
             pass_fds=(http.fileno(), devices.fileno()),
@@ -204,6 +206,21 @@ def test_sockets_handed_over_by_systemd_are_served(tmp_path: Path) -> None:
         finally:
             server.terminate()
             server.wait(10)
+
+
+def test_where_nobody_is_checked_a_socket_of_systemd_for_all_the_lan_is_refused(tmp_path: Path) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as http, socket.create_server(("127.0.0.1", 0)) as devices:
+        server = subprocess.run(
+            [sys.executable, "-c", HANDED_OVER.format(http.fileno(), devices.fileno())],
+            cwd=tmp_path,
+            env=os.environ | OPEN,
+            pass_fds=(http.fileno(), devices.fileno()),
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=False,
+        )
+    assert server.returncode != 0
+    assert b"loopback only" in server.stderr and b"0.0.0.0" in server.stderr and b"Traceback" not in server.stderr
 
 
 def test_sighup_reloads_the_log_level_and_says_what_needs_a_restart(tmp_path: Path) -> None:

@@ -98,6 +98,16 @@ def test_a_device_that_proves_its_key_may_speak(server: Server, prefixed: bool) 
         assert line.ask({"msg_type": "Event", "type": "CALL", "table_number": 3, "id": "2"})["status"] == "success"
 
 
+def test_a_proof_with_robots_of_others_puts_nobody_out(server: Server) -> None:
+    device = add_device(server)
+    with connect(server, device) as line, Line(server) as other:
+        answer = other.prove(device, robots=["somebody-elses"])
+        assert answer["error_code"] == "UNAUTHORIZED" and "somebody-elses" in answer["message"]
+        report = {"msg_type": "Albabot", "robot_id": device.id, "status": "IDLE"}
+        assert other.ask(report)["error_code"] == "UNAUTHORIZED"
+        assert line.ask(report)["status"] == "success"
+
+
 def test_the_proof_may_be_in_capitals_and_the_hello_may_have_an_id(server: Server) -> None:
     device = add_device(server)
     with Line(server) as line:

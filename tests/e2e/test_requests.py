@@ -365,6 +365,26 @@ async def test_what_is_answered_while_its_user_is_away_waits_for_them(slow_disk:
     assert not faults_of(app, {f"q{number}": f"zulu-{number}" for number in range(4)})
 
 
+async def test_a_second_session_that_asked_the_same_gets_the_answer_when_it_comes_back(slow_disk: SlowDisk) -> None:
+    first, second = slow_disk.client("anna", confirm="none"), slow_disk.client("anna", confirm="none", device="phone")
+    await first.connect()
+    await second.connect()
+    slow_disk.shim.control.fsync_delay_ms = 200
+    await first.query("q", "robot zulu-1")
+    await second.query("q", "robot zulu-1")
+    await second.settled()
+    second.abort()
+    await second.ended()
+    await first.final("q")
+    assert not second.answers("q")
+    slow_disk.shim.control.fsync_delay_ms = 0
+    await second.connect()
+    assert second.greeting["resumed"] and "zulu-1" in (await second.final("q"))["response"]  # not asked again
+    assert slow_disk.server.sql("SELECT count(*) FROM chat_message") == [(1,)]
+    for app in (first, second):
+        await app.close()
+
+
 async def test_the_hundred_and_first_waiting_request_is_refused_and_the_others_are_answered(slow_disk: SlowDisk) -> None:
     app, other = slow_disk.client("anna"), slow_disk.client("bert")
     await app.connect()

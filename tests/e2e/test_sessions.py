@@ -289,6 +289,26 @@ async def test_the_list_shows_who_is_there_with_which_topics(come: Callable[...,
     assert "sessionToken" not in session and "sessionId" not in session
 
 
+async def test_who_came_last_is_seen_however_many_are_away(come: Callable[..., Any], rt: Server) -> None:
+    left = [SessionClient(rt.port, token=mint(rt.folder, "passer-by", "kitchen"), device=str(number)) for number in range(101)]
+    for app in left:
+        await app.connect()
+        app.abort()
+    await asyncio.gather(*(app.ended() for app in left))
+    await come("newest", "kitchen")
+    watcher = await come("watcher-2")
+    await watcher.send(type="subscribe", topic="status")
+    status = await watcher.message(
+        lambda m: (
+            m.get("topic") == "status" and any(session["userId"] == "newest" for session in m["data"].get("sessions", ()))
+        ),
+        within_s=5,
+    )
+    shown = status["data"]["sessions"]
+    presence = [session["presence"] for session in shown]
+    assert len(shown) == 100 and presence == sorted(presence, reverse=True), "who is online comes first"
+
+
 CLIENT_PROGRAM = """
 import asyncio, sys, websockets
 async def main():
@@ -519,6 +539,8 @@ async def test_who_answers_no_ping_is_closed_and_comes_back_to_what_waits(start_
     ping = await good.message(lambda m: m["type"] == "ping")
     assert ping["topic"] == "session" and abs(ping["data"]["timestamp"] - datetime.now(UTC).timestamp()) < 30
     assert good.closed is None and protocol.closed is None
+    # Its pongs are no messages, but signs of life.
+    await until_listed(server, "protocol", lambda found: found[0]["lastSeen"] > found[0]["connectedAt"], within_s=5)
     # At shutdown everybody is told, in words and by the code.
     await asyncio.to_thread(server.stop)
     assert await good.ended() == (1001, "shutting_down") and await protocol.ended() == (1001, "shutting_down")

@@ -210,6 +210,54 @@ async def test_what_one_of_a_role_read_still_comes_to_the_others(come: Callable[
     assert not got(tab)
 
 
+async def test_more_than_fits_a_page_comes_at_the_next_connect_in_order(come: Callable[..., Any], rt: Server) -> None:
+    columns = "sender, recipient, message, timestamp"
+    at = "2026-01-01T00:00:00.000000Z"
+    values = ", ".join(f"('chef', 'long-away', 'm{number}', '{at}')" for number in range(450))
+    rt.sql(f"INSERT INTO staff_message ({columns}) VALUES {values}")
+    app = await come("long-away")
+    await app.until(lambda: len(got(app)) == 450)
+    assert texts(app) == [f"m{number}" for number in range(450)]
+    page, before, found = Sender(rt, "long-away", "staff"), "", []
+    while messages := page.ask("GET", f"/api/messages?unread=1&limit=200{before}")[1]["messages"]:
+        found = [message["message"] for message in messages] + found
+        before = f"&before={messages[0]['id']}"
+    assert found == texts(app)
+
+
+async def test_a_note_to_oneself_arrives_and_nobody_writes_to_nobody(come: Callable[..., Any], rt: Server) -> None:
+    desk, phone = await come("noter", "staff", "display"), await come("noter", device="phone")
+    noter = Sender(rt, "noter", "staff")
+    assert (await noter.post("noter", "bring keys"))[1]["websocketSent"] is True
+    for app in (desk, phone):
+        assert (await app.of_type("staff_message"))["message"] == "bring keys"
+    await noter.post("role:display", "to the others")
+    await desk.settled()
+    assert texts(desk) == ["bring keys"]
+    for nobody in ("anonymous", ""):
+        assert (await noter.post(nobody, "hello"))[0] in (404, 422)
+
+
+async def test_where_nobody_logs_in_every_screen_gets_what_anyone_writes(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    screens = [SessionClient(server.port, device=name) for name in "ab"]
+    for screen in screens:
+        await screen.connect()
+    for recipient in ("role:kitchen", "local"):
+        body = {"recipient": recipient, "message": f"for {recipient}"}
+        status, stored = await asyncio.to_thread(call, server.port, "POST", "/api/messages", body)
+        assert (status, stored["websocketSent"]) == (201, True)
+    late = SessionClient(server.port, device="c")
+    await late.connect()
+    for screen in (*screens, late):
+        await screen.until(lambda screen=screen: texts(screen) == ["for role:kitchen", "for local"])
+    await late.send(type="message_read", messageId=got(late)[0]["id"])
+    for screen in screens:
+        await screen.of_type("message_read")
+        await screen.close()
+    await late.close()
+
+
 async def test_nobody_reads_what_was_not_sent_to_them(come: Callable[..., Any], rt: Server) -> None:
     _, stored = await Sender(rt, "chef-n").post("somebody", "private")
     spy = await come("spy", "manager")
@@ -478,7 +526,7 @@ async def test_kill_loses_no_message_that_was_accepted(store: Store, tmp_path: P
         assert len(rows) == len(dict(rows)), "stored twice"
         stored = dict(rows)
         assert {text: stored.get(text) for text in accepted} == accepted
-        unread = call(server.port, "GET", "/api/messages?unread=1", token=anna.token)[1]["messages"]
+        unread = call(server.port, "GET", "/api/messages?unread=1&limit=200", token=anna.token)[1]["messages"]
         assert len(unread) == min(200, len(stored))
         newest = {text for text, _ in sorted(stored.items(), key=lambda item: item[1])[-200:]}
         await anna.until(lambda: newest <= set(texts(anna)))
