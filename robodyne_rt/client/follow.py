@@ -40,7 +40,7 @@ async def follow(url: str, topic: str, *, interval_s: float = 0.0, token: str = 
             try:
                 address = f"{url.rstrip('/')}/ws/{topic}"
                 async with session.ws_connect(address, params=query, max_msg_size=0, autoclose=True) as socket:
-                    async for raw in socket:
+                    while (raw := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
                         message = orjson.loads(raw.data)
                         if message["type"] == "ping":
                             await socket.send_str(orjson.dumps({"type": "pong", "data": message["data"]}).decode())
@@ -51,10 +51,10 @@ async def follow(url: str, topic: str, *, interval_s: float = 0.0, token: str = 
                                 break
                             offset, epoch = message["offset"], message.get("epoch", epoch)
                         yield message
-                    code = socket.close_code
-                if code in FINAL_CLOSES:
-                    raise Refused(f"{address}: {FINAL_CLOSES[code]} (close code {code})")
-                reason = f"close code {code}" if reason == "closed" else reason
+                    code, why = socket.close_code, str(raw.extra or "") if raw.type is aiohttp.WSMsgType.CLOSE else ""
+                if code in FINAL_CLOSES and why != "topic_full":
+                    raise Refused(f"{address}: {FINAL_CLOSES[code]}: {why} (close code {code})", code=code, reason=why)
+                reason = why or f"close code {code}" if reason == "closed" else reason
             except aiohttp.ClientError as error:
                 reason = str(error)
             yield {"type": "lost", "topic": topic, "data": {"reason": reason}}

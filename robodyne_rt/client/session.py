@@ -41,6 +41,9 @@ POLL_S = 2.0
 POLL_AFTER = 3
 """Handshakes that fail before topics are polled over HTTP."""
 
+FULL_WAIT_S = 5.0
+"""Until it is asked again for a topic that has no room."""
+
 RENEWED_AT = 0.8
 """Part of a token's life after which it is renewed in the living connection."""
 
@@ -90,6 +93,7 @@ class Topic:
         self._ready = anyio.Event()
         self._readers: list[_Reader] = []
         self._error: ClientError | None = None
+        self._is_over = False
 
     @property
     def entities(self) -> Mapping[Any, Entity]:
@@ -122,8 +126,8 @@ class Topic:
             reader.add(Change(dict(self._state.entities), snapshot=True))
         self._readers.append(reader)
         try:
-            while True:
-                yield await reader.next(self)
+            while (change := await reader.next(self)) is not None:
+                yield change
         finally:
             self._readers.remove(reader)
 
@@ -145,10 +149,21 @@ class Topic:
         for reader in self._readers:
             reader.wake.set()
 
+    def close(self) -> None:
+        """End it for all who read, after what came."""
+        self._is_over = True
+        for reader in self._readers:
+            reader.wake.set()
+
     @property
     def error(self) -> ClientError | None:
         """Why nothing comes any more."""
         return self._error
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody watches it any more."""
+        return self._is_over
 
     def position(self) -> dict[str, Any]:
         """Return where to go on from."""
@@ -167,10 +182,12 @@ class _Reader:
             self._pending.merge(change)
         self.wake.set()
 
-    async def next(self, topic: Topic) -> Change:
+    async def next(self, topic: Topic) -> Change | None:
         while self._pending is None:
             if topic.error is not None:
                 raise topic.error
+            if topic.is_over:
+                return None
             self.wake = anyio.Event()
             await self.wake.wait()
         change, self._pending = self._pending, None
@@ -267,6 +284,13 @@ class Client:
         await known.ready()
         return known
 
+    async def unsubscribe(self, topic: str) -> None:
+        """Watch a topic no more; who iterates over it comes to the end."""
+        known = self.topics.pop(topic, None)
+        if known is not None:
+            known.close()
+            await self._say(orjson.dumps({"type": "unsubscribe", "topic": topic}))
+
     async def request(
         self,
         message: str,
@@ -327,8 +351,8 @@ class Client:
                 self._on_state(state, why)
 
     async def _run(self) -> None:
-        failures = unopened = 0
-        while True:
+        failures = in_vain = unopened = 0
+        while self._ended is None:
             began = anyio.current_time()
             opened = False
             why = "closed"
@@ -355,14 +379,16 @@ class Client:
                 unopened += not opened
             finally:
                 self._socket = None
-            failures = 0 if opened and anyio.current_time() - began >= STEADY_S else failures + 1
-            if self._tries is not None and failures >= self._tries and not self._polling:
-                self._end(Unreachable(f"{self.url}: gave up after {failures} tries: {why}"))
+            is_steady = opened and anyio.current_time() - began >= STEADY_S
+            failures = 0 if is_steady else failures + 1
+            in_vain = 0 if is_steady or self.state == "polling" else in_vain + 1
+            if self._tries is not None and in_vain >= self._tries:
+                self._end(Unreachable(f"{self.url}: gave up after {in_vain} tries: {why}"))
                 return
             if unopened >= POLL_AFTER and not self._polling:
                 self._polling = True
                 self._tasks.start_soon(self._poll)
-            if not self._polling:
+            if self.state != "polling":
                 self._become("reconnecting", why)
             wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(failures - 1, 10)) if failures else FIRST_WAIT_S
             await anyio.sleep(wait_s * random.uniform(0.5, 1.0))
@@ -510,6 +536,16 @@ class Client:
             message["interval"] = topic.interval_s
         await self._say(orjson.dumps(message))
 
+    async def _subscribe_later(self, topic: Topic) -> None:
+        """Ask again for a place in a topic that is full."""
+        await anyio.sleep(FULL_WAIT_S * random.uniform(0.5, 1.0))
+        if self.topics.get(topic.name) is topic:
+            await self._subscribe(topic)
+
+    def _refuse(self, topic: Topic, error: Refused) -> None:
+        del self.topics[topic.name]
+        topic.fail(error)
+
     async def _update(self, message: dict[str, Any]) -> None:
         topic = self.topics.get(message["topic"])
         if topic is None:
@@ -535,8 +571,10 @@ class Client:
         if (request_id := data.pop("requestId", None)) is not None:
             self._answer(request_id, RequestFailed(code, text, data))
         elif (topic := self.topics.get(message.get("topic", ""))) is not None and code != "INTERNAL":
-            del self.topics[topic.name]
-            topic.fail(Refused(text, reason=code.lower()))
+            if code == "TOPIC_FULL":
+                self._tasks.start_soon(self._subscribe_later, topic)
+            else:
+                self._refuse(topic, Refused(text, reason=code.lower()))
         else:
             logger.warning("the server says %s: %s", code, text)
 
@@ -609,12 +647,28 @@ class Client:
                     query = {name: str(value) for name, value in topic.position().items()}
                     url = f"{self.url}/api/{topic.name}"
                     async with self._http.get(url, params=query, headers=headers) as response:
-                        if response.status == 200 and self._polling:
-                            topic.take(orjson.loads(await response.read()))
-                            self._become("polling")
+                        body = orjson.loads(await response.read())
+                        if self._polling and self.topics.get(topic.name) is topic:
+                            self._polled(topic, response.status, body)
                 except (aiohttp.ClientError, TimeoutError, OSError, ValueError, Gap, ClientError) as error:
                     self._become("reconnecting", str(error))
             await anyio.sleep(POLL_S)
+
+    def _polled(self, topic: Topic, status: int, body: dict[str, Any]) -> None:
+        """Take the answer for a topic: its update, or why there is none."""
+        if status == 200:
+            topic.take(body)
+            self._become("polling")
+        elif status in (403, 404):
+            reason = "forbidden" if status == 403 else "unknown_topic"
+            self._refuse(topic, Refused(f"{topic.name}: {body.get('detail', reason)}", code=status, reason=reason))
+        elif status == 401 and callable(self._token) and not self._wanted_fresh:
+            self._wanted_fresh = True
+        elif status == 401:
+            reason = str(body.get("code", "token_invalid")).lower()
+            self._end(Refused(f"{self.url}: the token is not good: {reason}", code=status, reason=reason))
+        else:
+            self._become("reconnecting", f"status {status}")
 
 
 def _bearer(token: str) -> dict[str, str]:

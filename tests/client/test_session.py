@@ -142,11 +142,39 @@ async def test_tokens_are_renewed_in_the_living_connection_and_after_they_ended(
         assert states[-1] == "connected"
 
 
-async def test_without_a_server_it_gives_up_after_its_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tries", [1, 3, 8])
+async def test_without_a_server_it_gives_up_after_its_tries(monkeypatch: pytest.MonkeyPatch, tries: int) -> None:
     monkeypatch.setattr(client_session, "FIRST_WAIT_S", 0.01)
-    async with Client(f"http://127.0.0.1:{free_port()}", tries=3) as client:
-        with pytest.raises(Unreachable):
-            await client.subscribe("robots")
+    monkeypatch.setattr(client_session, "LONGEST_WAIT_S", 0.05)
+    async with Client(f"http://127.0.0.1:{free_port()}", tries=tries) as client:
+        async with asyncio.timeout(20):
+            with pytest.raises(Unreachable, match=f"after {tries} tries"):
+                await client.subscribe("robots")
+        assert client.state == "stopped"
+
+
+async def test_a_topic_that_is_full_is_asked_for_again(
+    start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_session, "FULL_WAIT_S", 0.2)
+    server = start_server(HUB__TOPIC_LIMITS='{"events": 1}')
+    url = f"http://127.0.0.1:{server.port}"
+    async with Client(url) as first, Client(url) as second:
+        events = await first.subscribe("events")
+        waiting = asyncio.create_task(second.subscribe("events"))
+        changes: list[Change] = []
+
+        async def read() -> None:
+            changes.extend([change async for change in events])
+
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(0.5)
+        assert not waiting.done()
+        await first.unsubscribe("events")
+        assert (await waiting).offset is not None
+        async with asyncio.timeout(5):
+            await reading  # who reads what nobody watches any more comes to the end
+        assert changes and "events" not in first.topics
 
 
 async def test_messages_reach_a_colleague_once(start_server: Callable[..., Server]) -> None:
@@ -177,7 +205,9 @@ async def http_only(server: Server) -> AsyncIterator[str]:
     async def handle(request: web.Request) -> web.Response:
         if "Upgrade" in request.headers:
             return web.Response(status=502)
-        async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{server.port}{request.path_qs}") as answer:
+        headers = {name: value for name, value in request.headers.items() if name == "Authorization"}
+        url = f"http://127.0.0.1:{server.port}{request.path_qs}"
+        async with aiohttp.ClientSession(headers=headers) as http, http.get(url) as answer:
             return web.Response(status=answer.status, body=await answer.read(), content_type=answer.content_type)
 
     app = web.Application()
@@ -197,6 +227,46 @@ async def test_topics_are_polled_where_websocket_does_not_get_through(
         assert client.state == "polling"
         server.tell({"msg_type": "Albabot", "robot_id": "alba-1", "status": "SERVING"})
         await until(lambda: robots.entities)
+
+
+async def test_polling_is_refused_like_a_websocket_is(
+    start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_session, "FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr(client_session, "POLL_S", 0.1)
+    server = start_server(AUTH__MODE="local")
+    wall = token_of(server, "wall", "display")
+    async with asyncio.timeout(20), http_only(server) as url:
+        async with Client(url, token=wall, tries=None) as client:
+            await client.subscribe("orders")
+            for topic, reason in (("customers", "forbidden"), ("nonsense", "unknown_topic")):
+                with pytest.raises(Refused) as refused:
+                    await client.subscribe(topic)
+                assert refused.value.reason == reason
+            assert client.state == "polling"
+        async with Client(url, token="nonsense", tries=None) as client:
+            with pytest.raises(Refused):
+                await client.subscribe("orders")
+            assert client.state == "stopped"
+
+
+async def test_a_server_that_is_polled_and_goes_is_given_all_tries(
+    start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_session, "FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr(client_session, "LONGEST_WAIT_S", 0.1)
+    monkeypatch.setattr(client_session, "POLL_S", 0.05)
+    server = start_server()
+    async with asyncio.timeout(30), http_only(server) as url, Client(url, tries=8) as client:
+        robots = await client.subscribe("robots")
+        await asyncio.sleep(1.5)  # far more than eight handshakes fail
+        assert client.state == "polling"
+        server.kill()
+        await until(lambda: client.state == "stopped")
+        with pytest.raises(Unreachable, match="after 8 tries"):
+            await robots.ready()
+            async for _ in robots:
+                pass
 
 
 async def test_a_server_that_is_killed_again_and_again_costs_nothing(tmp_path: Path) -> None:

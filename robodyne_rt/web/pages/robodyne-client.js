@@ -123,6 +123,7 @@ class Link {
   #attempt = null; // the living one; what an older one brings is not heard
   #socket = null;
   #failures = 0; // for the backoff
+  #inVain = 0; // failures in a row, without polling that works
   #unopened = 0; // attempts in a row that never opened
   #pings = 0;
   #pingedAt = 0;
@@ -148,7 +149,7 @@ class Link {
   retry = () => {
     const ended = this.state === "closed" || (this.state === "stopped" && this.detail.reason !== "gave_up");
     if (this.#hidden || this.#attempt || ended) return;
-    this.#failures = 0;
+    this.#failures = this.#inVain = 0;
     this.#connect();
   };
 
@@ -251,7 +252,7 @@ class Link {
     on("open", () => {
       this.#unopened = 0;
       clearTimeout(this.#timers.open);
-      this.#timers.stable = setTimeout(() => (this.#failures = 0), STABLE_MS);
+      this.#timers.stable = setTimeout(() => (this.#failures = this.#inVain = 0), STABLE_MS);
       this.#timers.ping = setInterval(() => this.#hidden || this.#ping(), PING_MS);
       this.#watch();
       this.clock.guess(this.#at("/livez"));
@@ -282,9 +283,11 @@ class Link {
     else if ([1003, 4001, 4004].includes(code) || (code === 1008 && reason !== "topic_full")) {
       return this.#end("stopped", { code, reason: reason || String(code) });
     }
-    if (!this.#poll) this.#become("reconnecting", { code, reason });
+    const isPolling = this.state === "polling"; // with success, that is
+    if (!isPolling) this.#become("reconnecting", { code, reason });
     if (this.#hidden) return;
-    if (this.#failures >= tries && !this.#poll) return this.#end("stopped", { code, reason: "gave_up" });
+    if (isPolling) this.#inVain = 0;
+    else if (this.#inVain++ >= tries) return this.#end("stopped", { code, reason: "gave_up" });
     const delay_s = Math.min(2 ** this.#failures++, MAX_DELAY_S) * (0.5 + random() / 2);
     this.#timers.retry = setTimeout(() => this.#connect(), delay_s * 1000);
     if (this.#unopened >= TRIES_BEFORE_POLLING && !this.#poll) this.#startPolling();
