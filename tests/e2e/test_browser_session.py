@@ -225,7 +225,8 @@ def test_the_copilot_asks_back_and_answers_in_korean_by_keyboard_alone(server: S
     recalled = page.locator("#talk > li > p:first-child").all_inner_texts()
     assert recalled[:2] == [said[0], said[2]] and "alba-2" in recalled[1]
     # Then they were asked faster than answered; recalled is each answer below its question.
-    assert Counter(recalled) == Counter(words for words in said if "어느" not in words) and len(recalled) == 20
+    taken = Counter(words for words in said if "어느" not in words) - Counter(["늦은 주문 있어?"])  # the eleventh was not
+    assert Counter(recalled) == taken and len(recalled) == 20
     page.keyboard.press("Escape")
     assert page.locator("#panel").is_hidden()
 
