@@ -112,6 +112,14 @@ class App:
         storage = self._storage
         self._session_records = SessionRecords(readers=storage.readers, intake=storage.intake)
         self._directory = Directory(policy, storage.writer.snapshots)
+        if self._secret.is_new and (void := self._directory.given_out(self._clock.wall())):
+            logger.error(
+                "%s was not there and a new secret was made: %d tokens and device keys given out before are void; to have them "
+                "back, stop the server, put the copy of the old file there, and start again",
+                settings.auth.secret_file,
+                void,
+                extra={"action": "secret_lost"},
+            )
         self._hub = ConnectionManager(
             settings=settings.hub,
             reader=storage.readers,

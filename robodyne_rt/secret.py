@@ -16,9 +16,11 @@ LEAST_BYTES = 32
 class Secret:
     """Made by `load`; shows itself nowhere."""
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, *, is_new: bool = False) -> None:
         self.key = key
         """What local tokens are signed with (HS256)."""
+        self.is_new = is_new
+        """Whether it was made just now."""
 
     def device_key(self, device_id: str, key_id: str) -> bytes:
         """Return the 32 bytes that a device proves to have; its name may be in any form."""
@@ -40,7 +42,8 @@ def load(file: str) -> Secret:
         ConfigError: it cannot be read or made, is too short, or others may read it.
     """
     path = Path(file).absolute()
-    if not path.exists():
+    is_new = not path.exists()
+    if is_new:
         try:
             _make(path)
         except OSError as error:
@@ -51,10 +54,13 @@ def load(file: str) -> Secret:
     except OSError as error:
         raise ConfigError(f"[auth] secret_file {path}: cannot be read: {error}") from error
     if len(key) < LEAST_BYTES:
-        raise ConfigError(f"[auth] secret_file {path}: expected at least {LEAST_BYTES} bytes; delete it for a new one")
+        raise ConfigError(
+            f"[auth] secret_file {path}: expected at least {LEAST_BYTES} bytes: put its copy back. Without a"
+            " copy delete it for a new one: all tokens and device keys are void then"
+        )
     if mode & 0o077:
         raise ConfigError(f"[auth] secret_file {path}: others may read it; chmod 600 {path}")
-    return Secret(key)
+    return Secret(key, is_new=is_new)
 
 
 def _make(path: Path) -> None:

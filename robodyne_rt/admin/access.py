@@ -10,15 +10,15 @@ from typing import Any
 import orjson
 
 from robodyne_rt import secret
-from robodyne_rt.admin import control
-from robodyne_rt.admin.control import NoServer
+from robodyne_rt.admin import control, database
+from robodyne_rt.admin.control import NoServer, Refused
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.errors import RobodyneError
 from robodyne_rt.model.access import ROLES
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.settings import Settings, control_socket
 from robodyne_rt.store import accounts
-from robodyne_rt.store.database import Session, open_database
+from robodyne_rt.store.database import Session
 
 Load = Callable[[argparse.Namespace], Settings]
 Common = Callable[[argparse.ArgumentParser], None]
@@ -105,7 +105,7 @@ def _add_token(commands: Any, common: Common, load: Load) -> None:
         _argument("--user", required=True, help="for whom; where it is no user, name a role"),
         _ROLE,
         _argument("--label", help="what it is for"),
-        _argument("--days", type=float, default=90.0, help="how long it is good (default: %(default)g, at most 400)"),
+        _argument("--days", type=_days, default=90.0, help="how long it is good (default: %(default)g, at most 400)"),
     )
     _action(actions, "revoke", "take one back; its connections end", _revoke_token, common, load, _argument("id", type=int))
     _action(
@@ -119,6 +119,13 @@ def _add_token(commands: Any, common: Common, load: Load) -> None:
         _argument("--label", default="display", help="what it is called, e.g. 'kitchen wall' (default: %(default)s)"),
         _ROLE,
     )
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 < days <= 400:
+        raise argparse.ArgumentTypeError("expected a number above 0, at most 400")
+    return days
 
 
 def _add_device(commands: Any, common: Common, load: Load) -> None:
@@ -150,6 +157,7 @@ def _add_device(commands: Any, common: Common, load: Load) -> None:
         load,
         device,
         _argument("--finish", action="store_true", help="let the older key be good no more"),
+        _argument("--again", action="store_true", help="replace a second key that was lost; the first stays good"),
     )
     _action(actions, "revoke", "let one speak no more; its wire is cut", _revoke_device, common, load, device)
 
@@ -161,15 +169,23 @@ def _list_users(options: argparse.Namespace, settings: Settings) -> Any:
     return _ask(settings, lambda path: control.do(path, "GET", "/api/users")["users"], accounts.users)
 
 
+def user_names(settings: Settings, *, make: bool = False) -> list[str]:
+    """Return who may log in."""
+    users = _ask(settings, lambda path: control.do(path, "GET", "/api/users")["users"], accounts.users, make=make)
+    return [user["name"] for user in users]
+
+
 def _add_one_user(options: argparse.Namespace, settings: Settings) -> Any:
     password = read_password(options, f"Password for {options.name}: ")
     roles = options.role or ["staff"]
     return add_user(settings, options.name, roles, password)
 
 
-def add_user(settings: Settings, name: str, roles: list[str], password: str) -> Entity:
+def add_user(settings: Settings, name: str, roles: list[str], password: str, *, make: bool = False) -> Entity:
     """Add a user, through the server where one runs.
 
+    Args:
+        make: whether the database may be a new one.
     Raises:
         InvalidPayload, Conflict, Refused: it cannot be added.
     """
@@ -183,6 +199,7 @@ def add_user(settings: Settings, name: str, roles: list[str], password: str) -> 
         lambda session: accounts.add_user(
             session, name=name, roles=roles, password_hash=passwords.hashed(password), now=time.time()
         ),
+        make=make,
     )
     return added
 
@@ -265,8 +282,12 @@ def _revoke_token(options: argparse.Namespace, settings: Settings) -> Any:
 
 
 def _approve(options: argparse.Namespace, settings: Settings) -> Any:
-    body = {"code": options.code, "label": options.label, "roles": options.role or ["display"]}
-    return control.do(control_socket(settings), "POST", "/api/pairings/approve", body)
+    code = "".join(options.code.split())  # screens show it in two groups
+    body = {"code": code, "label": options.label, "roles": options.role or ["display"]}
+    try:
+        return control.do(control_socket(settings), "POST", "/api/pairings/approve", body)
+    except NoServer as error:
+        raise Refused(f"{error}; the code is known to the server that shows it: run this in its folder") from error
 
 
 def _list_devices(options: argparse.Namespace, settings: Settings) -> Any:
@@ -289,10 +310,11 @@ def _rotate(options: argparse.Namespace, settings: Settings) -> Any:
     def in_database(session: Session) -> Entity:
         if options.finish:
             return accounts.finish_rotation(session, options.device_id)
-        return _with_key(settings, options.device_id, accounts.rotate_device(session, options.device_id))
+        return _with_key(settings, options.device_id, accounts.rotate_device(session, options.device_id, again=options.again))
 
+    body = {"finish": options.finish, "again": options.again}
     target = f"/api/devices/{control.quoted(options.device_id)}/rotate"
-    return _ask(settings, lambda path: control.do(path, "POST", target, {"finish": options.finish}), in_database)
+    return _ask(settings, lambda path: control.do(path, "POST", target, body), in_database)
 
 
 def _revoke_device(options: argparse.Namespace, settings: Settings) -> Any:
@@ -321,40 +343,29 @@ def read_password(options: argparse.Namespace, prompt: str) -> str:
         print("They differ.", file=sys.stderr)
 
 
-def _ask(settings: Settings, of_server: Callable[..., Any], of_database: Callable[[Session], Any]) -> Any:
-    """Ask the server that runs here; without one, change the database itself."""
+def _ask(
+    settings: Settings, of_server: Callable[..., Any], of_database: Callable[[Session], Any], *, make: bool = False
+) -> Any:
+    """Ask the server that runs here; without one, change the database itself, in one transaction."""
     try:
         return of_server(control_socket(settings))
     except NoServer:
-        return in_database(settings, of_database)
-
-
-def in_database(settings: Settings, function: Callable[[Session], Any]) -> Any:
-    """Run a function in one transaction of the database, which is made where there is none."""
-    database = open_database(settings.database)
-    session = database.open_writer()
-    try:
-        database.prepare(session)
-        session.begin()
-        try:
-            result = function(session)
-        except RobodyneError:
-            session.rollback()
-            raise
-        session.seal()
-        session.commit()
-        return result
-    finally:
-        session.close()
+        with database.opened(settings, make=make) as session:
+            session.begin()
+            try:
+                result = of_database(session)
+            except RobodyneError:
+                session.rollback()
+                raise
+            session.seal()
+            session.commit()
+            return result
 
 
 def _tell(result: Any) -> None:
     """Print a result for people: what is shown once stands alone on its line, so that it can be copied."""
     if isinstance(result, list):
-        for row in result:
-            print("  ".join(_cell(value) for value in row.values()))
-        if not result:
-            print("none")
+        _tell_table(result)
         return
     shown_once = result.get("token") or result.get("key")
     if shown_once:
@@ -365,7 +376,17 @@ def _tell(result: Any) -> None:
         print("  ".join(f"{name}: {_cell(value)}" for name, value in result.items()))
 
 
+def _tell_table(rows: list[Entity]) -> None:
+    if not rows:
+        print("none")
+        return
+    lines = [[name.replace("_", " ") for name in rows[0]], *([_cell(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value)) or "-"
-    return "-" if value is None else str(value)
+    return "-" if value is None else {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

@@ -7,13 +7,13 @@ from typing import Any
 
 import orjson
 
-from robodyne_rt.admin import control
+from robodyne_rt.admin import control, database
 from robodyne_rt.admin.control import NoServer
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.settings import Settings, control_socket
 from robodyne_rt.store import dead_letters
 from robodyne_rt.store.apply import Applier
-from robodyne_rt.store.database import Session, open_database, read_meta
+from robodyne_rt.store.database import Session, read_meta
 
 Load = Callable[[argparse.Namespace], Settings]
 
@@ -109,10 +109,5 @@ def _ask(settings: Settings, of_server: Callable[..., Any], of_database: Callabl
     try:
         return of_server(control_socket(settings))
     except NoServer:
-        database = open_database(settings.database)
-        session = database.open_writer()
-        try:
-            database.prepare(session)
+        with database.opened(settings) as session:
             return of_database(session)
-        finally:
-            session.close()

@@ -12,8 +12,6 @@ import orjson
 from robodyne_rt import secret
 from robodyne_rt.admin import access
 from robodyne_rt.admin.access import Common
-from robodyne_rt.admin.control import Refused
-from robodyne_rt.errors import Conflict
 from robodyne_rt.settings import ConfigError, Settings, load
 
 CONFIG = """\
@@ -65,23 +63,21 @@ def _run(options: argparse.Namespace) -> int:
     settings: Settings = load(path)
     secret.load(settings.auth.secret_file)
     generated = not options.password_stdin and not sys.stdin.isatty()
-    password = secrets.token_urlsafe(12) if generated else access.read_password(options, f"Password for {options.admin}: ")
-    try:
-        access.add_user(settings, options.admin, ["admin"], password)
-        done |= {"admin": options.admin, "admin_made": True} | ({"password": password} if generated else {})
-    except Conflict:
-        done |= {"admin": options.admin, "admin_made": False}
-    except Refused as error:
-        if "already" not in str(error):
-            raise
-        done |= {"admin": options.admin, "admin_made": False}
+    done |= {"admin": options.admin, "admin_made": options.admin not in access.user_names(settings, make=True)}
+    if done["admin_made"]:
+        password = secrets.token_urlsafe(12) if generated else access.read_password(options, f"Password for {options.admin}: ")
+        access.add_user(settings, options.admin, ["admin"], password, make=True)
+        done |= {"password": password} if generated else {}
     if options.json:
         print(orjson.dumps(done, option=orjson.OPT_INDENT_2).decode())
         return 0
     print(f"{path}: {'made' if done['config_made'] else 'was there'}")
     print(f"{settings.auth.secret_file}: keep a copy in a safe place; device keys and tokens depend on it")
-    print(f"administrator {options.admin}: {'made' if done['admin_made'] else 'was there'}")
+    if done["admin_made"]:
+        print(f"administrator {options.admin}: made")
+    else:
+        print(f"administrator {options.admin}: was there, with its password (`robodyne-rt user passwd {options.admin}`)")
     if "password" in done:
-        print(f"password: {password}")
+        print(f"password: {done['password']}")
     print("Start the server with: robodyne-rt serve")
     return 0

@@ -92,6 +92,10 @@ class PendingCallbacks:
         """Forget a question: its time is over, or nobody needs the answer."""
         self._open.pop(id, None)
 
+    def asks_person(self, user: str) -> bool:
+        """Return whether a person is being asked something, on any of their screens."""
+        return any(callback.user == user and callback.kind is CallbackKind.CLARIFICATION for callback in self._open.values())
+
     def of_session(self, session: str) -> list[Callback]:
         """Return what a session is asked, oldest first."""
         return [callback for callback in self._open.values() if callback.session == session]

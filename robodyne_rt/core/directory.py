@@ -56,13 +56,23 @@ class Directory:
         """Return the row of a token that was given out."""
         return self._by_name["tokens"].get(id)
 
+    def given_out(self, now: float) -> int:
+        """Return how many tokens and device keys are good."""
+        tokens = [
+            token
+            for token in self._entities["tokens"].values()
+            if token["revoked_at"] is None and times.to_epoch_s(token["expires_at"]) > now
+        ]
+        return len(tokens) + sum(not device["revoked"] for device in self._entities["devices"].values())
+
     def device(self, device_id: str) -> Entity | None:
         """Return a device that may speak; None also for one that was revoked."""
         device = self._by_name["devices"].get(normal_name(device_id))
         return None if device is None or device["revoked"] else device
 
-    def _is_ours(self, name: str) -> bool:
-        """Return whether a name is one of this server's own: its messages and questions are not for an issuer's namesake."""
+    def knows(self, name: str) -> bool:
+        """Return whether a name is one of this server's own, a user's, a program's or a screen's: its messages and questions
+        are not for an issuer's namesake."""
         return name in self._by_name["users"] or name in self._token_names
 
     def principal(
@@ -87,7 +97,7 @@ class Directory:
         if user is not None and user["disabled"]:
             raise TokenInvalid("the token is not valid")
         roles: Any = user["roles"] if user is not None and not is_foreign else list(claimed_roles)
-        if is_foreign and self._is_ours(name):
+        if is_foreign and self.knows(name):
             name += FOREIGN_SUFFIX
         if token is not None:
             row = self.token(token)

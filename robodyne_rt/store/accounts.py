@@ -175,7 +175,7 @@ def revoke_token(session: Session, id: int, *, now: float) -> Entity:
         ResourceNotFound: there is none, or it was taken back already.
     """
     if not _revoke(session, now, "id = ?", id):
-        raise ResourceNotFound(f"no token {id}")
+        raise ResourceNotFound(f"no token {id} that is good")
     return {"id": id, "revoked": True}
 
 
@@ -240,18 +240,27 @@ def add_device(session: Session, device_id: str, *, robots: list[str] | None, no
     return key_id
 
 
-def rotate_device(session: Session, device_id: str) -> str:
-    """Give a device a second key; the one it has stays good until `finish_rotation`, or the next rotation.
+def rotate_device(session: Session, device_id: str, *, again: bool = False) -> str:
+    """Give a device a second key; the one it has stays good until `finish_rotation`.
 
+    Args:
+        again: whether the second key may be replaced by another one, where there are two.
     Raises:
         ResourceNotFound: no such device.
+        Conflict: it has two keys, and one of them may be the one in use.
     """
-    key_id = secrets.token_hex(8)
-    done = session.execute(
-        "UPDATE device SET previous_key_id = key_id, key_id = ? WHERE device_id = ? AND revoked = 0", (key_id, device_id)
-    )
-    if not done.rowcount:
+    row = session.execute("SELECT previous_key_id FROM device WHERE device_id = ? AND revoked = 0", (device_id,)).fetchone()
+    if row is None:
         raise ResourceNotFound(f"no device {device_id!r}")
+    if row[0] is not None and not again:
+        raise Conflict(
+            f"device {device_id!r} has two keys: --finish lets the older one go, --again replaces the newer one if it was lost"
+        )
+    key_id = secrets.token_hex(8)
+    session.execute(
+        "UPDATE device SET previous_key_id = coalesce(previous_key_id, key_id), key_id = ? WHERE device_id = ?",
+        (key_id, device_id),
+    )
     return key_id
 
 

@@ -71,6 +71,10 @@ class Accounts:
         self._clock = clock
         self.passwords = Passwords()
 
+    def knows(self, name: str) -> bool:
+        """Return whether a user, a program or a screen has a name here."""
+        return self._directory.knows(name)
+
     async def read(self, query: Callable[[Session], T]) -> T:
         """Read from the database."""
         return await self._readers.read(query)

@@ -84,13 +84,13 @@ async def add_device(request: web.Request) -> web.Response:
 
 
 async def rotate_device(request: web.Request) -> web.Response:
-    """Give a device a new key; the old one is good until `{"finish": true}`."""
+    """Give a device a second key; the first is good until `{"finish": true}`. `{"again": true}` replaces the second."""
     context = request.app[CONTEXT]
-    body = await read_object(request, ("finish",))
+    body = await read_object(request, ("finish", "again"))
     device_id = request.match_info["device_id"]
     if body.get("finish") is True:
         return json_answer(await context.accounts.change(accounts.finish_rotation, device_id))
-    key_id = await context.accounts.change(accounts.rotate_device, device_id)
+    key_id = await context.accounts.change(accounts.rotate_device, device_id, again=body.get("again") is True)
     return json_answer({"device_id": device_id, "key": context.accounts.key_of(device_id, key_id)})
 
 

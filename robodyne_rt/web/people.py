@@ -5,9 +5,10 @@ from dataclasses import asdict
 from aiohttp import web
 
 from robodyne_rt.errors import Forbidden, InvalidPayload
+from robodyne_rt.model.access import ROLE_PREFIX
 from robodyne_rt.ports import Presence
 from robodyne_rt.web.body import json_answer, number_in_query, read_object
-from robodyne_rt.web.context import CONTEXT, PRINCIPAL
+from robodyne_rt.web.context import CONTEXT, PRINCIPAL, Context
 
 LISTED = 50
 LISTED_AT_MOST = 200
@@ -47,7 +48,15 @@ async def send_message(request: web.Request) -> web.Response:
     key = request.headers.get("Idempotency-Key")
     if key is not None and not (0 < len(key) <= KEY_AT_MOST and key.isprintable()):
         raise InvalidPayload(f"Idempotency-Key: expected 1 to {KEY_AT_MOST} printable characters")
-    return json_answer(await context.messages.send(request[PRINCIPAL], body, key=key), status=201)
+    sent = await context.messages.send(request[PRINCIPAL], body, key=key)
+    return json_answer(sent | {"recipientKnown": _is_known(context, sent["recipient"])}, status=201)
+
+
+def _is_known(context: Context, recipient: str) -> bool:
+    """Return whether there is such a recipient; an issuer has users that are known here only when they come."""
+    if recipient.startswith(ROLE_PREFIX) or context.auth_mode == "oidc":
+        return True
+    return context.accounts.knows(recipient) or any(context.sessions.of_user(recipient))
 
 
 async def list_messages(request: web.Request) -> web.Response:

@@ -214,6 +214,8 @@ class RequestDesk:
         self._enqueue(request)
         assert self._tasks is not None
         self._tasks.start_soon(self._take, request)
+        if self.callbacks.asks_person(request.user):
+            _tell_progress(request, "waiting")
 
     def _limited(self, session: Session) -> tuple[str, str]:
         return ("user", session.user) if self._shared else ("session", session.id)
@@ -411,6 +413,10 @@ class RequestDesk:
         self.stats.callbacks += 1
         if session.link is not None:
             session.link.send(session_wire.ask(callback, now=now))
+        if kind is CallbackKind.CLARIFICATION:
+            for other in self._queues[request.user]:
+                if other is not request:
+                    _tell_progress(other, "waiting")
         try:
             with anyio.move_on_after(TIMEOUT_S[kind]):
                 await wait.done.wait()
@@ -420,6 +426,11 @@ class RequestDesk:
         if wait.fields is None:
             raise Unasked(f"{callback.kind.value}: no answer")
         return wait.fields
+
+
+def _tell_progress(request: Request, text: str) -> None:
+    if request.dialect == "session" and (link := request.session.link) is not None:
+        link.send(session_wire.progress(request.request_id, text))
 
 
 class _Wait:
@@ -451,8 +462,7 @@ class _Conversation:
 
     def progress(self, text: str) -> None:
         """Tell the client that work goes on."""
-        if self._request.dialect == "session" and (link := self._request.session.link) is not None:
-            link.send(session_wire.progress(self._request.request_id, text))
+        _tell_progress(self._request, text)
 
     async def tell_progress(self) -> None:
         """Tell from time to time that the request is being worked on."""

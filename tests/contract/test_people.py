@@ -90,6 +90,11 @@ async def test_a_device_has_two_keys_while_they_are_exchanged(running: Running) 
     second = await do(accounts.rotate_device, "alba-1")
     (device,) = running.screens.entities["devices"].values()
     assert (device["key_id"], device["previous_key_id"], device["robots"]) == (second, first, ["alba-1"])
+    with pytest.raises(Conflict):
+        await do(accounts.rotate_device, "alba-1")  # it may be the first or the second that is in use
+    third = await do(accounts.rotate_device, "alba-1", again=True)
+    (device,) = running.screens.entities["devices"].values()
+    assert (device["key_id"], device["previous_key_id"]) == (third, first) and third != second
     assert (await do(accounts.finish_rotation, "alba-1"))["keys"] == 1
     assert (await do(accounts.revoke_device, "alba-1"))["revoked"] is True
     with pytest.raises(ResourceNotFound):

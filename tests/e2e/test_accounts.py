@@ -669,16 +669,34 @@ def assert_commands_work(folder: Path) -> None:
     assert device.returncode == 0 and len(bytes.fromhex(json.loads(device.stdout)["key"])) == 32
     rotated = run("device", "rotate", "alba-1", "--json", cwd=folder)
     assert json.loads(rotated.stdout)["key"] != json.loads(device.stdout)["key"]
+    twice = run("device", "rotate", "alba-1", cwd=folder)
+    assert twice.returncode == 1 and "--again" in twice.stderr
+    again = run("device", "rotate", "alba-1", "--again", "--json", cwd=folder)
+    assert json.loads(again.stdout)["key"] not in (json.loads(rotated.stdout)["key"], json.loads(device.stdout)["key"])
+    table = run("device", "list", cwd=folder).stdout.splitlines()
+    assert table[0].split()[0] == "device" and table[1].split()[0] == "alba-1" and len(table) == 2
     assert run("device", "revoke", "alba-1", cwd=folder).returncode == 0
 
 
+def test_a_command_in_the_wrong_folder_makes_nothing_there(tmp_path: Path) -> None:
+    for words in (("user", "add", "lee", "--password-stdin"), ("token", "list"), ("dlq", "list"), ("device", "add", "r7")):
+        done = run(*words, cwd=tmp_path, said="long enough\n")
+        assert done.returncode == 2 and str(tmp_path / "robodyne.db") in done.stderr and "--config" in done.stderr, done
+    done = run("token", "approve", "123 456", cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "robodyne-rt.sock" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_commands_that_cannot_be_done_say_so_and_why(tmp_path: Path) -> None:
+    run("init", cwd=tmp_path)
     refused = (
         (1, ("user", "add", "lee", "--password-stdin")),
         (2, ("user", "add", "lee", "--role", "root")),
         (1, ("token", "create", "--user", "nobody-known")),
         (1, ("token", "revoke", "1")),
         (1, ("device", "rotate", "nothing")),
+        (2, ("token", "create", "--user", "till", "--role", "staff", "--days", "0")),
+        (1, ("token", "create", "--user", "admin", "--role", "staff")),
     )
     for code, words in refused:
         done = run(*words, cwd=tmp_path, said="short\n")
@@ -708,7 +726,13 @@ def test_the_commands_work_without_a_server_and_with_one(tmp_path: Path) -> None
             sock.sendall(json.dumps(proven).encode() + b"\n")
             assert json.loads(lines.readline())["status"] == "success"
         screen = told(call(server, "POST", "/api/pairings", {}))
-        assert run("token", "approve", screen["code"], "--label", "hall", cwd=tmp_path).returncode == 0
+        shown = f"{screen['code'][:3]} {screen['code'][3:]}"
+        assert run("token", "approve", shown, "--label", "hall", cwd=tmp_path).returncode == 0
+    # A secret that is gone is made anew, and what that costs is said.
+    (tmp_path / "secret.key").unlink()
+    with Server(tmp_path, AUTH__MODE="local") as server:
+        assert call(server, "GET", "/api/robots", token=lasting).status == 401
+        assert "put the copy of the old file there" in server.log() and '"action":"secret_lost"' in server.log()
     (tmp_path / "secret.key").chmod(0o644)
     assert run("token", "create", "--user", "x", "--role", "display", cwd=tmp_path).returncode == 2
 

@@ -226,6 +226,21 @@ async def test_what_is_open_is_asked_again_when_the_session_comes_back(come: Cal
     assert [final.request_id for final in app.finals if final.seq] == ["q"]
 
 
+async def test_who_asks_on_while_an_answer_is_missing_is_told_what_it_waits_for(come: Callable[..., Any]) -> None:
+    one, other = await come("patient"), await come("patient", device="phone")
+    await one.query("early", "늦은 주문 있어?")
+    await one.query("q", "서빙 로봇 어디 있어?")
+    await one.query("behind", "늦은 주문 있어?")
+    ask = await asked(one, "clarification_request", for_query="q")
+    await one.message(lambda m: m["type"] == "progress" and (m["requestId"], m["message"]) == ("behind", "waiting"))
+    await other.query("elsewhere", "늦은 주문 있어?")
+    await other.message(lambda m: m["type"] == "progress" and (m["requestId"], m["message"]) == ("elsewhere", "waiting"))
+    await one.send(type="human_response", requestId=ask["requestId"], response="alba-2")
+    assert [(await one.final(id))["status"] for id in ("early", "q", "behind")] == ["completed"] * 3
+    assert (await other.final("elsewhere"))["status"] == "completed"
+    assert not [m for m in one.heard if m["type"] == "progress" and m["requestId"] != "behind"]
+
+
 async def test_a_question_that_was_answered_is_not_asked_again(come: Callable[..., Any]) -> None:
     app = await come("returns-later")
     await app.query("q", UNKNOWN)

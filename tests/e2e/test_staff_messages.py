@@ -119,7 +119,7 @@ async def test_a_message_has_all_its_fields_on_every_way(come: Callable[..., Any
     chef = Sender(rt, "chef")
     status, stored = await chef.post("anna", "호출 3번", message_type="VOICE", audio_url="/audio/1.ogg")
     pushed = await anna.of_type("staff_message")
-    assert status == 201
+    assert status == 201 and stored.pop("recipientKnown") is True
     assert stored == {
         "id": stored["id"],
         "sender": "chef",
@@ -226,14 +226,16 @@ async def test_more_than_fits_a_page_comes_at_the_next_connect_in_order(come: Ca
 
 
 async def test_a_note_to_oneself_arrives_and_nobody_writes_to_nobody(come: Callable[..., Any], rt: Server) -> None:
-    desk, phone = await come("noter", "staff", "display"), await come("noter", device="phone")
+    desk, phone = await come("noter", "staff", "admin"), await come("noter", device="phone")
     noter = Sender(rt, "noter", "staff")
     assert (await noter.post("noter", "bring keys"))[1]["websocketSent"] is True
     for app in (desk, phone):
         assert (await app.of_type("staff_message"))["message"] == "bring keys"
-    await noter.post("role:display", "to the others")
+    await noter.post("role:admin", "to the others")
     await desk.settled()
     assert texts(desk) == ["bring keys"]
+    for name, is_known in (("noter", True), ("role:admin", True), ("notre", False)):
+        assert (await noter.post(name, "x"))[1]["recipientKnown"] is is_known
     for nobody in ("anonymous", ""):
         assert (await noter.post(nobody, "hello"))[0] in (404, 422)
 

@@ -1,0 +1,38 @@
+"""The database itself, for commands where no server runs."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from robodyne_rt.settings import ConfigError, Settings
+from robodyne_rt.store.database import Session, open_database
+
+SQLITE = "sqlite:///"
+
+
+@contextmanager
+def opened(settings: Settings, *, make: bool = False) -> Iterator[Session]:
+    """Open it, and say on the console which one it is.
+
+    Args:
+        make: whether it may be a new one.
+    Raises:
+        ConfigError: there is none. A command in the wrong folder would make another one, that no server knows.
+    """
+    url = settings.database.url
+    if url.startswith(SQLITE) and not make:
+        path = Path(url.removeprefix(SQLITE)).absolute()
+        if not path.exists():
+            raise ConfigError(
+                f"no server runs here, and there is no database {path}: go to the server's folder, or name its --config"
+                " (`robodyne-rt init` makes a new one)"
+            )
+        print(f"no server runs here; using {path}", file=sys.stderr)
+    database = open_database(settings.database)
+    session = database.open_writer()
+    try:
+        database.prepare(session)
+        yield session
+    finally:
+        session.close()
