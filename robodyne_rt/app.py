@@ -326,17 +326,17 @@ class App:
             else:
                 site = web.TCPSite(runner, settings.server.host, settings.server.port, backlog=4096, ssl_context=tls)
             await site.start()
-            http: int = runner.addresses[0][1]
-            await self._listen_locally(runner)
-            own = settings.devices
-            devices = await self._devices.start(
-                host=own.host,
-                port=own.port,
-                sock=given[1] if len(given) > 1 else None,
-                tls=_tls("devices", own.tls_cert, own.tls_key, own.tls_client_ca),
-            )
         except OSError as error:
-            raise ConfigError(f"cannot listen: {error}; another server may be running, or the address is not ours") from error
+            raise _cannot_listen("server", settings.server.host, settings.server.port, error) from error
+        http: int = runner.addresses[0][1]
+        await self._listen_locally(runner)
+        own = settings.devices
+        tls = _tls("devices", own.tls_cert, own.tls_key, own.tls_client_ca)
+        try:
+            sock = given[1] if len(given) > 1 else None
+            devices = await self._devices.start(host=own.host, port=own.port, sock=sock, tls=tls)
+        except OSError as error:
+            raise _cannot_listen("devices", own.host, own.port, error) from error
         self._listening = True
         return Ports(http=http, devices=devices)
 
@@ -447,6 +447,14 @@ def access_policy(settings: Settings) -> AccessPolicy:
         anonymous_topics=settings.auth.anonymous_topics,
         anonymous_networks=settings.auth.anonymous_networks,
         device_networks=settings.devices.trusted_networks,
+    )
+
+
+def _cannot_listen(section: str, host: str, port: int, error: OSError) -> ConfigError:
+    why = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)
+    return ConfigError(
+        f"[{section}] cannot listen on {host} port {port}: {why}; another server may be running (set another [{section}] port),"
+        " or the address is not this machine's"
     )
 
 

@@ -123,7 +123,7 @@ def _settings(options: argparse.Namespace, folder: Path, url: str) -> Settings:
         serial=[SerialPort(port=str(folder / "serial" / name)) for name in ("robot", "buttons")],
         database=Database(url=url, spool_path=str(folder / "spool.db")),
         hub=Hub(),
-        auth=Auth(mode="local", secret_file=secret, anonymous_topics=list(TOPIC_NAMES), anonymous_networks=PRIVATE_NETWORKS)
+        auth=Auth(mode="local", secret_file=secret, anonymous_topics=list(TOPIC_NAMES), anonymous_networks=_lan())
         if options.lan
         else Auth(mode="off", secret_file=secret),
         log=Log(level="INFO"),
@@ -154,7 +154,7 @@ class _Simulation:
         if self._password:
             print("Everybody on the LAN may look. To ask questions and to let screens in, log in:")
             print(f"    {USER}, password {self._password}")
-        print(f"Follow a topic in a terminal:\n    robodyne-rt tail robots --url http://localhost:{ports.http}")
+        print(f"Follow a topic in a terminal:\n    {sys.argv[0]} tail robots --url http://localhost:{ports.http}")
         print("Be a robot yourself:")
         line = '{"msg_type":"Albabot","robot_id":"me","status":"SERVING","battery_level":81,"id":"1"}'
         print(f"    echo '{line}' | nc -q1 127.0.0.1 {ports.devices}")
@@ -177,6 +177,11 @@ def _shell(url: str) -> str:
     if url.startswith("sqlite:"):
         return f"sqlite3 {url.removeprefix('sqlite:///')}"
     return f"psql {url.replace('+psycopg', '')} -c"
+
+
+def _lan() -> list[str]:
+    """Return the networks that may look: the private ones, and this machine's own where it is none of them."""
+    return [*PRIVATE_NETWORKS, *(f"{address}/24" for address in _own_addresses())]
 
 
 def _own_addresses() -> Iterator[str]:

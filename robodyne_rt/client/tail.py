@@ -42,6 +42,8 @@ def _run(options: argparse.Namespace) -> int:
         anyio.run(_tail, options)
     except Refused as error:
         print(error.text, file=sys.stderr)
+        if error.reason != "unknown_topic":
+            print("who may: --token, or ROBODYNE_TOKEN (`robodyne-rt token create --help` makes one)", file=sys.stderr)
         return 1
     except BrokenPipeError:
         sys.stderr.close()

@@ -73,6 +73,7 @@ class Directory:
     def knows(self, name: str) -> bool:
         """Return whether a name is one of this server's own, a user's, a program's or a screen's: its messages and questions
         are not for an issuer's namesake."""
+        name = normal_name(name)
         return name in self._by_name["users"] or name in self._token_names
 
     def principal(

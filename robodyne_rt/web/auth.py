@@ -1,5 +1,6 @@
 """`/api/auth` and pairing: how people and screens come by their tokens (SPEC section 8)."""
 
+import logging
 from typing import Any
 
 from aiohttp import web
@@ -11,6 +12,8 @@ from robodyne_rt.web.accounts import DISPLAY_S, Accounts, Grant
 from robodyne_rt.web.body import json_answer, read_object, text_field
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL, peer_address
 from robodyne_rt.web.gate import COOKIE, came_by_cookie
+
+logger = logging.getLogger(__name__)
 
 PAIRINGS_PER_MINUTE = 10
 
@@ -32,6 +35,9 @@ async def login(request: web.Request) -> web.Response:
         grant = await context.accounts.log_in(name, password, label=label)
     except TokenInvalid:
         gate.note_failure(address, name)
+        # A name that nobody bears may be a password that was typed into the wrong field.
+        who = f"user {name!r}" if context.accounts.knows(name) else "an unknown user"
+        logger.warning("a login of %s from %s failed", who, address, extra={"action": "login_failed"})
         raise
     return _granted(request, context.accounts, grant, cookie=body.get("cookie") is True)
 

@@ -186,6 +186,16 @@ def test_guessing_refresh_tokens_and_tickets_is_slowed_down(server: Server) -> N
     assert answers[0].status == 101 and answers[-1].status == 429 and int(answers[-1].headers["retry-after"]) >= 1
 
 
+def test_a_failed_login_is_in_the_log_but_nothing_that_may_be_a_password(server: Server) -> None:
+    user, address = add_user(server, "staff"), somewhere()
+    typed = unique("my-password-in-the-wrong-field")
+    assert login(server, user.name, "wrong words", address=address).status == 401
+    assert login(server, typed, "wrong words", address=address).status == 401
+    lines = [line for line in server.log().splitlines() if "login_failed" in line and address in line]
+    assert len(lines) == 2 and user.name in lines[0] and "unknown user" in lines[1]
+    assert typed not in server.log() and "wrong words" not in server.log()
+
+
 def test_a_storm_of_logins_does_not_keep_others_waiting(server: Server) -> None:
     user = add_user(server, "staff")
     with others_are_served(server), ThreadPoolExecutor(30) as pool:

@@ -58,7 +58,10 @@ def test_a_broken_database_and_a_taken_port_end_with_their_exit_codes(
     server = start_server()
     (tmp_path / "robodyne.db").unlink()
     taken = run("serve", cwd=tmp_path, **(OPEN | {"ROBODYNE_RT__SERVER__PORT": str(server.port)}))
-    assert taken.returncode == 2 and "cannot listen" in taken.stderr
+    assert taken.returncode == 2 and f"[server] cannot listen on 127.0.0.1 port {server.port}" in taken.stderr
+    taken = run("serve", cwd=tmp_path, **(OPEN | {"ROBODYNE_RT__DEVICES__PORT": str(server.devices_port)}))
+    assert taken.returncode == 2 and f"[devices] cannot listen on 127.0.0.1 port {server.devices_port}" in taken.stderr
+    assert (tmp_path / "robodyne.db").stat().st_mode & 0o007 == 0
 
 
 def test_tail_follows_a_topic_and_comes_back(start_server: Callable[..., Server]) -> None:
