@@ -451,7 +451,7 @@ def access_policy(settings: Settings) -> AccessPolicy:
 
 
 def _cannot_listen(section: str, host: str, port: int, error: OSError) -> ConfigError:
-    why = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)
+    why = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror or str(error)
     return ConfigError(
         f"[{section}] cannot listen on {host} port {port}: {why}; another server may be running (set another [{section}] port),"
         " or the address is not this machine's"

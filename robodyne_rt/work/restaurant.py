@@ -10,6 +10,7 @@ from robodyne_rt.store.changes import Readers
 from robodyne_rt.store.database import Session
 
 EVENTS_AT_MOST = 500
+_EVENT = ("type", "severity", "description", "related_entity_type", "related_entity_id", "timestamp")
 
 
 class Seen(Protocol):
@@ -41,12 +42,11 @@ class LiveRestaurant:
         def query(session: Session) -> list[Entity]:
             # The newest by id, whatever their time: what another program writes late is among them, and the cost is bounded.
             rows = session.execute(
-                "SELECT type, severity, description, timestamp FROM event ORDER BY id DESC LIMIT ?", (EVENTS_AT_MOST,)
+                f"SELECT {', '.join(_EVENT)} FROM event ORDER BY id DESC LIMIT ?", (EVENTS_AT_MOST,)
             ).fetchall()
-            found = [
-                {"type": type, "severity": severity, "description": text, "timestamp": session.time_text(at) or ""}
-                for type, severity, text, at in rows
-            ]
+            found = [dict(zip(_EVENT, row, strict=True)) for row in rows]
+            for event in found:
+                event["timestamp"] = session.time_text(event["timestamp"]) or ""
             return [event for event in found if event["timestamp"] >= since]
 
         return await self._readers.read(query)

@@ -1,14 +1,16 @@
 """The assistant of rules: what it says to a cook and a manager, in both languages, about a state that just changed."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from robodyne_rt.ports import Unasked
-from robodyne_rt.work.assistant.language import age, josa, language_of, number, word
+from robodyne_rt.work.assistant.language import WORDS, age, josa, language_of, number, word
 from robodyne_rt.work.assistant.rules import RulesAssistant
 from tests.e2e.server import Server
 from tests.e2e.session_client import SessionClient, faults_logged, free_port, mint
@@ -28,6 +30,7 @@ class Kitchen:
 
     def robot(self, id: str, **fields: Any) -> dict[str, Any]:
         row = {
+            **{"id": 100 + len(self.state["robots"])},
             **{"robot_id": id, "type": "ALBABOT", "name": None, "status": "IDLE", "battery_level": 50.0},
             **{"x": None, "y": None, "link": "ONLINE", "last_seen": at(0)},
         }
@@ -50,6 +53,11 @@ def text_of(epoch_s: float) -> str:
 
 def at(ago_s: float) -> str:
     return text_of(NOW - ago_s)
+
+
+def event(type: str, description: str, timestamp: str) -> dict[str, Any]:
+    nothing = {"related_entity_type": None, "related_entity_id": None}
+    return {"type": type, "severity": "INFO", "description": description, "timestamp": timestamp, **nothing}
 
 
 class Talk:
@@ -144,7 +152,11 @@ def test_an_age_is_said_for_people(seconds: float, korean: str, english: str) ->
 def test_small_words() -> None:
     assert [language_of(text) for text in ("alba-1", "alba-1 어디", "ㅋㅋ", "")] == ["en", "ko", "ko", "en"]
     assert [number(value) for value in (1.0, 1.25, 0, 99.96)] == ["1", "1.2", "0", "100"]
-    assert (word("CHARGING", "ko"), word("CHARGING", "en"), word("NEW_WORD", "ko")) == ("충전 중", "charging", "NEW_WORD")
+    assert [word("robot", *said) for said in (("CHARGING", "ko"), ("CHARGING", "en"), ("NEW", "ko"))] == [
+        "충전 중",
+        "charging",
+        "NEW",
+    ]
 
 
 # -- which robot -------------------------------------------------------------------------------------------------------------
@@ -238,7 +250,54 @@ async def test_a_place_is_told_by_the_table_nearby() -> None:
     text = await answer(kitchen, "alba-1?")
     assert "not reachable" in text and "2 min ago" in text
     robot |= {"link": "OFFLINE", "battery_level": None, "last_seen": None, "x": None, "y": None}
-    assert "꺼짐" in await answer(kitchen, "alba-1 상태")
+    assert "종료됨" in await answer(kitchen, "alba-1 상태")
+
+
+@pytest.mark.parametrize("question", ["배터리 부족한 로봇 있어?", "Which robots have a low battery?", "방전된 로봇?"])
+async def test_low_batteries(question: str) -> None:
+    kitchen = Kitchen()
+    names = [robot["robot_id"] for robot in kitchen.state["robots"]]
+    assert len(names) == 4
+    text = await answer(kitchen, question)
+    assert any(none in text for none in ("없습니다", "No battery is low")) and "50" in text
+    for index, level in enumerate((12.0, 7.0)):
+        kitchen.state["robots"][index]["battery_level"] = level
+    text = await answer(kitchen, question)
+    assert text.index(f"{names[1]} 7%") < text.index(f"{names[0]} 12%") and names[2] not in text
+    kitchen.state["robots"][1] |= {"link": "OFFLINE"}  # what it told is old
+    text = await answer(kitchen, question)
+    assert names[0] in text and "12" in text and names[1] not in text
+    assert names[0] in await answer(kitchen, "which robot has the lowest battery")
+
+
+@pytest.mark.parametrize("question", ["any broken robots?", "고장난 로봇 있어?"])
+async def test_a_robot_whose_link_broke_is_broken(question: str) -> None:
+    kitchen = Kitchen()
+    text = await answer(kitchen, question)
+    assert "없습니다" in text or "No robot is in trouble" in text
+    kitchen.state["robots"][2] |= {"link": "CONNECTIONBROKEN"}
+    kitchen.state["robots"][3] |= {"status": "ERROR"}
+    text = await answer(kitchen, question)
+    assert all((robot["robot_id"] in text) == (number > 1) for number, robot in enumerate(kitchen.state["robots"]))
+
+
+async def test_events_say_what_they_are_about_in_the_words_of_the_page() -> None:
+    kitchen = Kitchen()
+    kitchen.state["tables"] = [{"id": 70, "table_number": 7}]
+    kitchen.events = [event("CALL", "물 주세요", at(27)) | {"related_entity_type": "table", "related_entity_id": 70}]
+    assert "27초 전 직원 호출 테이블 7 물 주세요" in await answer(kitchen, "최근에 무슨 일 있었어?")
+    assert "27 s ago call table 7 물 주세요" in await answer(kitchen, "what happened?")
+    assert "테이블" not in await answer(kitchen, "최근에 무슨 일 있었어?", topics=("events",))
+
+
+def test_the_assistant_has_the_words_of_the_page() -> None:
+    script = (Path(__file__).parents[2] / "robodyne_rt/web/pages/i18n.js").read_text()
+    codes = script[script.index("const CODES = {") :]
+    for kind, words in WORDS.items():
+        block = re.search(rf"^  {kind}: \{{(.*?)^  \}},", codes, re.M | re.S)
+        assert block is not None, kind
+        on_page = {code: (ko, en) for code, ko, en in re.findall(r'(\w+): \["(.*?)", "(.*?)"\]', block[1])}
+        assert on_page == words, kind
 
 
 async def test_a_fleet_at_a_glance() -> None:
@@ -275,8 +334,8 @@ async def test_a_fleet_at_a_glance() -> None:
 async def test_the_time_that_is_asked_for_is_the_time_that_is_told(question: str, minutes: int) -> None:
     kitchen = Kitchen()
     kitchen.events = [
-        {"type": "INSIDE", "severity": "INFO", "description": "in", "timestamp": at(60 * minutes - 5)},
-        {"type": "OUTSIDE", "severity": "INFO", "description": "out", "timestamp": at(60 * minutes + 5)},
+        event("INSIDE", "in", at(60 * minutes - 5)),
+        event("OUTSIDE", "out", at(60 * minutes + 5)),
     ]
     text = await answer(kitchen, question)
     assert "INSIDE" in text and "OUTSIDE" not in text, text
@@ -434,7 +493,7 @@ def ago(seconds: float) -> str:
 async def test_a_robot_is_where_another_program_put_it_a_moment_ago(rt: Server, ask: Callable[[str], Any]) -> None:
     for table, battery, status, ko, en in (
         (1, 81, "SERVING", "서빙 중", "serving"),
-        (4, 7, "ERROR", "오류 상태", "in error"),
+        (4, 7, "ERROR", "오류", "error"),
         (2, 100, "CHARGING", "충전 중", "charging"),
     ):
         rt.sql(
@@ -445,7 +504,7 @@ async def test_a_robot_is_where_another_program_put_it_a_moment_ago(rt: Server, 
         assert f"테이블 {table} 근처" in korean and ko in korean and f"{battery}%" in korean
         assert f"near table {table}" in english and en in english and f"{battery} %" in english
     rt.sql("UPDATE robot SET link = 'OFFLINE', last_seen = ? WHERE robot_id = 'alba-1'", ago(600))
-    assert "꺼짐" in (text := await ask("alba-1 상태")) and "10분 전" in text
+    assert "종료됨" in (text := await ask("alba-1 상태")) and "10분 전" in text
     assert "2/3" in (text := await ask("로봇들 어때?")) or "3대 중 2대" in text
     rt.sql("DELETE FROM robot WHERE robot_id = 'alba-12'")
     assert "alba-12" not in await ask("how are the robots")

@@ -46,35 +46,62 @@ def number(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-WORDS: dict[str, tuple[str, str]] = {
-    "IDLE": ("대기 중", "idle"),
-    "SETTING": ("세팅 중", "setting tables"),
-    "COOKING": ("조리 중", "cooking"),
-    "PICKUP": ("음식 수령 중", "picking up"),
-    "SERVING": ("서빙 중", "serving"),
-    "CLEANING": ("청소 중", "cleaning"),
-    "CHARGING": ("충전 중", "charging"),
-    "EMERGENCY": ("비상 상태", "in an emergency"),
-    "MAINTENANCE": ("정비 중", "in maintenance"),
-    "SECURITY": ("순찰 중", "on patrol"),
-    "BIRTHDAY": ("생일 축하 중", "at a birthday"),
-    "ERROR": ("오류 상태", "in error"),
-    "ONLINE": ("연결됨", "online"),
-    "OFFLINE": ("꺼짐", "offline"),
-    "CONNECTIONBROKEN": ("연결 끊김", "connection broken"),
-    "AVAILABLE": ("비어 있음", "free"),
-    "OCCUPIED": ("사용 중", "taken"),
-    "RESERVED": ("예약됨", "reserved"),
-    "CALLING": ("호출 중", "calling"),
-    "PLACED": ("접수됨", "placed"),
-    "PREPARING": ("준비 중", "being prepared"),
-    "READY": ("나갈 준비 완료", "ready"),
-    "LOW_STOCK": ("부족", "low"),
-    "OUT_OF_STOCK": ("품절", "out of stock"),
+WORDS: dict[str, dict[str, tuple[str, str]]] = {
+    "robot": {
+        "IDLE": ("대기", "idle"),
+        "SETTING": ("세팅 중", "setting"),
+        "COOKING": ("조리 중", "cooking"),
+        "PICKUP": ("픽업 중", "pickup"),
+        "SERVING": ("서빙 중", "serving"),
+        "CLEANING": ("청소 중", "cleaning"),
+        "CHARGING": ("충전 중", "charging"),
+        "EMERGENCY": ("비상", "emergency"),
+        "MAINTENANCE": ("정비 중", "maintenance"),
+        "SECURITY": ("보안 순찰", "security"),
+        "BIRTHDAY": ("생일 축하", "birthday"),
+        "ERROR": ("오류", "error"),
+    },
+    "link": {
+        "ONLINE": ("연결됨", "online"),
+        "OFFLINE": ("종료됨", "offline"),
+        "CONNECTIONBROKEN": ("연결 끊김", "link broken"),
+    },
+    "table": {
+        "AVAILABLE": ("빈자리", "free"),
+        "OCCUPIED": ("식사 중", "occupied"),
+        "RESERVED": ("예약", "reserved"),
+        "CALLING": ("호출", "calling"),
+        "CLEANING": ("정리 중", "cleaning"),
+    },
+    "order": {
+        "PLACED": ("접수", "placed"),
+        "PREPARING": ("조리 중", "preparing"),
+        "READY": ("완성", "ready"),
+        "SERVING": ("서빙 중", "serving"),
+        "SERVED": ("완료", "served"),
+        "CANCELLED": ("취소", "cancelled"),
+    },
+    "stock": {
+        "IN_STOCK": ("충분", "in stock"),
+        "LOW_STOCK": ("부족", "low"),
+        "OUT_OF_STOCK": ("품절", "out of stock"),
+    },
+    "event": {
+        "WELCOME": ("손님 입장", "welcome"),
+        "CALL": ("직원 호출", "call"),
+        "BIRTHDAY": ("생일", "birthday"),
+        "EMERGENCY": ("비상", "emergency"),
+        "CLEANING": ("정리 요청", "cleaning"),
+        "ERROR": ("오류", "error"),
+        "INFO": ("알림", "info"),
+        "CHAT": ("대화", "chat"),
+        "LINK": ("연결", "link"),
+    },
 }
+"""The words that the page has for the same codes."""
 
 
-def word(code_word: str, code: Code) -> str:
-    """Return a state in words."""
-    both = WORDS.get(code_word)
+def word(kind: str, code_word: str, code: Code) -> str:
+    """Return a code of the wire in words; an unknown code speaks for itself."""
+    both = WORDS[kind].get(code_word)
     return code_word if both is None else both[0 if code == "ko" else 1]

@@ -21,6 +21,7 @@ LATE_S = 480.0
 """Age at which an order is late; the same as on the screens."""
 
 NEAR_M = 1.5
+LOW_BATTERY = 20.0
 LISTED_AT_MOST = 8
 WINDOW_MIN = 30
 WINDOW_AT_MOST_MIN = 24 * 60
@@ -31,7 +32,7 @@ _OPEN = ("PLACED", "PREPARING", "READY", "SERVING")
 # What a question is about, most telling words first; a word of Latin letters must stand alone or begin a word.
 _TOPICS: tuple[tuple[str, str], ...] = (
     ("help", r"^\W*(?:안녕|도움|뭘 할 수|hi\b|hello\b|help\b|what can you)"),
-    ("robots", r"배터리|로봇|\bbatter|\brobots?\b"),
+    ("robots", r"배터리|방전|로봇|\bbatter|\bcharging\b|\brobots?\b"),
     ("events", r"무슨\s*일|있었|최근|지난|사건|알림|이벤트|\bhappen|\bevents?\b|\balerts?\b|\bthe last \d|\bpast \d"),
     (
         "stock",
@@ -54,6 +55,12 @@ _TOPIC_READ = {"events": "events", "stock": "inventory", "orders": "orders", "ta
 _TABLE = re.compile(r"(?:테이블|table)\s*(\d{1,4})|(\d{1,4})\s*번\s*테이블")
 _FREE = re.compile(r"빈|비어|자리|\b(?:free|available|empty)\b")
 _LOWEST = re.compile(r"(?:가장|제일|\blowest\b|\bleast\b)")
+_LOW_BATTERY = re.compile(
+    r"배터리.*(?:부족|낮|없|모자|약)|(?:부족|낮은|방전).*(?:배터리|로봇)|충전.*(?:필요|해야)|"
+    r"\blow\b.*batter|batter\w*.*\blow\b|\bneeds? charging\b"
+)
+_BROKEN = re.compile(r"고장|오류|에러|비상|\berrors?\b|\bbroken\b|\bfault|\bemergency\b")
+_HOW_MANY = re.compile(r"몇|\bhow many\b")
 _AWAY = re.compile(r"끊긴|끊어|연결 안|꺼진|\bdisconnected\b|\boffline\b|\bunreachable\b")
 
 # What people say besides numbers; the first that fits counts.
@@ -71,8 +78,6 @@ _DOING = (
     ("CHARGING", r"충전|\bcharging\b"),
     ("IDLE", r"(?:대기|쉬|노)\s*(?:중|는|고)|\b(?:idle|free)\b"),
     ("CLEANING", r"청소|\bcleaning\b"),
-    ("ERROR", r"고장|오류|에러|\berrors?\b|\bbroken\b|\bfault"),
-    ("EMERGENCY", r"비상|\bemergency\b"),
 )
 
 _MINUTES = re.compile(r"(\d{1,4})\s*(분|시간|minutes?|mins?|hours?|h\b|m\b)")
@@ -143,9 +148,11 @@ class RulesAssistant:
         if _AWAY.search(text):
             away = [await self._robot(robot, code, conversation) for robot in robots if robot["link"] != "ONLINE"]
             return "\n".join(away[:LISTED_AT_MOST]) or _say(code, "모든 로봇이 연결되어 있습니다.", "All robots are online.")
-        charged = [robot for robot in robots if robot["battery_level"] is not None]
-        if _LOWEST.search(text) and charged:
-            return await self._robot(min(charged, key=lambda robot: robot["battery_level"]), code, conversation)
+        if _LOWEST.search(text) or _LOW_BATTERY.search(text):
+            return await self._low_battery(robots, conversation, code)
+        if _BROKEN.search(text):
+            broken = [await self._robot(robot, code, conversation) for robot in robots if _is_broken(robot)]
+            return "\n".join(broken[:LISTED_AT_MOST]) or _say(code, "고장 난 로봇이 없습니다.", "No robot is in trouble.")
         if doing := [status for status, pattern in _DOING if re.search(pattern, text)]:
             return self._doing(robots, doing, code)
         if meant.robots:
@@ -160,13 +167,30 @@ class RulesAssistant:
             return _say(code, f"테이블 {table} 근처에 로봇이 없습니다.", f"No robot is near table {table}.")
         return "\n".join([await self._robot(robot, code, conversation) for robot in near[:LISTED_AT_MOST]])
 
+    async def _low_battery(self, robots: list[Entity], conversation: Conversation, code: Code) -> str:
+        """Say whose battery is low, or which one is the lowest; of those that can be reached, where there are any."""
+        told = [robot for robot in robots if robot["battery_level"] is not None]
+        told = [robot for robot in told if robot["link"] == "ONLINE"] or told
+        if not told:
+            return _say(code, "배터리를 알려 준 로봇이 없습니다.", "No robot has told its battery.")
+        told.sort(key=lambda robot: robot["battery_level"])
+        low = [robot for robot in told if robot["battery_level"] < LOW_BATTERY]
+        if _LOWEST.search(conversation.question.lower()) or len(low) == 1:
+            return await self._robot(told[0], code, conversation)
+        if not low:
+            least = await self._robot(told[0], code, conversation)
+            lead = _say(code, "배터리가 부족한 로봇은 없습니다. 가장 낮은 로봇:", "No battery is low. The lowest:")
+            return f"{lead} {least}"
+        listed = ", ".join(f"{robot['robot_id']} {number(robot['battery_level'])}%" for robot in low[:LISTED_AT_MOST])
+        return _say(code, f"배터리 부족 {len(low)}대: {listed}.", f"{len(low)} robots have a low battery: {listed}.")
+
     def _doing(self, robots: list[Entity], statuses: list[str], code: Code) -> str:
         """Say which robots do something."""
         parts = []
         for status in statuses:
             names = [robot["robot_id"] for robot in robots if robot["status"] == status and robot["link"] == "ONLINE"]
             listed = ", ".join(sorted(names)[:OPTIONS_AT_MOST]) or _say(code, "없음", "none")
-            parts.append(f"{word(status, code)} {len(names)}: {listed}.")
+            parts.append(f"{word('robot', status, code)} {len(names)}: {listed}.")
         return " ".join(parts)
 
     async def _which_robot(self, found: list[Entity], conversation: Conversation, code: Code) -> str:
@@ -190,12 +214,12 @@ class RulesAssistant:
 
     async def _robot(self, robot: Entity, code: Code, conversation: Conversation) -> str:
         name = robot["robot_id"]
-        state = word(robot["status"], code)
+        state = word("robot", robot["status"], code)
         battery = robot["battery_level"]
         place = await self._place(robot, code, conversation)
         if robot["link"] != "ONLINE":
             silent = self._age(robot["last_seen"], code)
-            link = word(robot["link"], code)
+            link = word("link", robot["link"], code)
             return _say(
                 code,
                 f"{josa(name, '은/는')} {link} 상태입니다. 마지막 소식은 {silent} 전, {state}, {place}.",
@@ -227,12 +251,12 @@ class RulesAssistant:
     def _fleet(self, robots: list[Entity], code: Code) -> str:
         online = [robot for robot in robots if robot["link"] == "ONLINE"]
         states = Counter(robot["status"] for robot in online)
-        doing = ", ".join(f"{word(status, code)} {count}" for status, count in states.most_common())
+        doing = ", ".join(f"{word('robot', status, code)} {count}" for status, count in states.most_common())
         away = [robot["robot_id"] for robot in robots if robot["link"] != "ONLINE"][:LISTED_AT_MOST]
         low = [
             f"{robot['robot_id']} {number(robot['battery_level'])}%"
             for robot in online
-            if robot["battery_level"] is not None and robot["battery_level"] < 20
+            if robot["battery_level"] is not None and robot["battery_level"] < LOW_BATTERY
         ][:LISTED_AT_MOST]
         parts = [
             _say(
@@ -257,7 +281,7 @@ class RulesAssistant:
         if _FREE.search(text):
             free = sorted(table["table_number"] for table in tables if table["status"] == "AVAILABLE")
             listed = ", ".join(map(str, free[:OPTIONS_AT_MOST])) or _say(code, "없음", "none")
-            return _say(code, f"빈 테이블 {len(free)}개: {listed}.", f"{len(free)} tables are free: {listed}.")
+            return _say(code, f"빈 테이블 {len(free)}개: {listed}.", f"{_tables_are(len(free))} free: {listed}.")
         if re.search(r"손님|\bguests?\b|\bpeople\b", text):
             guests = sum(table["customer_count"] for table in tables)
             seated = sum(table["customer_count"] > 0 for table in tables)
@@ -282,7 +306,7 @@ class RulesAssistant:
             parts.append(await self._longest_waiting(tables, code))
         occupied = sum(table["status"] in ("OCCUPIED", "CALLING") for table in tables)
         parts.append(
-            _say(code, f"테이블 {len(tables)}개 중 {occupied}개 사용 중.", f"{occupied} of {len(tables)} tables are taken.")
+            _say(code, f"테이블 {len(tables)}개 중 {occupied}개 사용 중.", f"{occupied} of {_tables_are(len(tables))} taken.")
         )
         return " ".join(parts)
 
@@ -291,7 +315,7 @@ class RulesAssistant:
         table = next((table for table in tables if table["table_number"] == wanted), None)
         if table is None:
             return _say(code, f"테이블 {wanted}번이 없습니다.", f"There is no table {wanted}.")
-        state, guests = word(table["status"], code), table["customer_count"]
+        state, guests = word("table", table["status"], code), table["customer_count"]
         parts = [_say(code, f"테이블 {wanted}: {state}, 손님 {guests}명.", f"Table {wanted}: {state}, {guests} guests.")]
         if conversation.may_read("orders"):
             orders = await self._restaurant.entities("orders")
@@ -334,6 +358,12 @@ class RulesAssistant:
         late = [order for order in orders if self._seconds(order["timestamp"]) >= LATE_S]
         if not orders:
             return _say(code, "열린 주문이 없습니다.", "No order is open.")
+        if _HOW_MANY.search(conversation.question.lower()):
+            return _say(
+                code,
+                f"열린 주문 {len(orders)}건, 그중 늦은 주문 {len(late)}건.",
+                f"{len(orders)} order{'s are' if len(orders) != 1 else ' is'} open, {len(late)} of them late.",
+            )
         if not late:
             first = "; ".join(self._order(order, numbers, code) for order in orders[:3])
             return _say(
@@ -351,7 +381,7 @@ class RulesAssistant:
     def _order(self, order: Entity, numbers: dict[int, int], code: Code) -> str:
         table = numbers.get(order["table_id"])
         dishes = ", ".join(f"{item['name']} {item['quantity']}" for item in order["items"][:4])
-        state, since = word(order["status"], code), self._age(order["timestamp"], code)
+        state, since = word("order", order["status"], code), self._age(order["timestamp"], code)
         where = _say(code, f"테이블 {table} ", f"table {table} ") if table is not None else ""
         return f"{where}({since}, {state}) {dishes}".strip()
 
@@ -376,12 +406,16 @@ class RulesAssistant:
         span = age(60 * minutes, code)
         if not events:
             return _say(code, f"지난 {span} 동안 아무 일도 없었습니다.", f"Nothing happened in the last {span}.")
-        counts = ", ".join(f"{kind} {count}" for kind, count in Counter(e["type"] for e in events).most_common(6))
+        kinds = Counter(word("event", event["type"], code) for event in events)
+        counts = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(6))
+        names = await self._names(conversation, code)
         lines = []
         for event in events[:LISTED_AT_MOST]:
-            ago = self._age(event["timestamp"], code)
+            ago, kind = self._age(event["timestamp"], code), word("event", event["type"], code)
+            about = names.get((event["related_entity_type"], event["related_entity_id"]), "")
             text = (event["description"] or "").strip().replace("\n", " ")[:120]
-            lines.append(_say(code, f"- {ago} 전 {event['type']} {text}", f"- {ago} ago {event['type']} {text}").rstrip())
+            said = " ".join(part for part in (kind, about if about not in text else "", text) if part)
+            lines.append(_say(code, f"- {ago} 전 {said}", f"- {ago} ago {said}"))
         lead = _say(
             code,
             f"지난 {span} 동안 {len(events)}건: {counts}.",
@@ -389,13 +423,22 @@ class RulesAssistant:
         )
         return "\n".join([lead, *lines])
 
+    async def _names(self, conversation: Conversation, code: Code) -> dict[tuple[str | None, int | None], str]:
+        """Return what the tables and robots that events are about are called."""
+        names: dict[tuple[str | None, int | None], str] = {}
+        if conversation.may_read("tables"):
+            for table in await self._restaurant.entities("tables"):
+                names["table", table["id"]] = _say(code, f"테이블 {table['table_number']}", f"table {table['table_number']}")
+        if conversation.may_read("robots"):
+            names |= {("robot", robot["id"]): robot["robot_id"] for robot in await self._restaurant.entities("robots")}
+        return names
+
     async def _troubles(self, conversation: Conversation, code: Code) -> str:
         """Say all that somebody should look after."""
         found = []
         if conversation.may_read("robots"):
-            bad = ("ERROR", "EMERGENCY", "MAINTENANCE")
             for robot in await self._restaurant.entities("robots"):
-                if robot["link"] != "ONLINE" or robot["status"] in bad:
+                if _is_broken(robot):
                     found.append(await self._robot(robot, code, conversation))
         if conversation.may_read("tables"):
             calling = [t["table_number"] for t in await self._restaurant.entities("tables") if t["status"] == "CALLING"]
@@ -475,6 +518,14 @@ class RulesAssistant:
         return age(self._seconds(since), code)
 
 
+def _is_broken(robot: Entity) -> bool:
+    return robot["link"] != "ONLINE" or robot["status"] in ("ERROR", "EMERGENCY", "MAINTENANCE")
+
+
+def _tables_are(count: int) -> str:
+    return "1 table is" if count == 1 else f"{count} tables are"
+
+
 def _say(code: Code, korean: str, english: str) -> str:
     return korean if code == "ko" else english
 
@@ -488,7 +539,7 @@ def _unknown(code: Code) -> str:
 
 
 def _stock_word(item: Entity, code: Code) -> str:
-    return word(item["status"], code) if item["status"] != "IN_STOCK" else _say(code, "충분", "enough")
+    return word("stock", item["status"], code)
 
 
 def _squeezed(text: str) -> str:
