@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -95,16 +96,21 @@ def test_the_readmes_python_client_works_as_printed(tmp_path: Path) -> None:
     from tests.e2e.server import Server
 
     with Server(tmp_path) as server:
-        script = (
-            code[1].replace("ws://localhost:8000", f"ws://127.0.0.1:{server.port}").replace("print(", "print(flush=True, *[")
-        )
-        script = re.sub(r"print\(flush=True, \*\[(.*)\)\n", r"print(\1, flush=True)\n", script)
-        client = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        script = code[1].replace("ws://localhost:8000", f"ws://127.0.0.1:{server.port}")
+        client = subprocess.Popen([sys.executable, "-uc", script], stdout=subprocess.PIPE, text=True)
         try:
             assert client.stdout is not None
             assert client.stdout.readline() == "{}\n"
             server.tell({"msg_type": "Albabot", "robot_id": "alba-1", "status": "SERVING"})
             assert client.stdout.readline() == "{'alba-1': 'SERVING'}\n"
+            server.sql("DELETE FROM robot")
+            assert client.stdout.readline() == "{}\n"
+            port = server.port
+            server.kill()
+            assert "close" in client.stdout.readline()
+            server._settings["ROBODYNE_RT__SERVER__PORT"] = str(port)
+            server.start()
+            assert client.stdout.readline() == "{}\n"
         finally:
             client.kill()
             client.wait()
@@ -125,17 +131,33 @@ async def test_the_kitchen_printer_prints(tmp_path: Path) -> None:
 
     with Server(tmp_path) as server:
         server.sql("INSERT INTO menu_item(name) VALUES ('bibimbap')")
-        environment = os.environ | {"ROBODYNE_URL": f"http://127.0.0.1:{server.port}"}
-        printer = subprocess.Popen([sys.executable, "-c", code[1]], stdout=subprocess.PIPE, text=True, env=environment)
-        try:
-            assert printer.stdout is not None
-            server.tell({"msg_type": "Order", "table_number": 4, "items": [{"name": "bibimbap", "quantity": 2, "note": "hot"}]})
-            assert printer.stdout.readline().startswith("--- table 4")
-            assert printer.stdout.readline() == "  2 x bibimbap  hot\n"
-        finally:
-            printer.kill()
-            printer.wait()
-            printer.stdout.close()
+        server.sql("INSERT INTO table_(table_number) VALUES (4), (5), (6), (7)")
+        environment = os.environ | {"ROBODYNE_URL": f"http://127.0.0.1:{server.port}", "TZ": "Asia/Seoul"}
+
+        def order(table: int) -> None:
+            (told,) = server.tell({"msg_type": "Order", "table_number": table, "items": [{"name": "bibimbap", "note": "hot"}]})
+            assert told["status"] == "success"
+
+        # What was ordered before, and what is; after a restart only what was not printed, also where cooking began meanwhile.
+        for before, after in ((4, 5), (6, 7)):
+            order(before)
+            server.sql("UPDATE order_ SET status = 'PREPARING', preparing_at = timestamp WHERE status = 'PLACED'")
+            command = [sys.executable, "-c", code[1]]
+            printer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=tmp_path)
+            try:
+                assert printer.stdout is not None
+                for table in (before, after):
+                    line = printer.stdout.readline()
+                    assert line.startswith(f"--- table {table}"), line
+                    hours = (int(line.split()[-1].partition(":")[0]) - time.gmtime().tm_hour) % 24
+                    assert hours in (8, 9, 10), "local time"
+                    assert printer.stdout.readline() == "  1 x bibimbap  hot\n"
+                    if table == before:
+                        order(after)
+            finally:
+                printer.kill()
+                printer.wait()
+                printer.stdout.close()
 
 
 def test_the_registry_is_one_line_per_topic() -> None:
