@@ -211,6 +211,8 @@ class Settings(Section):
                 f'[auth] mode = "off" lets everybody in and is allowed on loopback only: set [server] host = "127.0.0.1" '
                 f'(now "{self.server.host}") or choose mode = "local"'
             )
+        if self.server.port == self.devices.port != 0:
+            found.append(f"[server] port and [devices] port are both {self.server.port}: browsers and devices need one each")
         if bool(self.server.tls_cert) != bool(self.server.tls_key):
             found.append("[server] tls_cert and tls_key belong together: one of them is empty")
         if bool(self.devices.tls_cert) != bool(self.devices.tls_key):
@@ -219,6 +221,8 @@ class Settings(Section):
             found.append("[devices] tls_client_ca needs tls_cert and tls_key")
         if self.auth.mode == "oidc" and not (self.auth.issuer and self.auth.audience and self.auth.jwks_url):
             found.append('[auth] mode = "oidc" needs issuer, audience and jwks_url')
+        later = {"[sessions] store": self.sessions.store == "redis", "[assistant] kind": self.assistant.kind == "llm"}
+        found += [f"{key}: this version cannot do that yet; leave it out" for key, is_wanted in later.items() if is_wanted]
         if self.auth.jwks_url and not _is_safe_url(self.auth.jwks_url):
             found.append(f'[auth] jwks_url = "{self.auth.jwks_url}": expected https:// (http:// on loopback only)')
         if not self.database.url.startswith(DATABASE_URLS):

@@ -59,6 +59,9 @@ def test_the_environment_overrides_and_lists_are_json(tmp_path: Path) -> None:
         ('[auth]\nmode = "off"\n', 'host = "127.0.0.1"'),
         ('[database]\nurl = "mysql://x"\n', "sqlite:///FILE"),
         ('[server]\ntls_cert = "a.pem"\n', "belong together"),
+        ("[server]\nport = 8001\n", "are both 8001"),
+        ('[sessions]\nstore = "redis"\n', "[sessions] store: this version cannot do that yet"),
+        ('[assistant]\nkind = "llm"\n', "[assistant] kind: this version cannot do that yet"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, wanted: str) -> None:
