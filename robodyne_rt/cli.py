@@ -1,6 +1,7 @@
 """The command `robodyne-rt`. Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration, 3 storage broken."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ EXIT_INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     options = _parser().parse_args(arguments)
+    os.umask(os.umask(0o077) | 0o007)  # what stands in the database is not for everybody on this machine
     try:
         for name, value in vars(options).items():
             if isinstance(value, str) and not value.isprintable() and any("\ud800" <= char <= "\udfff" for char in value):

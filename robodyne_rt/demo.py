@@ -154,7 +154,8 @@ class _Simulation:
         if self._password:
             print("Everybody on the LAN may look. To ask questions and to let screens in, log in:")
             print(f"    {USER}, password {self._password}")
-        print(f"Follow a topic in a terminal:\n    {sys.argv[0]} tail robots --url http://localhost:{ports.http}")
+        own = sys.argv[0] if Path(sys.argv[0]).name == "robodyne-rt" else f"{sys.executable} -m robodyne_rt"
+        print(f"Follow a topic in a terminal:\n    {own} tail robots --url http://localhost:{ports.http}")
         print("Be a robot yourself:")
         line = '{"msg_type":"Albabot","robot_id":"me","status":"SERVING","battery_level":81,"id":"1"}'
         print(f"    echo '{line}' | nc -q1 127.0.0.1 {ports.devices}")

@@ -38,7 +38,6 @@ def serve(settings: Settings, *, config: Path | None, on_ready: Callable[[Ports]
         StorageBroken, SchemaTooNew: the database cannot be used.
         ConfigError: a port cannot be bound, or a certificate not be read.
     """
-    os.umask(os.umask(0o077) | 0o007)  # what stands in the database is not for everybody on this machine
     logs.set_up(level=settings.log.level, style=settings.log.format)
     app.log_start(settings)
     server = app.App(settings)

@@ -719,6 +719,7 @@ def test_the_commands_work_without_a_server_and_with_one(tmp_path: Path) -> None
     said = json.loads(made.stdout)
     assert said["admin_made"] and len(said["password"]) >= 12
     assert (tmp_path / "secret.key").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "robodyne.db").stat().st_mode & 0o007 == 0
     again = run("init", "--json", cwd=tmp_path)
     assert again.returncode == 0 and not json.loads(again.stdout)["admin_made"] and "password" not in json.loads(again.stdout)
     assert_commands_work(tmp_path)
