@@ -130,13 +130,18 @@ def test_a_wrong_password_is_told_and_the_right_one_opens_the_page(server: Serve
     page.fill("#login [name=password]", PASSWORD)
     page.keyboard.press("Enter")
     wait_until_connected(page)
-    assert page.inner_text('[data-opens="account"]') == "minsu"
+    assert page.inner_text('[data-opens="account"]') == "Account minsu"
     assert page.locator("#door").is_hidden()
     page.reload()
     wait_until_connected(page)
+    other = page.context.new_page()  # with the same login
+    other.goto(server.url("/"))
+    wait_until_connected(other)
     page.click('[data-opens="account"]')
     page.click("#log-out")
-    page.wait_for_selector("#login", state="visible")
+    for left in (page, other):
+        left.wait_for_selector("#login", state="visible")
+        assert left.locator("#thrown-out").is_hidden()
     assert page.locator("[data-robot]").count() == 0
     assert page.locator("[data-opens]:visible").count() == 0
 
@@ -192,7 +197,43 @@ def test_a_screen_is_paired_by_its_code_until_its_token_is_taken_back(server: Se
     (token,) = [token for token in ask_server(server, "GET", "/api/tokens")["tokens"] if token["label"] == "kitchen wall"]
     ask_server(server, "DELETE", f"/api/tokens/{token['id']}")
     wall.wait_for_selector("#login", state="visible")
+    wall.wait_for_selector("#thrown-out:has-text('changed or taken back')")
     assert wall.locator("[data-robot]").count() == 0
+
+
+def test_whoever_is_thrown_out_reads_why_above_the_login_form(server: Server, new_page: Callable[..., Any]) -> None:
+    page = new_page("ko-KR")
+    ask_server(server, "POST", "/api/users", {"name": "nari", "roles": ["staff"], "password": PASSWORD})
+    page.goto(server.url("/"))
+    page.wait_for_selector("#login", state="visible")
+    assert page.locator("#thrown-out").is_hidden()
+    log_in(page, server, "nari")
+    wait_until_connected(page)
+    ask_server(server, "PATCH", "/api/users/nari", {"password": f"{PASSWORD} 2"})
+    page.wait_for_selector("#thrown-out:has-text('로그아웃되었습니다')")
+    assert page.evaluate("() => document.activeElement.name") == "user"
+    page.fill("#login [name=user]", "nari")
+    page.fill("#login [name=password]", f"{PASSWORD} 2")
+    page.keyboard.press("Enter")
+    wait_until_connected(page)
+    assert page.locator("#thrown-out").is_hidden()
+    page.evaluate("() => robodyne.session._lost(4001, 'token_expired')")
+    page.wait_for_selector("#thrown-out:has-text('다시 로그인하세요')")
+
+
+def test_enter_twice_on_the_account_logs_nobody_out(server: Server, new_page: Callable[..., Any]) -> None:
+    for user, focused in (("boss", "code"), ("cook", None)):
+        page = new_page()
+        log_in(page, server, user)
+        wait_until_connected(page)
+        page.focus('[data-opens="account"]')
+        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")
+        assert page.evaluate("() => [document.activeElement.name ?? null, document.activeElement.closest('.pane').id]") == [
+            focused,
+            "account",
+        ]
+        assert page.evaluate("() => robodyne.session.state") == "connected"
 
 
 def test_the_copilot_asks_back_and_answers_in_korean_by_keyboard_alone(server: Server, new_page: Callable[..., Any]) -> None:
@@ -231,6 +272,116 @@ def test_the_copilot_asks_back_and_answers_in_korean_by_keyboard_alone(server: S
     assert page.locator("#panel").is_hidden()
 
 
+def ask_which_robot(page: Any) -> None:
+    page.click('[data-opens="copilot"]')
+    page.fill("#ask input", "서빙 로봇 어디 있어?")
+    page.keyboard.press("Enter")
+
+
+def test_a_question_back_does_not_take_the_keys_of_who_goes_on_typing(server: Server, new_page: Callable[..., Any]) -> None:
+    page = new_page("ko-KR")
+    log_in(page, server, "boss")
+    wait_until_connected(page)
+    ask_which_robot(page)
+    page.keyboard.type("늦은 주문")
+    page.wait_for_selector("#talk .options button")
+    page.keyboard.type(" 있어?")
+    assert page.input_value("#ask input") == "늦은 주문 있어?"
+    assert page.locator("#talk .options").is_visible()
+    page.click("#talk .options button:first-child")
+    page.wait_for_selector("#talk li:last-child:has-text('alba-1')")
+    # Typed a little later, when the first option has the focus already.
+    page.fill("#ask input", "서빙 로봇 어디 있어?")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#talk .options button:focus")
+    page.keyboard.type(" 늦은 주문 있어?")
+    assert page.input_value("#ask input") == " 늦은 주문 있어?"
+    assert page.locator("#talk .options:visible").count() == 1
+    # Whoever looks at the options for a while may press one with the space bar.
+    page.focus("#talk .options:visible button")
+    page.wait_for_timeout(1100)
+    page.keyboard.press("Space")
+    page.wait_for_selector("#talk .options:visible", state="detached")
+    # A message that is being written is not pushed aside; the button says that there is a question.
+    page.fill("#ask input", "서빙 로봇 어디 있어?")
+    page.keyboard.press("Enter")
+    page.click('[data-opens="write"]')
+    page.keyboard.press("Tab")
+    page.fill("#send [name=message]", "곧")
+    page.wait_for_selector('[data-opens="copilot"][data-asks]')
+    page.keyboard.type(" 갑니다")
+    assert page.input_value("#send [name=message]") == "곧 갑니다"
+    page.click('[data-opens="copilot"]')
+    page.locator("#talk .options:visible button").first.click()
+    page.wait_for_selector('[data-opens="copilot"]:not([data-asks])')
+
+
+def test_a_question_that_waits_for_an_earlier_answer_says_so(server: Server, new_page: Callable[..., Any]) -> None:
+    page = new_page()
+    questions: list[str] = []
+    sockets: list[Any] = []
+
+    def relay(socket: Any) -> None:
+        upstream = socket.connect_to_server()
+        sockets.append(socket)
+
+        def forward(message: str) -> None:
+            if (told := json.loads(message))["type"] == "query":
+                questions.append(told["requestId"])
+            upstream.send(message)
+
+        socket.on_message(forward)
+
+    page.route_web_socket("**/ws?*", relay)
+    log_in(page, server, "boss")
+    wait_until_connected(page)
+    ask_which_robot(page)
+    page.wait_for_selector("#talk .options button:focus")
+    assert page.locator("#talk .waiting").count() == 0
+    page.fill("#ask input", "Which robots are online?")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#talk .waiting:has-text('Waits for your answer to an earlier question')")
+    elsewhere = new_page("ko-KR")
+    log_in(elsewhere, server, "boss")
+    wait_until_connected(elsewhere)
+    ask_which_robot(elsewhere)
+    elsewhere.wait_for_selector("#talk .waiting:has-text('앞선 질문에 답해')")
+    # The next word of the server takes its place.
+    sockets[-1].send(json.dumps({"type": "progress", "requestId": questions[1], "message": "working"}))
+    page.wait_for_selector("#talk .waiting:has-text('Looking it up')")
+    page.click("#talk .options button:first-child")
+    page.wait_for_selector("#talk li:last-child:has-text('online')")
+    assert page.locator("#talk .waiting").count() == 0
+    elsewhere.click("#talk .options button:first-child")
+    elsewhere.wait_for_selector("#talk li:last-child:has-text('alba-1')")
+
+
+def test_how_long_one_has_to_wait_counts_down_and_ends(
+    start_server: Callable[..., Server], new_page: Callable[..., Any]
+) -> None:
+    server = start_server(AUTH__MODE="local", LIMITS__QUERY_REQUESTS="2")
+    add_users(server)
+    page = new_page()
+    page.clock.install()
+    log_in(page, server, "cook")
+    wait_until_connected(page)
+    page.click('[data-opens="copilot"]')
+    for left in (1, 0):
+        page.fill("#ask input", "Which orders are late?")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(f"#remaining:has-text('{left} more')")
+    page.fill("#ask input", "Which orders are late?")
+    page.keyboard.press("Enter")
+    failed = page.locator("#talk li.failed")
+    failed.wait_for()
+    before = int("".join(filter(str.isdigit, failed.inner_text())))
+    page.wait_for_function(f"() => !document.querySelector('#talk li.failed').textContent.includes(' {before} s')")
+    assert before - 5 < int("".join(filter(str.isdigit, failed.inner_text()))) < before
+    page.clock.fast_forward(61_000)
+    page.wait_for_selector("#talk li.failed:has-text('you may ask again now')")
+    assert page.inner_text("#remaining") == ""
+
+
 def test_over_tls_the_page_works_and_its_login_never_leaves_in_the_clear(
     start_server: Callable[..., Server], new_page: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -243,7 +394,7 @@ def test_over_tls_the_page_works_and_its_login_never_leaves_in_the_clear(
     page.fill("#login [name=password]", PASSWORD)
     page.keyboard.press("Enter")
     wait_until_connected(page)
-    assert page.locator('[data-opens="account"]').inner_text() == "cook"
+    assert page.locator('[data-opens="account"]').inner_text() == "Account cook"
     ((cookie),) = page.context.cookies()
     assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Strict")
     page.reload()
@@ -275,6 +426,122 @@ def test_a_staff_message_arrives_and_its_sender_learns_that_it_was_read(server: 
     reader.reload()
     wait_until_connected(reader)
     assert reader.locator("#inbox li").count() == 0
+
+
+def test_what_one_sent_is_there_after_a_reload_and_a_strange_name_is_told(server: Server, new_page: Callable[..., Any]) -> None:
+    page = new_page()
+    log_in(page, server, "minsu")
+    wait_until_connected(page)
+    page.click('[data-opens="write"]')
+    page.select_option("#send [name=recipient]", "")
+    for name, words in (("jiwoo", "Table 5 pays"), ("jivoo", "Table 6 pays")):
+        page.fill("#send [name=user]", name)
+        page.fill("#send [name=message]", words)
+        page.click("#send [type=submit]")
+        page.wait_for_selector(f"#sent li:has-text('{words}')")
+    assert "nobody of this name" in page.inner_text("#sent li:has-text('jivoo')")
+    assert "not read yet" in page.inner_text("#sent li:has-text('jiwoo')")
+    reader = new_page()
+    log_in(reader, server, "jiwoo")
+    reader.click("#inbox li:has-text('Table 5 pays') button")
+    page.wait_for_selector("#sent li:has-text('read by jiwoo')")
+    page.reload()
+    wait_until_connected(page)
+    page.click('[data-opens="write"]')
+    page.wait_for_selector("#sent li")
+    sent = page.locator("#sent li").all_inner_texts()
+    assert "Table 6 pays" in sent[0] and "Table 5 pays" in sent[1] and "read by jiwoo" in sent[1]
+    with reader.expect_response("**/api/messages?*"):
+        reader.click('[data-opens="write"]')
+    assert reader.locator("#sent li").count() == 0
+
+
+def test_many_unread_messages_leave_the_wall_its_place(server: Server, new_page: Callable[..., Any]) -> None:
+    ask_server(server, "POST", "/api/users", {"name": "chef", "roles": ["technician"], "password": PASSWORD})
+    sender, page = new_page(), new_page("ko-KR")
+    log_in(sender, server, "boss")
+    wait_until_connected(sender)
+    send = "([words, type]) => robodyne.session.sendMessage('chef', words, { type })"
+    for number in range(9):
+        words = f"message {number} " + "goes on and on " * (12 if number == 4 else 0)
+        sender.evaluate(send, [words, "ALERT" if number in (3, 6) else "TEXT"])
+    log_in(page, server, "chef")
+    for width, height in ((1920, 1080), (1024, 768), (390, 844)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_function("() => document.querySelectorAll('#inbox li').length === 9")
+        page.wait_for_function("() => document.getElementById('inbox').offsetHeight <= innerHeight / 4 + 1")
+        box = page.locator("#inbox").bounding_box()
+        assert box["height"] > 60
+        edge = page.locator("#inbox ul").bounding_box()
+        notes = [note.bounding_box() for note in page.locator("#inbox li").all()]
+        ends = [note["y"] + note["height"] - edge["y"] - edge["height"] for note in notes]
+        cut = [note for note, end in zip(notes, ends, strict=True) if end > 1 and note["y"] < edge["y"] + edge["height"] - 1]
+        assert cut == [] and ends[0] <= 1, (width, ends)
+        assert "9개" in page.inner_text("#unread")
+        hidden = sum(1 for end in ends if end > 1)
+        assert f"{hidden}개 더" in page.inner_text("#unread") if hidden else "더" not in page.inner_text("#unread")
+    first = [note.inner_text() for note in page.locator("#inbox li p").all()]
+    assert [words.split()[1] for words in first] == ["6", "3", "0", "1", "2", "4", "5", "7", "8"]
+
+
+def test_orders_come_first_where_the_screen_is_narrow(server: Server, new_page: Callable[..., Any]) -> None:
+    ask_server(server, "POST", "/api/users", {"name": "maximiliane-von-hohenberg", "roles": ["kitchen"], "password": PASSWORD})
+    for width, height in ((1024, 768), (390, 844)):
+        page = new_page()
+        page.set_viewport_size({"width": width, "height": height})
+        log_in(page, server, "maximiliane-von-hohenberg")
+        wait_until_connected(page)
+        top = {id: page.locator(f"#{id}").bounding_box()["y"] for id in ("counters", "orders", "floor")}
+        assert top["counters"] < top["orders"] < min(top["floor"], height * 0.6)
+        buttons = [button.bounding_box()["y"] for button in page.locator("header button:visible").all()]
+        assert len(buttons) == 4 and len(set(buttons)) == 1
+        assert page.locator("header").bounding_box()["height"] < (60 if width == 1024 else 100)
+
+
+def test_a_list_says_what_is_below_its_edge_and_robots_in_trouble_come_first(
+    start_server: Callable[..., Server], new_page: Callable[..., Any]
+) -> None:
+    server = start_server()
+    for number in range(1, 31):
+        state = {"status": {28: "ERROR", 29: "EMERGENCY"}.get(number, "IDLE"), "battery_level": 9 if number == 30 else 80}
+        server.tell({"msg_type": "Albabot", "robot_id": f"alba-{number}"} | state)
+    page = new_page()
+    page.goto(server.url("/"))
+    wait_until_connected(page)
+    page.wait_for_function("() => document.querySelectorAll('[data-robot-row]').length === 30")
+    rows = page.evaluate("() => [...document.querySelectorAll('[data-robot-row]')].map((row) => row.dataset.robotRow)")
+    assert rows[:5] == ["alba-28", "alba-29", "alba-30", "alba-1", "alba-2"]
+    more = page.locator("#robots li.more")
+    more.wait_for()
+    assert more.inner_text() == page.evaluate(
+        """() => {
+          const list = document.querySelector("#robots ul");
+          const edge = list.querySelector(".more").getBoundingClientRect().top;
+          const rows = [...list.querySelectorAll("[data-robot-row]")];
+          return `+${rows.filter((row) => row.getBoundingClientRect().bottom > edge + 1).length} more`;
+        }"""
+    )
+    page.evaluate("() => { const list = document.querySelector('#robots ul'); list.scrollTop = list.scrollHeight; }")
+    more.wait_for(state="hidden")
+    assert page.locator("#orders li.more").is_hidden()
+
+
+def test_robots_that_stand_close_do_not_write_over_each_other(
+    start_server: Callable[..., Server], new_page: Callable[..., Any]
+) -> None:
+    server = start_server()
+    for number, (status, y) in enumerate([("IDLE", 1.0), ("ERROR", 1.3), ("IDLE", 1.6), ("SERVING", 9.0)], 1):
+        place = {"world_x": 2, "world_y": y}
+        server.tell({"msg_type": "Albabot", "robot_id": f"alba-{number}", "status": status, "battery_level": 80} | place)
+    page = new_page()
+    page.goto(server.url("/"))
+    wait_for_position(page, "alba-4", 2, 9)
+    written = "() => [...document.querySelectorAll('.robot .word')].map((word) => word.textContent)"
+    assert sorted(filter(None, page.evaluate(written))) in (["idle", "serving"], ["error", "serving"])
+    assert page.locator(".robot .name").all_text_contents() == [f"alba-{number}" for number in range(1, 5)]
+    assert "error" in page.get_attribute("[data-robot='alba-2']", "aria-label")
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_function(f"() => !({written})().some(Boolean)")
 
 
 # -- the client -------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ export class Account {
   #problems = new Map(); // form -> error
   #done = "";
   #me = null;
+  #reason = ""; // why they were logged out
 
   /**
    * @param {object} parts
@@ -61,14 +62,16 @@ export class Account {
   /** Say who it is; `me` as the server tells it. */
   show(me) {
     this.#me = me;
+    this.#reason = "";
     this.#pairing = null;
     this.#problems.clear();
     this.#done = "";
     this.paint();
   }
 
-  /** Ask for a login; `mayLook` when there is something to see without one. */
-  ask(mayLook) {
+  /** Ask for a login; `mayLook` when there is something to see without one, `reason` why the one before is over. */
+  ask(mayLook, reason) {
+    this.#reason = reason;
     attribute(byId("look-on"), "hidden", mayLook ? null : "");
     byId("login").elements.password.value = "";
     this.paint();
@@ -81,6 +84,7 @@ export class Account {
       const error = this.#problems.get(id);
       text(byId(id).querySelector(".problem"), error ? `✕ ${problem(this.#language, error, id)}` : "");
     }
+    text(byId("thrown-out"), this.#reason && `▲ ${say(this.#reason === "token_expired" ? "loginIsOver" : "loginTakenBack")}`);
     attribute(byId("login"), "hidden", this.#pairing ? "" : null);
     attribute(byId("pairing"), "hidden", this.#pairing ? null : "");
     if (this.#pairing) {
@@ -92,7 +96,9 @@ export class Account {
     const { user = "", roles = [], rights = [] } = this.#me ?? {};
     const words = roles.map((role) => this.#language.word("role", role)).join(", ");
     text(byId("who"), `${user} (${words || say("noRole")})`);
-    text(document.querySelector('[data-opens="account"]'), user);
+    const opener = document.querySelector('[data-opens="account"]');
+    text(opener.lastElementChild, user);
+    attribute(opener, "title", user);
     attribute(byId("approve"), "hidden", rights.some((right) => right === "*" || right === "administer") ? null : "");
     text(byId("approve").querySelector(".done"), this.#done && `✓ ${say("screenIsIn", { name: this.#done })}`);
   }

@@ -31,6 +31,8 @@ const openedAt = performance.now();
 let session = null;
 let door = false; // somebody has to log in
 let starting = null;
+const windows = new BroadcastChannel("robodyne"); // the other windows of this browser share our login
+let isOwnLogOut = false; // in one of them
 
 window.robodyne = {
   topics,
@@ -48,7 +50,10 @@ const maySee = (rights) => rights.some((right) => right === "*" || right === "qu
 const account = new Account({
   language,
   onChange: () => start(),
-  onLogOut: () => leave(),
+  onLogOut: () => {
+    windows.postMessage("log out");
+    leave();
+  },
 });
 const copilot = new Copilot({ language, open: () => open("copilot") });
 const messages = new Messages({ language, clock });
@@ -56,6 +61,7 @@ const messages = new Messages({ language, clock });
 /** Find out who is here, and show them what they may see. */
 async function start() {
   const attempt = (starting = {});
+  isOwnLogOut = false;
   leave();
   let me = null;
   while (me === null) {
@@ -72,7 +78,7 @@ async function start() {
     onConnected: ({ rights }) => admit(rights, me),
     onState: (now, { reason }) => {
       // A token that is over, or was taken back: what it showed has to go.
-      if (now === "stopped" && mine === session && /^token_/.test(reason)) ask(me);
+      if (now === "stopped" && mine === session && /^token_/.test(reason)) ask(me, me.user === null || isOwnLogOut ? "" : reason);
       else draw("connection");
     },
     onClarification: copilot.clarify,
@@ -98,13 +104,13 @@ function leave() {
   drawAll();
 }
 
-/** Show the login. */
-function ask(me) {
+/** Show the login; `reason` is why the server threw somebody out. */
+function ask(me, reason = "") {
   starting = null;
   leave();
   door = true;
   paintConnection();
-  account.ask(me.user === null && maySee(me.rights));
+  account.ask(me.user === null && maySee(me.rights), reason);
   drawAll();
 }
 
@@ -188,6 +194,7 @@ function open(name) {
     attribute(opener(pane.id), "aria-expanded", pane.id === name);
   }
   if (name === "copilot") copilot.recall();
+  if (name === "write") messages.recall();
 }
 
 const opened = () => document.querySelector(".pane:not([hidden])")?.id ?? null;
@@ -203,7 +210,7 @@ for (const button of document.querySelectorAll("[data-opens]")) {
     const name = button.dataset.opens;
     if (opened() === name) return close();
     open(name);
-    byId(name).querySelector("form:not([hidden]) :is(input, select), button:not(.close, [hidden])")?.focus();
+    (byId(name).querySelector("form:not([hidden]) :is(input, select)") ?? byId(name)).focus();
   });
 }
 for (const button of document.querySelectorAll(".pane .close")) button.addEventListener("click", close);
@@ -228,6 +235,7 @@ const PAINT = {
   copilot: () => copilot.paint(),
   messages: () => messages.paint(),
   words: paintWords,
+  rest: () => lists.rest(),
 };
 
 const waiting = new Set();
@@ -397,5 +405,7 @@ setInterval(() => {
 }, 250);
 setInterval(drawAll, 1000);
 document.addEventListener("visibilitychange", drawAll);
+addEventListener("resize", drawAll);
+windows.addEventListener("message", () => (isOwnLogOut = true));
 drawAll();
 start();

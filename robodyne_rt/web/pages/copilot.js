@@ -7,6 +7,8 @@ import { newId } from "./robodyne-client.js";
 const KEPT = 100;
 const RECALLED = 20; // questions of before
 const WAITING = "theirs waiting";
+const WINDOW_MS = 60000; // of the limit of questions: then all may be asked again
+const STRAY_MS = 1000; // a space so soon after the buttons came was meant for the question box
 
 const byId = (id) => document.getElementById(id);
 
@@ -14,11 +16,12 @@ export class Copilot {
   #language;
   #open;
   #session = null;
-  #entries = []; // {id, kind, words(), question?}
+  #entries = []; // {id, kind, words(), requestId?, question?}
   #count = 0;
   #asked = new Set(); // ids of the questions of this conversation
   #isRecalled = false;
-  #remaining = null;
+  #remaining = null; // {n, until}
+  #isTyping = false; // since the last question was sent
   #draw;
 
   /** @param {object} parts `open()`: shows the conversation, for something that only a person can answer */
@@ -27,7 +30,7 @@ export class Copilot {
     this.#open = open;
     this.#draw = keyed(byId("talk"), {
       key: (entry) => entry.id,
-      create: (entry) => (entry.question ? newQuestion(entry.question) : element("li", "", element("p"))),
+      create: (entry) => (entry.question ? this.#newQuestion(entry.question) : element("li", "", element("p"))),
       update: (node, entry) => this.#update(node, entry),
     });
     byId("ask").addEventListener("submit", (event) => {
@@ -36,7 +39,9 @@ export class Copilot {
       if (!question.value.trim() || !this.#session) return;
       this.#request(question.value.trim());
       question.value = "";
+      this.#isTyping = false;
     });
+    this.#box.addEventListener("input", () => (this.#isTyping = true));
   }
 
   /** Talk over another session from now on; null ends the conversation. */
@@ -46,6 +51,7 @@ export class Copilot {
     this.#asked.clear();
     this.#isRecalled = false;
     this.#remaining = null;
+    this.#isTyping = false;
     this.paint();
   }
 
@@ -70,16 +76,16 @@ export class Copilot {
   }
 
   /** Ask the person: a button for each option, and a line for other words. */
-  clarify = (question, options, { signal }) =>
+  clarify = (question, options, { queryId, signal }) =>
     new Promise((answered) => {
-      const asked = { question, options, answer: null, over: false };
+      const asked = { question, options, queryId, at: performance.now(), answer: null, over: false };
       asked.reply = (words) => {
         if (asked.over || !words.trim()) return;
         asked.over = true;
         asked.answer = words.trim();
         answered(asked.answer);
         this.paint();
-        byId("ask").elements.question.focus();
+        this.#box.focus();
       };
       signal.addEventListener("abort", () => {
         asked.over = true;
@@ -87,15 +93,22 @@ export class Copilot {
         this.paint();
       });
       this.#add({ kind: "theirs", words: () => question, question: asked });
+      // Whoever is writing something goes on with it: their next space would press a button.
+      if (document.activeElement !== this.#box && document.activeElement.matches("input, textarea")) return;
       this.#open();
-      byId("talk").querySelector("li:last-child :is(button, input)").focus();
+      if (!this.#isTyping && !this.#box.value) byId("talk").querySelector("li:last-child :is(button, input)").focus();
     });
 
   paint() {
-    const isAsked = this.#entries.some(({ question }) => question && !question.over);
-    this.#draw(this.#entries.filter(({ kind }) => !(isAsked && kind === WAITING)));
-    const left = this.#remaining;
-    text(byId("remaining"), left === null ? "" : this.#language.say("remaining", { n: left }));
+    const asking = this.#entries.filter(({ question }) => question && !question.over).map(({ question }) => question.queryId);
+    this.#draw(this.#entries.filter(({ kind, requestId }) => !(kind === WAITING && asking.includes(requestId))));
+    attribute(document.querySelector('[data-opens="copilot"]'), "data-asks", asking.length ? "" : null);
+    if (this.#remaining?.until <= performance.now()) this.#remaining = null;
+    text(byId("remaining"), this.#remaining ? this.#language.say("remaining", { n: this.#remaining.n }) : "");
+  }
+
+  get #box() {
+    return byId("ask").elements.question;
   }
 
   #add(entry) {
@@ -116,9 +129,9 @@ export class Copilot {
     this.#asked.add(requestId);
     this.#add({ kind: "mine", words: () => question });
     const words = () => this.#language.say(session.state === "connected" ? "searching" : "askedWhenConnected");
-    const entry = this.#add({ kind: WAITING, words });
+    const entry = this.#add({ kind: WAITING, requestId, words });
     const tell = (told) => {
-      if (told !== "working") entry.words = () => told;
+      entry.words = told === "working" ? words : () => (told === "waiting" ? this.#language.say("waitsForAnswer") : told);
       this.paint();
     };
     try {
@@ -127,14 +140,17 @@ export class Copilot {
     } catch (error) {
       const until = performance.now() + (error.retryAfter ?? 0) * 1000;
       const { code, message } = error;
-      const failed = () => `✕ ${problem(this.#language, { code, message, retryAfter: left(until) }, "ask")}`;
-      this.#settle(entry, "theirs failed", failed, error.remaining);
+      const failed = () =>
+        error.retryAfter && until <= performance.now()
+          ? this.#language.say("askAgain")
+          : `✕ ${problem(this.#language, { code, message, retryAfter: left(until) }, "ask")}`;
+      this.#settle(entry, "theirs failed", failed, error.remaining, error.retryAfter && until);
     }
   }
 
   /** The answer takes its place at the end: after what was asked back meanwhile. */
-  #settle(entry, kind, words, remaining) {
-    this.#remaining = remaining ?? this.#remaining;
+  #settle(entry, kind, words, remaining, until = performance.now() + WINDOW_MS) {
+    if (typeof remaining === "number") this.#remaining = { n: remaining, until };
     const place = this.#entries.indexOf(entry);
     if (place >= 0) this.#entries.splice(place, 1);
     else return this.paint(); // of a conversation that is over
@@ -154,25 +170,33 @@ export class Copilot {
     attribute(form.firstChild, "placeholder", this.#language.say("otherWords"));
     text(form.lastChild, this.#language.say("answerIt"));
   }
+
+  #newQuestion(question) {
+    const { options, reply } = question;
+    const buttons = element("div", "options");
+    for (const option of options) {
+      const button = element("button", "", option);
+      button.type = "button";
+      button.addEventListener("click", () => reply(option));
+      buttons.append(button);
+    }
+    // What is typed on a button was meant for the question box, and goes there. An Enter that is still held down answers nothing.
+    buttons.addEventListener("keydown", (event) => {
+      const { key, repeat, ctrlKey, altKey, metaKey } = event;
+      const isTyped = key.length === 1 && !ctrlKey && !altKey && !metaKey;
+      if (isTyped && (key !== " " || performance.now() - question.at < STRAY_MS)) this.#box.focus();
+      else if (repeat && key === "Enter") event.preventDefault();
+    });
+    const input = element("input");
+    input.maxLength = 4000;
+    input.autocomplete = "off";
+    const form = element("form", "row", input, element("button"));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      reply(input.value);
+    });
+    return element("li", "", element("p"), buttons, form, element("p", "muted"));
+  }
 }
 
 const left = (until) => Math.max(0, (until - performance.now()) / 1000);
-
-function newQuestion({ options, reply }) {
-  const buttons = element("div", "options");
-  for (const option of options) {
-    const button = element("button", "", option);
-    button.type = "button";
-    button.addEventListener("click", () => reply(option));
-    buttons.append(button);
-  }
-  const input = element("input");
-  input.maxLength = 4000;
-  input.autocomplete = "off";
-  const form = element("form", "row", input, element("button"));
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    reply(input.value);
-  });
-  return element("li", "", element("p"), buttons, form, element("p", "muted"));
-}

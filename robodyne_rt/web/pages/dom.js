@@ -41,6 +41,12 @@ export function attribute(node, name, value) {
   else node.setAttribute(name, wanted);
 }
 
+/** Return how many children of a scrolling list end below its edge, or `margin` above it; the list is their offset parent. */
+export function below(list, children = [...list.children], margin = 0) {
+  const edge = list.scrollTop + list.clientHeight + 1 - margin;
+  return children.filter((child) => child.offsetTop + child.offsetHeight > edge).length;
+}
+
 /**
  * Keep one child element per item: `create(item)` makes it, `update(child, item)` writes it; the order is that of `items`.
  *

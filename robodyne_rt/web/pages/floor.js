@@ -11,14 +11,23 @@ export const POSE_FADES_MS = 3000;
 
 const MARGIN_M = 1.2;
 const FAR_M = 25; // a pose farther than this from the tables is a fault, not a reason to zoom out
-const LOW_BATTERY = 20;
+export const LOW_BATTERY = 20;
 const RADIUS = 15;
 const NAME_LENGTH = 16;
+const NAME_Y = -RADIUS - 11;
+const WORD_Y = RADIUS + 23;
 const CROWDED = 50; // pixels per metre
 const CELL = { width: 150, height: 78 };
+const NARROW = 420; // pixels; in a plan so narrow there is room for names and calls only
+const LETTER = { narrow: 9.5, wide: 16, height: 17 }; // pixels, about
 
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 const placed = (entity) => isNumber(entity.x) && isNumber(entity.y);
+
+function shortName({ name, robot_id: id }) {
+  const whole = String(name || id);
+  return whole.length > NAME_LENGTH ? `${whole.slice(0, NAME_LENGTH - 1)}…` : whole;
+}
 
 /** How a robot's state looks: by kind of work, and always with its word. */
 export function mood(status) {
@@ -27,6 +36,15 @@ export function mood(status) {
   if (status === "CHARGING") return "good";
   return status === "IDLE" ? "calm" : "busy";
 }
+
+/** Where words stand, about: `x` and `y` are their middle. */
+function place(words, x, y) {
+  let width = 0;
+  for (const letter of words) width += letter > "\u1100" ? LETTER.wide : LETTER.narrow;
+  return { x, y, width, height: LETTER.height };
+}
+
+const overlap = (a, b) => Math.abs(a.x - b.x) < (a.width + b.width) / 2 && Math.abs(a.y - b.y) < (a.height + b.height) / 2;
 
 /** Where things are: the extent only grows, so that the plan does not breathe with every robot. */
 class Extent {
@@ -140,7 +158,9 @@ export class Floor {
     const height = this.#view.planHeight + CELL.height * Math.ceil(waiting.length / columns);
     attribute(this.root, "height", Math.max(height, this.#size.height - 1));
     this.drawTables(all.tables.map((entity) => ({ entity, ...spot(entity) })));
-    this.drawRobots(all.robots.map((entity) => ({ entity, ...spot(entity) })));
+    const shown = all.robots.map((entity) => ({ entity, ...spot(entity) }));
+    this.#hush(shown);
+    this.drawRobots(shown);
     this.#drawDetails(tables, robots);
   }
 
@@ -186,12 +206,38 @@ export class Floor {
     return { x: originX + (inside.x - left) * scale, y: originY - (inside.y - bottom) * scale, outside };
   }
 
+  /** Leave out the state of robots where it would be written over a neighbour; name, colour and sign stay. */
+  #hush(robots) {
+    const taken = robots.flatMap((robot) => {
+      const body = { x: robot.x, y: robot.y, width: 2 * RADIUS, height: 2 * RADIUS };
+      return [body, place(shortName(robot.entity), robot.x, robot.y + NAME_Y - 6)].map((box) => ({ robot, ...box }));
+    });
+    const inTrouble = (robot) => mood(robot.entity.status) === "bad" || robot.entity.link !== "ONLINE";
+    for (const robot of [...robots].sort((a, b) => inTrouble(b) - inTrouble(a))) {
+      const mine = place(this.#remarks(robot).join(" · "), robot.x, robot.y + WORD_Y - 6);
+      const isTaken = taken.some((box) => box.robot !== robot && overlap(box, mine));
+      robot.isHushed = !robot.waiting && (isTaken || this.#size.width < NARROW);
+      if (!robot.isHushed) taken.push({ robot, ...mine });
+    }
+  }
+
+  #remarks({ entity, waiting, outside }) {
+    const { say, word } = this.#words();
+    const battery = isNumber(entity.battery_level) ? Math.round(entity.battery_level) : null;
+    const remarks = [entity.link === "ONLINE" ? word("robot", entity.status) : word("link", entity.link)];
+    if (battery !== null && battery < LOW_BATTERY) remarks.push(`${battery}%`);
+    if (waiting) remarks.push(say("noPosition"));
+    if (outside) remarks.push(say("outside"));
+    return remarks;
+  }
+
   #updateTable(node, { entity, x, y, waiting }) {
     const { say, word } = this.#words();
     const width = waiting ? 64 : Math.max(34, (entity.width || 1) * this.#view.scale);
     const height = waiting ? 40 : Math.max(30, (entity.height || 1) * this.#view.scale);
     const status = word("table", entity.status);
     const guests = entity.customer_count ? `${entity.customer_count}/${entity.max_customer}` : "";
+    const isNarrow = !waiting && this.#size.width < NARROW;
     const apart = !waiting && this.#view.scale < CROWDED; // the words of two neighbours would touch
     attribute(node, "transform", `translate(${x.toFixed(1)} ${y.toFixed(1)})`);
     attribute(node, "data-table", entity.table_number);
@@ -206,24 +252,22 @@ export class Floor {
     text(number, entity.table_number);
     attribute(label, "y", height / 2 + 17);
     const words = (entity.status === "CALLING" ? "! " : "") + status;
-    text(label, guests && !apart ? `${words} · ${guests}` : words);
+    const isSaid = !isNarrow || entity.status === "CALLING";
+    text(label, isSaid ? (guests && !apart ? `${words} · ${guests}` : words) : "");
     attribute(below, "y", height / 2 + 35);
-    text(below, apart ? guests : "");
+    text(below, apart && !isNarrow ? guests : "");
   }
 
-  #updateRobot(node, { entity, x, y, waiting, outside }) {
-    const { say, word } = this.#words();
+  #updateRobot(node, robot) {
+    const { entity, x, y, waiting, isHushed } = robot;
+    const { say } = this.#words();
     const age = this.#clock.now() - Date.parse(entity.last_seen);
     const online = entity.link === "ONLINE";
     const stale = !online || !(age <= POSE_FADES_MS);
     const battery = isNumber(entity.battery_level) ? Math.round(entity.battery_level) : null;
     const low = battery !== null && battery < LOW_BATTERY;
     const name = String(entity.name || entity.robot_id);
-    const state = online ? word("robot", entity.status) : word("link", entity.link);
-    const remarks = [state];
-    if (low) remarks.push(`${battery}%`);
-    if (waiting) remarks.push(say("noPosition"));
-    if (outside) remarks.push(say("outside"));
+    const remarks = this.#remarks(robot);
     node.style.transform = `translate(${x.toFixed(1)}px, ${y.toFixed(1)}px)`;
     attribute(node, "class", this.#class(`robot ${mood(entity.status)}${stale ? " stale" : ""}${low ? " low" : ""}`, entity));
     attribute(node, "data-robot", entity.robot_id);
@@ -239,8 +283,8 @@ export class Floor {
     attribute(nose, "visibility", isNumber(entity.yaw) && !waiting ? "visible" : "hidden");
     attribute(ring, "stroke-dasharray", `${battery ?? 0} 100`);
     text(sign, { bad: "!", warn: "!", good: "⚡" }[mood(entity.status)] ?? "");
-    text(title, name.length > NAME_LENGTH ? `${name.slice(0, NAME_LENGTH - 1)}…` : name);
-    text(label, remarks.join(" · "));
+    text(title, shortName(entity));
+    text(label, isHushed ? "" : remarks.join(" · "));
   }
 
   /** Return the heading in screen degrees, never the long way round from the last one. */
@@ -323,7 +367,7 @@ function newRobot() {
       svg("path", { class: "cross", d: "M-12 -12L12 12M12 -12L-12 12" }),
       svg("text", { class: "sign", y: 6 }),
     ),
-    svg("text", { class: "name", y: -RADIUS - 11 }),
-    svg("text", { class: "word", y: RADIUS + 23 }),
+    svg("text", { class: "name", y: NAME_Y }),
+    svg("text", { class: "word", y: WORD_Y }),
   );
 }

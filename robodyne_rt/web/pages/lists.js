@@ -1,7 +1,7 @@
 /** The lists beside the floor plan: robots, open orders, events, system logs, low stock. */
 
-import { attribute, element, keyed, text } from "./dom.js";
-import { mood } from "./floor.js";
+import { attribute, below, element, keyed, text } from "./dom.js";
+import { LOW_BATTERY, mood } from "./floor.js";
 import { timer } from "./i18n.js";
 
 const SHOWN = 50;
@@ -22,6 +22,13 @@ export function urgency(age) {
   return age >= SLOW_MS ? "slow" : "fresh";
 }
 
+/** What somebody has to go to comes first: a fault, a lost link, a robot that is away, an empty battery. */
+function trouble({ status, link, battery_level: battery }) {
+  if (status === "EMERGENCY" || status === "ERROR") return 0;
+  if (link !== "ONLINE") return link === "CONNECTIONBROKEN" ? 1 : 2;
+  return typeof battery === "number" && Math.round(battery) < LOW_BATTERY ? 3 : 4;
+}
+
 const newest = (entities) => [...entities.values()].sort((a, b) => b.id - a.id).slice(0, SHOWN);
 
 export class Lists {
@@ -29,6 +36,7 @@ export class Lists {
   #clock;
   #topics;
   #draw = {};
+  #lists = [];
 
   /** @param {object} parts `topics`: topic -> Map of entities */
   constructor({ language, clock, topics }) {
@@ -37,13 +45,19 @@ export class Lists {
     this.#topics = topics;
     const list = (id, create, update) => {
       const section = document.getElementById(id);
-      const draw = keyed(section.querySelector("ul"), {
+      const rows = section.querySelector("ul");
+      const more = element("li", "more");
+      rows.append(more);
+      rows.addEventListener("scroll", () => this.#sayMore(rows), { passive: true });
+      this.#lists.push(rows);
+      const draw = keyed(rows, {
         key: (entity) => entity.id,
         create: () => create(),
         update: (node, entity) => update.call(this, node, entity),
       });
       this.#draw[id] = (entities, emptyWord) => {
         draw(entities);
+        attribute(rows, "hidden", entities.length ? null : "");
         const empty = section.querySelector(".empty");
         text(empty, language.say(emptyWord));
         attribute(empty, "hidden", entities.length ? "" : null);
@@ -60,7 +74,8 @@ export class Lists {
 
   robots() {
     const robots = [...this.#topics.robots.values()];
-    this.#draw.robots(robots.sort((a, b) => String(a.robot_id).localeCompare(b.robot_id, "en", { numeric: true })), "noRobots");
+    const byName = (a, b) => String(a.robot_id).localeCompare(b.robot_id, "en", { numeric: true });
+    this.#draw.robots(robots.sort((a, b) => trouble(a) - trouble(b) || byName(a, b)), "noRobots");
   }
 
   orders() {
@@ -79,6 +94,20 @@ export class Lists {
   stock() {
     const low = [...this.#topics.inventory.values()].filter((item) => item.status !== "IN_STOCK");
     this.#draw.stock(low.sort((a, b) => a.count / (a.threshold || 1) - b.count / (b.threshold || 1)), "noStock");
+  }
+
+  /** Say how much of each list is below its edge. */
+  rest() {
+    for (const rows of this.#lists) this.#sayMore(rows);
+  }
+
+  #sayMore(rows) {
+    const more = rows.lastElementChild;
+    const children = [...rows.children].slice(0, -1);
+    // Seen is what ends above this line itself; whether it is needed must not depend on it.
+    const isCut = below(rows, children.slice(-1)) > 0;
+    attribute(more, "hidden", isCut ? null : "");
+    text(more, isCut ? this.#language.say("more", { n: below(rows, children, more.offsetHeight) }) : "");
   }
 
   #age(time) {
@@ -101,10 +130,10 @@ export class Lists {
     attribute(node, "data-robot-row", robot.robot_id);
     text(name, robot.name || robot.robot_id);
     text(status, word("robot", robot.status));
-    attribute(battery, "class", level !== null && level < 20 ? "battery low" : "battery");
+    attribute(battery, "class", level !== null && level < LOW_BATTERY ? "battery low" : "battery");
     const [meter, percent] = battery.children;
     meter.value = level ?? 0;
-    text(percent, level === null ? "–" : level < 20 ? `${level}% ${say("lowBattery")}` : `${level}%`);
+    text(percent, level === null ? "–" : level < LOW_BATTERY ? `${level}% ${say("lowBattery")}` : `${level}%`);
     let words = say("neverSeen");
     // While the link is online, silence about a robot means that nothing about it changed.
     if (!Number.isNaN(age)) words = say(online && stale && isLive() ? "unchanged" : "ago", { age: length(age) });

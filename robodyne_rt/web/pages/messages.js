@@ -1,11 +1,12 @@
 /** What colleagues write to each other: those that came, to be marked as read, and those that were sent. */
 
 import { problem } from "./account.js";
-import { attribute, element, keyed, text } from "./dom.js";
+import { attribute, below, element, keyed, text } from "./dom.js";
 
 const ROLES = ["kitchen", "staff", "manager", "technician", "display", "admin"];
 const SIGNS = { TEXT: "✉", ALERT: "‼", VOICE: "♪", TASK: "☑" };
 const KEPT = 20;
+const INBOX_SHARE = 0.25; // of the screen's height, at most
 
 const byId = (id) => document.getElementById(id);
 
@@ -13,15 +14,19 @@ export class Messages {
   #language;
   #clock;
   #session = null;
-  #sent = []; // {id, recipient, message, readBy, error?}
+  #sent = []; // {id, recipient, message, readBy, recipientKnown?}, newest first
+  #isRecalled = false;
   #problem = null;
+  #list;
   #drawInbox;
   #drawSent;
 
   constructor({ language, clock }) {
     this.#language = language;
     this.#clock = clock;
-    this.#drawInbox = keyed(byId("inbox").firstElementChild, {
+    this.#list = byId("inbox").querySelector("ul");
+    this.#list.addEventListener("scroll", () => this.#paintCount(), { passive: true });
+    this.#drawInbox = keyed(this.#list, {
       key: (message) => message.id,
       create: ({ id }) => this.#newNote(id),
       update: (node, message) => this.#updateNote(node, message),
@@ -29,9 +34,12 @@ export class Messages {
     this.#drawSent = keyed(byId("sent"), {
       key: (message) => message.id,
       create: () => element("li", "", element("p"), element("p", "muted")),
-      update: (node, { recipient, message, readBy }) => {
+      update: (node, { recipient, message, readBy, recipientKnown }) => {
+        const isLost = recipientKnown === false && !readBy.length;
+        const state = isLost ? `▲ ${language.say("nobodyOfThisName")}` : language.say("notRead");
         text(node.firstChild, `→ ${this.#address(recipient)}: ${message}`);
-        text(node.lastChild, readBy.length ? `✓ ${language.say("readBy", { who: readBy.join(", ") })}` : language.say("notRead"));
+        attribute(node.lastChild, "class", isLost ? "warning" : "muted");
+        text(node.lastChild, readBy.length ? `✓ ${language.say("readBy", { who: readBy.join(", ") })}` : state);
       },
     });
     const form = byId("send");
@@ -47,7 +55,22 @@ export class Messages {
   use(session) {
     this.#session = session;
     this.#sent = [];
+    this.#isRecalled = false;
     this.#problem = null;
+    this.paint();
+  }
+
+  /** Show what was sent before, once. */
+  async recall() {
+    const session = this.#session;
+    if (!session || this.#isRecalled) return;
+    this.#isRecalled = true;
+    const told = await session.call("GET", `/api/messages?limit=${KEPT}`).catch(() => null);
+    if (session !== this.#session) return;
+    if (!told) return void (this.#isRecalled = false); // at the next opening then
+    const known = new Set(this.#sent.map(({ id }) => id));
+    const earlier = told.messages.filter(({ id, sender }) => sender === session.userId && !known.has(id));
+    this.#sent.push(...earlier.map((message) => ({ ...message, readBy: message.readBy.map(({ userId }) => userId) })));
     this.paint();
   }
 
@@ -59,15 +82,35 @@ export class Messages {
   }
 
   paint() {
-    const unread = [...(this.#session?.unread.values() ?? [])].sort((a, b) => a.id - b.id);
+    const unread = [...(this.#session?.unread.values() ?? [])];
+    const urgent = unread.filter(({ messageType }) => messageType === "ALERT").sort((a, b) => b.id - a.id);
+    const others = unread.filter(({ messageType }) => messageType !== "ALERT").sort((a, b) => a.id - b.id);
     attribute(byId("inbox"), "hidden", unread.length ? null : "");
-    this.#drawInbox(unread);
+    this.#drawInbox([...urgent, ...others]);
+    if (unread.length) this.#fit();
     this.#drawSent(this.#sent);
     const { recipient, user } = byId("send").elements;
     for (const option of recipient.options) text(option, this.#address(option.value));
     attribute(byId("to-user"), "hidden", recipient.value ? "" : null);
     user.required = !recipient.value;
     text(byId("send").querySelector(".problem"), this.#problem ? `✕ ${problem(this.#language, this.#problem, "send")}` : "");
+  }
+
+  /** Let the inbox end below the last row that is wholly seen. */
+  #fit() {
+    this.#paintCount(); // the heading takes its place first
+    const room = innerHeight * INBOX_SHARE - this.#list.offsetTop;
+    const ends = [...this.#list.children].map((note) => note.offsetTop + note.offsetHeight);
+    const height = Math.max(...ends.filter((end) => end <= room), Math.min(...ends, room));
+    this.#list.style.maxHeight = `${height + 1}px`;
+    this.#paintCount();
+  }
+
+  #paintCount() {
+    const say = (...words) => this.#language.say(...words);
+    const hidden = below(this.#list);
+    const count = say("unread", { n: this.#list.children.length });
+    text(byId("unread"), hidden ? `${count} · ${say("more", { n: hidden })} ↓` : count);
   }
 
   #address(recipient) {
@@ -85,8 +128,8 @@ export class Messages {
     this.#problem = null;
     try {
       const to = recipient.value || user.value.trim();
-      const { id } = await this.#session.sendMessage(to, words, { type: alert.checked ? "ALERT" : "TEXT" });
-      this.#sent = [{ id, recipient: to, message: words, readBy: [] }, ...this.#sent].slice(0, KEPT);
+      const stored = await this.#session.sendMessage(to, words, { type: alert.checked ? "ALERT" : "TEXT" });
+      this.#sent = [{ ...stored, readBy: [] }, ...this.#sent.filter(({ id }) => id !== stored.id)].slice(0, KEPT);
       message.value = "";
       alert.checked = false;
     } catch (error) {
@@ -118,7 +161,7 @@ export class Messages {
     attribute(node, "data-message", id);
     attribute(node, "data-kind", messageType);
     text(sign, SIGNS[messageType] ?? SIGNS.TEXT);
-    text(from, recipient.startsWith("role:") ? `${sender} → ${this.#address(recipient)}` : sender);
+    text(from, recipient.startsWith("role:") ? `${sender} → ${language.word("role", recipient.slice(5))}` : sender);
     text(when, language.say("ago", { age: language.age(this.#clock.now() - Date.parse(timestamp)) }));
     text(words, message);
     attribute(link, "hidden", audioUrl ? null : "");

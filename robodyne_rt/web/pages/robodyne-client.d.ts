@@ -192,6 +192,7 @@ export interface SessionOptions extends LinkOptions {
 export interface RequestOptions {
   /** Seconds until the promise is rejected with `TIMEOUT`; 300 by default. */
   timeout?: number;
+  /** `working`, or `waiting` while an earlier question of the same user waits for its answer. */
   onProgress?(text: string): void;
   /** What may be asked about this request and after it, instead of what the handlers say. */
   capabilities?: ("available_data" | "api" | "clarification")[];
@@ -224,7 +225,7 @@ export class Session extends Link {
     recipient: string,
     message: string,
     options?: { type?: StaffMessage["messageType"]; audioUrl?: string; key?: string },
-  ): Promise<StaffMessage>;
+  ): Promise<StaffMessage & { recipientKnown?: boolean }>;
   markRead(id: number): void;
 }
 
