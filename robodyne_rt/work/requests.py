@@ -185,7 +185,7 @@ class RequestDesk:
         """Take a request; its final answer goes to the session, whatever happens."""
         key = (session.user, request_id)
         if (running := self._open.get(key)) is not None:
-            if running.session is not session:
+            if running.session.id != session.id:
                 running.others[session] = dialect  # who asks as well is told as well
             return
         if (known := self._answered.get(key)) is not None:
@@ -358,10 +358,10 @@ class RequestDesk:
             self._tell_other(self._sessions.current(other), stored, dialect)
 
     def _tell_other(self, session: Session, stored: Entity, dialect: Dialect) -> None:
-        """Send an answer to a session that asked for the same, now or when it comes back."""
+        """Send an answer to a session that asked for the same, now or when it comes back; its own are in its outbox."""
         if session.link is not None:
             self._repeat(session, stored, dialect)
-        elif self._sessions.get(session.id) is not None:
+        elif stored["session_id"] != session.id and self._sessions.get(session.id) is not None:
             self._owed.setdefault(session.id, []).append((stored, dialect))
 
     def _remember(self, request: Request, stored: Entity) -> None:

@@ -269,6 +269,7 @@ async def test_a_server_that_is_polled_and_goes_is_given_all_tries(
                 pass
 
 
+@pytest.mark.timeout(60 + 25 * KILL_ROUNDS)
 async def test_a_server_that_is_killed_again_and_again_costs_nothing(tmp_path: Path) -> None:
     """Under load: the client ends with the state of the database, no gap, no duplicate, every question answered once."""
     port, devices_port = free_port(), free_port()

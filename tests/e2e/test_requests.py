@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import random
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -383,6 +384,30 @@ async def test_a_second_session_that_asked_the_same_gets_the_answer_when_it_come
     assert slow_disk.server.sql("SELECT count(*) FROM chat_message") == [(1,)]
     for app in (first, second):
         await app.close()
+
+
+async def test_an_answer_that_waits_comes_once_also_where_it_was_asked_for_again(slow_disk: SlowDisk) -> None:
+    """The line breaks while the stored answer is looked up: it is in the outbox already."""
+    app = slow_disk.client("anna", confirm="none", answered=False)
+    await app.connect()
+    await app.ask("q", "robot zulu-1")
+    slow_disk.server.kill()  # without the database it knows nothing now
+    await asyncio.to_thread(slow_disk.server.start)
+    await app.connect()
+    await app.final("q")
+    with contextlib.closing(sqlite3.connect(slow_disk.data / "robodyne.db", isolation_level=None, timeout=10)) as foreign:
+        foreign.execute("BEGIN IMMEDIATE")
+        await app.query("q", "robot zulu-1")
+        await app.settled()
+        app.abort()
+        await app.ended()
+        foreign.execute("ROLLBACK")
+    await asyncio.sleep(0.3)
+    await app.connect()
+    await app.settled()
+    assert [final.request_id for final in app.finals if final.connection == app.connections].count("q") == 1
+    assert slow_disk.server.sql("SELECT count(*) FROM chat_message") == [(1,)]
+    await app.close()
 
 
 async def test_the_hundred_and_first_waiting_request_is_refused_and_the_others_are_answered(slow_disk: SlowDisk) -> None:
