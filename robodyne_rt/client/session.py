@@ -77,7 +77,7 @@ class StaffMessage:
 
 @dataclass(eq=False, slots=True)
 class _Pending:
-    body: bytes
+    message: dict[str, Any]
     on_progress: Callable[[str], None] | None
     done: anyio.Event = field(default_factory=anyio.Event)
     result: Answer | ClientError | None = None
@@ -312,9 +312,8 @@ class Client:
         id = request_id or secrets.token_urlsafe(12)
         pending = self._requests.get(id)
         if pending is None:
-            body = orjson.dumps({"type": "query", "requestId": id, "message": message})
-            pending = self._requests[id] = _Pending(body, on_progress)
-            await self._say(body)
+            pending = self._requests[id] = _Pending({"type": "query", "requestId": id, "message": message}, on_progress)
+            await self._say(orjson.dumps(pending.message))
         try:
             with anyio.fail_after(timeout_s):
                 await pending.done.wait()
@@ -528,7 +527,7 @@ class Client:
             await self._subscribe(topic)
         # Also those that were sent before: one may have got lost with the link, and none is run twice.
         for pending in list(self._requests.values()):
-            await self._say(pending.body)
+            await self._say(orjson.dumps(pending.message | {"again": True}))
 
     async def _subscribe(self, topic: Topic) -> None:
         message = {"type": "subscribe", "topic": topic.name, **topic.position()}

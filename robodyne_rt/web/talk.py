@@ -131,7 +131,8 @@ class SessionTalk:
             return
         if isinstance(said := message.fields.get("capabilities"), list):
             self._session.capabilities = frozenset(word for word in said if isinstance(word, str)) & CAPABILITIES
-        await self._context.desk.ask(self._session, message.request_id, text, message.dialect)
+        again = message.fields.get("again") is True
+        await self._context.desk.ask(self._session, message.request_id, text, message.dialect, again=again)
 
     def _fail(self, message: SessionMessage, code: str, text: str) -> None:
         assert message.request_id is not None

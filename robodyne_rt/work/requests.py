@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 
 from robodyne_rt.core import session_wire, times
 from robodyne_rt.core.callbacks import TIMEOUT_S, CallbackKind, PendingCallbacks
-from robodyne_rt.core.ratelimit import SlidingWindow, Verdict
+from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.core.session_wire import Dialect
 from robodyne_rt.errors import RobodyneError, StorageUnavailable
 from robodyne_rt.model.access import Principal
@@ -78,6 +78,7 @@ class Request:
     session: Session
     asked_at: str
     remaining: int | None = None
+    again: bool = False
     taken: anyio.Event = field(default_factory=anyio.Event)
     known: Entity | None = None
     """What is stored of an earlier request with this id."""
@@ -181,19 +182,26 @@ class RequestDesk:
 
     # -- taking --------------------------------------------------------------------------------------------------
 
-    async def ask(self, session: Session, request_id: str, text: str, dialect: Dialect) -> None:
-        """Take a request; its final answer goes to the session, whatever happens."""
+    async def ask(self, session: Session, request_id: str, text: str, dialect: Dialect, *, again: bool = False) -> None:
+        """Take a request; its final answer goes to the session, whatever happens.
+
+        Args:
+            again: whether the client only wants to be sure that it arrived.
+        """
         key = (session.user, request_id)
         if (running := self._open.get(key)) is not None:
             if running.session.id != session.id:
                 running.others[session] = dialect  # who asks as well is told as well
             return
         if (known := self._answered.get(key)) is not None:
-            self._repeat(session, known, dialect)
+            self._repeat(session, known, dialect, again=again)
             return
         verdict = self._limit.look(self._limited(session), self._clock.now())
         if verdict.retry_after:
-            await self._refuse_unless_known(session, request_id, dialect, verdict)
+            if not await self._is_known(session, request_id, dialect, again=again):
+                wait_s = round(verdict.retry_after, 3)
+                text = f"too many questions; ask again in {wait_s:.0f} s"
+                self._fail_now(session, dialect, request_id, "RATE_LIMITED", text, retry_after=wait_s, remaining=0)
             return
         queue = self._queues.get(session.user, ())
         if len(queue) >= WAITING_AT_MOST:
@@ -210,6 +218,7 @@ class RequestDesk:
             session=session,
             asked_at=self._clock.stamp(),
             remaining=verdict.remaining,
+            again=again,
         )
         self._enqueue(request)
         assert self._tasks is not None
@@ -220,18 +229,16 @@ class RequestDesk:
     def _limited(self, session: Session) -> tuple[str, str]:
         return ("user", session.user) if self._shared else ("session", session.id)
 
-    async def _refuse_unless_known(self, session: Session, request_id: str, dialect: Dialect, verdict: Verdict) -> None:
-        """A request that is asked again costs nothing, also where only the database remembers it."""
+    async def _is_known(self, session: Session, request_id: str, dialect: Dialect, *, again: bool) -> bool:
+        """Answer what only the database remembers, and return whether it does: to ask again costs nothing."""
         try:
             known = await self._records.find(session.user, request_id)
         except StorageUnavailable:
             known = None
-        if known is not None and known["status"] != "PENDING":
-            self._repeat(session, known, dialect)
-            return
-        wait_s = round(verdict.retry_after, 3)
-        text = f"too many questions; ask again in {wait_s:.0f} s"
-        self._fail_now(session, dialect, request_id, "RATE_LIMITED", text, retry_after=wait_s, remaining=0)
+        if known is None or known["status"] == "PENDING":
+            return False
+        self._repeat(session, known, dialect, again=again)
+        return True
 
     def _fail_now(self, session: Session, dialect: Dialect, request_id: str, code: str, text: str, **details: Any) -> None:
         """Answer what was not taken: nothing of it is stored, so that the same id may be used again."""
@@ -239,12 +246,15 @@ class RequestDesk:
         if session.link is not None:
             session.link.send(session_wire.failure(dialect, request_id, code, text, **details))
 
-    def _repeat(self, session: Session, stored: Entity, dialect: Dialect) -> None:
+    def _repeat(self, session: Session, stored: Entity, dialect: Dialect, *, again: bool = False) -> None:
         """Send a stored answer again to who asks again; another session's number means nothing to this one."""
-        if session.link is not None:
-            seq = stored["seq"] if stored["session_id"] == session.id else None
-            remaining = self._limit.look(self._limited(session), self._clock.now()).remaining
-            session.link.send(answer_payload(stored | {"dialect": dialect, "seq": seq}, remaining=remaining))
+        if session.link is None:
+            return
+        seq = stored["seq"] if stored["session_id"] == session.id else None
+        if again and seq in session.outbox.waiting:
+            return  # it is on its way over this very connection: the two of them crossed
+        remaining = self._limit.look(self._limited(session), self._clock.now()).remaining
+        session.link.send(answer_payload(stored | {"dialect": dialect, "seq": seq}, remaining=remaining))
 
     def _enqueue(self, request: Request, *, first: bool = False) -> None:
         self._open[request.user, request.request_id] = request
@@ -301,7 +311,8 @@ class RequestDesk:
             if request.known is not None:
                 self._remember(request, request.known)
                 for session, dialect in {request.session: request.dialect, **request.others}.items():
-                    self._tell_other(self._sessions.current(session), request.known, dialect)
+                    again = request.again and session is request.session
+                    self._tell_other(self._sessions.current(session), request.known, dialect, again=again)
             else:
                 try:
                     await self._answer(request)
@@ -357,10 +368,10 @@ class RequestDesk:
         for other, dialect in request.others.items():
             self._tell_other(self._sessions.current(other), stored, dialect)
 
-    def _tell_other(self, session: Session, stored: Entity, dialect: Dialect) -> None:
+    def _tell_other(self, session: Session, stored: Entity, dialect: Dialect, *, again: bool = False) -> None:
         """Send an answer to a session that asked for the same, now or when it comes back; its own are in its outbox."""
         if session.link is not None:
-            self._repeat(session, stored, dialect)
+            self._repeat(session, stored, dialect, again=again)
         elif stored["session_id"] != session.id and self._sessions.get(session.id) is not None:
             self._owed.setdefault(session.id, []).append((stored, dialect))
 

@@ -555,7 +555,7 @@ START_CLIENT = """async () => {
     onConnected: () => (window.connects += 1),
     onMessage: (message) => {
       const { type, requestId, topic, offset, prev, snapshot, recovered, volatile } = message;
-      if (requestId && (type === "response" || type === "error")) finals.push(requestId);
+      if (requestId && (type === "response" || type === "error")) finals.push([requestId, message.seq ?? null, connects]);
       if (type !== "update" || volatile) return;
       if (!snapshot && !(prev <= offsets[topic])) gaps.push([topic, offsets[topic], message]);
       offsets[topic] = offset;
@@ -621,8 +621,9 @@ def test_a_session_survives_kills_under_load_without_a_gap_and_with_one_answer_f
     assert state["asked"] >= 4 * ROUNDS and state["connects"] >= ROUNDS + 1
     assert Counter(id for id, _ in state["outcomes"]) == {f"ask-{n}": 1 for n in range(1, state["asked"] + 1)}
     assert {outcome for _, outcome in state["outcomes"]} & {"TIMEOUT", "CLOSED", "INTERNAL"} == set()
-    doubled = {id: count for id, count in Counter(state["finals"]).items() if count > 1}
-    assert not doubled, f"{len(doubled)} of {state['asked']} answers came twice on the wire"
+    heard = Counter(id for id, _, _ in state["finals"])
+    doubled = [(id, seq, connection) for id, seq, connection in state["finals"] if heard[id] > 1]
+    assert not doubled, f"of {state['asked']} answers these came twice on the wire (seq, connection): {doubled}"
     stored = server.sql("SELECT request_id, count(*) FROM chat_message WHERE status = 'COMPLETED' GROUP BY request_id")
     assert dict(stored) == {f"ask-{n}": 1 for n in range(1, state["asked"] + 1)}
     robots = server.sql("SELECT robot_id, battery_level FROM robot ORDER BY robot_id")

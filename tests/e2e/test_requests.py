@@ -410,6 +410,19 @@ async def test_an_answer_that_waits_comes_once_also_where_it_was_asked_for_again
     await app.close()
 
 
+async def test_who_asks_again_to_be_sure_gets_no_second_answer_beside_one_that_is_on_its_way(come: Callable[..., Any]) -> None:
+    app = await come("unsure", confirm="none")
+    await app.ask("q", "robot zulu-1")
+    await app.send(type="query", requestId="q", message="robot zulu-1", again=True)
+    await app.settled()
+    assert len(app.answers("q")) == 1  # it is not confirmed, so it may have crossed the question
+    await app.send(type="query", requestId="q", message="robot zulu-1")
+    await app.until(lambda: len(app.answers("q")) == 2)
+    await app.send(type="ack", seq=1)
+    await app.send(type="query", requestId="q", message="robot zulu-1", again=True)
+    await app.until(lambda: len(app.answers("q")) == 3)
+
+
 async def test_the_hundred_and_first_waiting_request_is_refused_and_the_others_are_answered(slow_disk: SlowDisk) -> None:
     app, other = slow_disk.client("anna"), slow_disk.client("bert")
     await app.connect()

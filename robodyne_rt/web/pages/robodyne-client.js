@@ -656,7 +656,7 @@ export class Session extends Link {
   #askAgain() {
     if (this.#hasCaughtUp || this.state !== "connected") return;
     this.#hasCaughtUp = true;
-    for (const { message } of this.#requests.values()) this._say(message);
+    for (const { message } of this.#requests.values()) this._say({ ...message, again: true });
   }
 
   #error({ topic, requestId, seq, data }) {
