@@ -344,6 +344,8 @@ class Client:
             raise self._ended
 
     def _become(self, state: State, why: str = "") -> None:
+        if self._ended is not None and state != "stopped":
+            return  # a poll that was under way has failed too
         if state != self.state:
             self.state = state
             if self._on_state is not None:
@@ -642,16 +644,19 @@ class Client:
         while self._polling:
             for topic in list(self.topics.values()):
                 try:
-                    headers = _bearer(await self._current_token())
-                    query = {name: str(value) for name, value in topic.position().items()}
-                    url = f"{self.url}/api/{topic.name}"
-                    async with self._http.get(url, params=query, headers=headers) as response:
-                        body = orjson.loads(await response.read())
-                        if self._polling and self.topics.get(topic.name) is topic:
-                            self._polled(topic, response.status, body)
+                    with anyio.fail_after(SILENCE_S):
+                        status, body = await self._ask_for(topic)
+                    if self._polling and self.topics.get(topic.name) is topic:
+                        self._polled(topic, status, body)
                 except (aiohttp.ClientError, TimeoutError, OSError, ValueError, Gap, ClientError) as error:
                     self._become("reconnecting", str(error))
             await anyio.sleep(POLL_S)
+
+    async def _ask_for(self, topic: Topic) -> tuple[int, dict[str, Any]]:
+        headers = _bearer(await self._current_token())
+        query = {name: str(value) for name, value in topic.position().items()}
+        async with self._http.get(f"{self.url}/api/{topic.name}", params=query, headers=headers) as response:
+            return response.status, orjson.loads(await response.read())
 
     def _polled(self, topic: Topic, status: int, body: dict[str, Any]) -> None:
         """Take the answer for a topic: its update, or why there is none."""
