@@ -304,6 +304,7 @@ class App:
             mode=auth.mode,
             issuer=auth.issuer,
             audience=auth.audience,
+            clients=auth.clients,
             keys=self._keys,
             directory=self._directory,
             clock=self._clock,

@@ -126,6 +126,7 @@ class Auth(Section):
     issuer: str = ""
     audience: str = ""
     jwks_url: str = ""
+    clients: list[str] = []
     anonymous_topics: list[str] = []
     anonymous_networks: list[Network] = []
 

@@ -7,6 +7,7 @@ OIDC issuer's, one family for each key (RFC 8725 section 3.1). Whatever is wrong
 import base64
 import logging
 import math
+from collections.abc import Collection
 from typing import Any
 
 import jwt
@@ -41,17 +42,28 @@ class Tokens:
     Args:
         mode: `local`, `oidc` or `off`.
         issuer: of the OIDC issuer, or of our own tokens; empty for the usual name.
+        clients: to which the OIDC issuer may have given a token; empty for all.
         keys: of the OIDC issuer; None where there is none.
         directory: who is known.
     """
 
     def __init__(
-        self, *, secret: Secret, mode: str, issuer: str, audience: str, keys: KeySet | None, directory: Directory, clock: Clock
+        self,
+        *,
+        secret: Secret,
+        mode: str,
+        issuer: str,
+        audience: str,
+        clients: Collection[str],
+        keys: KeySet | None,
+        directory: Directory,
+        clock: Clock,
     ) -> None:
         self._secret = secret
         self._clock = clock
         self._directory = directory
         self._keys = keys
+        self._clients = clients
         self._trusted_issuer = issuer if mode == "oidc" else None
         self._local_issuer = LOCAL_NAME if mode == "oidc" else issuer or LOCAL_NAME
         self._audience = audience or LOCAL_NAME
@@ -126,6 +138,8 @@ class Tokens:
             raise TokenInvalid("the token is not valid")
         claims = self._decode(text, key, ISSUER_ALGORITHMS[key.key_type or ""], self._trusted_issuer)
         if claims.get("typ") in ("ID", "Refresh"):  # Keycloak says so of tokens that are not for servers
+            raise TokenInvalid("the token is not valid")
+        if self._clients and claims.get("azp", claims.get("client_id")) not in self._clients:  # the latter in RFC 9068
             raise TokenInvalid("the token is not valid")
         name = claims.get("preferred_username")
         roles: list[Any] = _list(_dict(claims.get("realm_access")).get("roles"))

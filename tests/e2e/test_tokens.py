@@ -524,6 +524,23 @@ def test_an_expired_token_of_the_issuer_says_so(oidc: Server, shared_issuer: Iss
     assert_refused(oidc, token, "token_expired")
 
 
+def test_tokens_that_the_issuer_gave_to_other_apps_count_for_nothing_where_ours_are_named(
+    start_server: Callable[..., Server], issuer: Issuer, rsa_key: Any
+) -> None:
+    server = start_server(**settings_of(issuer), AUTH__CLIENTS='["robodyne-web","till"]')
+    for said in ({}, {"azp": "till"}, {"azp": None, "client_id": "till"}):
+        assert call(server, "GET", "/api/orders", token=issuer.token("rsa-1", rsa_key, **said)).status == 200, said
+    for said in (
+        {"azp": "games"},
+        {"azp": None},
+        {"azp": ""},
+        {"azp": ["till"]},
+        {"azp": {"till": 1}},
+        {"azp": "games", "client_id": "till"},
+    ):
+        assert_refused(server, issuer.token("rsa-1", rsa_key, **said))
+
+
 def test_a_thousand_unknown_kids_are_asked_for_once(start_server: Callable[..., Server], issuer: Issuer, rsa_key: Any) -> None:
     server = start_server(**settings_of(issuer))
     with Wire(server.port) as wire:

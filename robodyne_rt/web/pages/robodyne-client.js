@@ -29,8 +29,7 @@ const isUp = (state) => state === "connected" || state === "polling";
 const fits = (message) => new Blob([JSON.stringify(message)]).size <= MESSAGE_BYTES;
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
-/** A random name; `crypto.randomUUID` is missing on pages without TLS. */
-/** An id that nobody else has. */
+/** An id that nobody else has; `crypto.randomUUID` is missing on pages without TLS. */
 export const newId = () => [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 /** What went wrong, by its `code`: one of the server, or `NO_ANSWER`, `TIMEOUT`, `TOO_LARGE`, `CLOSED`. */
