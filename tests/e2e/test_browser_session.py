@@ -544,6 +544,43 @@ def test_robots_that_stand_close_do_not_write_over_each_other(
     page.wait_for_function(f"() => !({written})().some(Boolean)")
 
 
+def test_on_a_small_wall_words_keep_off_the_next_table_and_robots_keep_their_names(
+    start_server: Callable[..., Server], new_page: Callable[..., Any]
+) -> None:
+    server = start_server()
+    columns, long_ago = "robot_id, status, link, x, y, last_seen", "2026-01-01T10:00:00.000000Z"
+    server.sql(f"insert into robot({columns}) values ('alba-1', 'IDLE', 'ONLINE', 2, 1, ?)", long_ago)
+    for number in range(20):
+        server.sql(
+            "insert into table_(table_number, status, customer_count, max_customer, x, y, width, height)"
+            " values (?, 'OCCUPIED', 3, 4, ?, ?, 0.9, 0.9)",
+            number + 1,
+            5 + 3 * (number % 5),
+            1 + 2.5 * (number // 5),
+        )
+    page = new_page("ko-KR")
+    page.goto(server.url("/"))
+    wait_until_connected(page)
+    page.wait_for_function("() => document.querySelectorAll('.table').length === 20")
+    written_over = """() => {
+      const box = (node) => node.getBoundingClientRect();
+      const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom - 2 && b.top < a.bottom - 2;
+      const tables = [...document.querySelectorAll(".table")];
+      const plan = box(document.querySelector("#plan"));
+      return tables.flatMap((table) => {
+        const words = [...table.querySelectorAll(".word, .guests")].filter((word) => word.textContent);
+        const over = (word) => tables.some((other) => other !== table && meet(box(word), box(other.querySelector("rect"))));
+        return words.filter((word) => over(word) || box(word).bottom > plan.bottom + 2).map((word) => word.textContent);
+      });
+    }"""
+    cut_off = "() => [...document.querySelectorAll('#robots .title')].some((name) => name.scrollWidth > name.clientWidth)"
+    for width, height in ((1280, 720), (1440, 900), (1024, 768), (800, 1280)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_function(f"() => !({written_over})().length && !({cut_off})()", timeout=5000)
+        labels = page.evaluate("() => [...document.querySelectorAll('.table')].map((table) => table.textContent)")
+        assert all("3/4" in label for label in labels), (width, labels)
+
+
 # -- the client -------------------------------------------------------------------------------------------------------
 
 START_CLIENT = """async () => {

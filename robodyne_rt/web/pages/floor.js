@@ -17,6 +17,7 @@ const NAME_LENGTH = 16;
 const NAME_Y = -RADIUS - 11;
 const WORD_Y = RADIUS + 23;
 const CROWDED = 50; // pixels per metre
+const GUESTS_Y = 35; // below a table
 const CELL = { width: 150, height: 78 };
 const NARROW = 420; // pixels; in a plan so narrow there is room for names and calls only
 const LETTER = { narrow: 9.5, wide: 16, height: 17 }; // pixels, about
@@ -157,7 +158,9 @@ export class Floor {
     };
     const height = this.#view.planHeight + CELL.height * Math.ceil(waiting.length / columns);
     attribute(this.root, "height", Math.max(height, this.#size.height - 1));
-    this.drawTables(all.tables.map((entity) => ({ entity, ...spot(entity) })));
+    const standing = all.tables.map((entity) => ({ entity, ...spot(entity) }));
+    this.#squeeze(standing);
+    this.drawTables(standing);
     const shown = all.robots.map((entity) => ({ entity, ...spot(entity) }));
     this.#hush(shown);
     this.drawRobots(shown);
@@ -206,6 +209,22 @@ export class Floor {
     return { x: originX + (inside.x - left) * scale, y: originY - (inside.y - bottom) * scale, outside };
   }
 
+  /** Note where the guests of a table have no line of their own: it would be over the table below, or over the edge. */
+  #squeeze(tables) {
+    const bodies = tables.map((table) => ({ table, x: table.x, y: table.y, ...this.#tableSize(table) }));
+    for (const [index, table] of tables.entries()) {
+      const line = { x: table.x, y: table.y + bodies[index].height / 2 + GUESTS_Y - 6, width: 3 * LETTER.narrow, height: LETTER.height };
+      const isOver = !table.waiting && line.y + LETTER.height / 2 > this.#view.planHeight;
+      table.isSqueezed = isOver || bodies.some((body) => body.table !== table && overlap(body, line));
+    }
+  }
+
+  #tableSize({ entity, waiting }) {
+    if (waiting) return { width: 64, height: 40 };
+    const { scale } = this.#view;
+    return { width: Math.max(34, (entity.width || 1) * scale), height: Math.max(30, (entity.height || 1) * scale) };
+  }
+
   /** Leave out the state of robots where it would be written over a neighbour; name, colour and sign stay. */
   #hush(robots) {
     const taken = robots.flatMap((robot) => {
@@ -231,10 +250,10 @@ export class Floor {
     return remarks;
   }
 
-  #updateTable(node, { entity, x, y, waiting }) {
+  #updateTable(node, table) {
+    const { entity, x, y, waiting, isSqueezed } = table;
     const { say, word } = this.#words();
-    const width = waiting ? 64 : Math.max(34, (entity.width || 1) * this.#view.scale);
-    const height = waiting ? 40 : Math.max(30, (entity.height || 1) * this.#view.scale);
+    const { width, height } = this.#tableSize(table);
     const status = word("table", entity.status);
     const guests = entity.customer_count ? `${entity.customer_count}/${entity.max_customer}` : "";
     const isNarrow = !waiting && this.#size.width < NARROW;
@@ -253,9 +272,11 @@ export class Floor {
     attribute(label, "y", height / 2 + 17);
     const words = (entity.status === "CALLING" ? "! " : "") + status;
     const isSaid = !isNarrow || entity.status === "CALLING";
-    text(label, isSaid ? (guests && !apart ? `${words} · ${guests}` : words) : "");
-    attribute(below, "y", height / 2 + 35);
-    text(below, apart && !isNarrow ? guests : "");
+    // Where there is no room for both, guests say that a table is occupied.
+    const brief = apart && isSqueezed && guests && entity.status === "OCCUPIED" ? guests : words;
+    text(label, isSaid ? (guests && !apart ? `${words} · ${guests}` : brief) : "");
+    attribute(below, "y", height / 2 + GUESTS_Y);
+    text(below, apart && !isNarrow && !isSqueezed ? guests : "");
   }
 
   #updateRobot(node, robot) {
