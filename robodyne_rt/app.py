@@ -264,7 +264,7 @@ class App:
             receiver=self._receiver,
             access=policy,
             auth_mode=settings.auth.mode,
-            gate=Gate(policy=policy, tokens=tokens, clock=self._clock),
+            gate=Gate(policy=policy, tokens=tokens, trusted_proxies=Networks(server.trusted_proxies), clock=self._clock),
             accounts=Accounts(
                 intake=self._storage.intake,
                 readers=self._storage.readers,
@@ -274,7 +274,6 @@ class App:
                 clock=self._clock,
             ),
             pairing_limit=SlidingWindow(limit=PAIRINGS_PER_MINUTE, window_s=60.0),
-            trusted_proxies=Networks(server.trusted_proxies),
             clock=self._clock,
             metrics=metrics.render,
             checks=self._checks,

@@ -10,7 +10,7 @@ from robodyne_rt import __version__
 from robodyne_rt.errors import BadRequest, InvalidPayload, StorageUnavailable
 from robodyne_rt.ingest.receiver import Peer
 from robodyne_rt.web.body import json_answer, read_body
-from robodyne_rt.web.context import CONTEXT, PRINCIPAL, peer_address
+from robodyne_rt.web.context import CONTEXT, PRINCIPAL
 from robodyne_rt.web.middleware import HEADERS, check
 
 ADMIN_BODY_BYTES = 1 << 20
@@ -43,7 +43,7 @@ async def get_topic(request: web.Request) -> web.Response:
 async def post_device_message(request: web.Request) -> web.Response:
     """Take one device message; the answer is what the device's TCP connection would read."""
     context = request.app[CONTEXT]
-    address = peer_address(request)
+    address = context.gate.address_of(request)
     body = await read_body(request, limit_bytes=context.max_device_message_bytes)
     try:
         if not isinstance(orjson.loads(body), dict):

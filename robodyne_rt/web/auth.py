@@ -10,7 +10,7 @@ from robodyne_rt.errors import BadRequest, Forbidden, InvalidPayload, RateLimite
 from robodyne_rt.model.access import Principal
 from robodyne_rt.web.accounts import DISPLAY_S, Accounts, Grant
 from robodyne_rt.web.body import json_answer, read_object, text_field
-from robodyne_rt.web.context import CONTEXT, PRINCIPAL, peer_address
+from robodyne_rt.web.context import CONTEXT, PRINCIPAL
 from robodyne_rt.web.gate import COOKIE, came_by_cookie
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ async def login(request: web.Request) -> web.Response:
     if context.access.is_open or context.auth_mode == "oidc":
         where = "the issuer" if context.auth_mode == "oidc" else "nowhere: nobody is checked here"
         raise Forbidden(f"users log in at {where}")
-    address, gate = peer_address(request), context.gate
+    address, gate = context.gate.address_of(request), context.gate
     gate.check_failures(address, name)
     if context.accounts.passwords.is_busy:
         raise RateLimited("too many logins at once", retry_after=2)
@@ -47,7 +47,7 @@ async def refresh(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     body = await read_object(request, ("refreshToken",))
     if "refreshToken" in body:
-        address = peer_address(request)
+        address = context.gate.address_of(request)
         context.gate.check_failures(address)
         try:
             grant = await context.accounts.refresh(text_field(body, "refreshToken", 200))
@@ -127,7 +127,7 @@ async def begin_pairing(request: web.Request) -> web.Response:
     """Give a screen six digits to show, and a secret to ask with whether somebody approved."""
     context = request.app[CONTEXT]
     await read_object(request, ())
-    address, now = peer_address(request), context.clock.now()
+    address, now = context.gate.address_of(request), context.clock.now()
     verdict = context.pairing_limit.take(address, now)
     if verdict.retry_after:
         raise RateLimited("too many pairings", retry_after=round(verdict.retry_after, 1))

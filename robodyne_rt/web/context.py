@@ -2,24 +2,21 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.ingest.receiver import Receiver
-from robodyne_rt.model.access import AccessPolicy, Networks, Principal
+from robodyne_rt.model.access import AccessPolicy, Principal
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
 from robodyne_rt.sessions.manager import SessionManager
 from robodyne_rt.store.dead_letters import DeadLetters
+from robodyne_rt.web.accounts import Accounts
+from robodyne_rt.web.gate import Gate
 from robodyne_rt.work.messages import StaffMessages
 from robodyne_rt.work.requests import RequestDesk
-
-if TYPE_CHECKING:
-    from robodyne_rt.web.accounts import Accounts
-    from robodyne_rt.web.gate import Gate
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,10 +37,9 @@ class Context:
     receiver: Receiver
     access: AccessPolicy
     auth_mode: str
-    gate: "Gate"
-    accounts: "Accounts"
+    gate: Gate
+    accounts: Accounts
     pairing_limit: SlidingWindow
-    trusted_proxies: Networks
     clock: Clock
     metrics: Callable[[], bytes]
     checks: Callable[[], list[tuple[str, bool, str]]]
@@ -54,29 +50,6 @@ class Context:
     allowed_origins: frozenset[str]
 
 
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-"""They change nothing (RFC 9110 section 9.2.1)."""
-
 CONTEXT = web.AppKey("context", Context)
 PRINCIPAL = web.RequestKey("principal", Principal)
 """Who sends the request; set by the guard before a handler runs."""
-
-
-def peer_address(request: web.Request) -> str:
-    """Return the client's address; a proxy's word is taken only from `trusted_proxies`."""
-    context = request.app[CONTEXT]
-    address = request.remote or ""
-    if address in context.trusted_proxies:
-        # Each proxy appends, some of them as a line of its own: all lines together, the last word first.
-        for hop in reversed(",".join(request.headers.getall("X-Forwarded-For", [])).split(",")):
-            if hop := hop.strip():
-                address = hop
-                if hop not in context.trusted_proxies:
-                    break
-    return address
-
-
-def is_local(request: web.Request) -> bool:
-    """Return whether a request came over the control socket, which only this machine's own user may open."""
-    transport = request.transport
-    return transport is not None and isinstance(transport.get_extra_info("sockname"), str)

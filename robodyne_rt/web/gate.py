@@ -7,12 +7,14 @@ from aiohttp import web
 from robodyne_rt.core.onetime import Pairings, Tickets
 from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.errors import BadRequest, Forbidden, RateLimited, TokenExpired, TokenInvalid
-from robodyne_rt.model.access import AccessPolicy, Principal
+from robodyne_rt.model.access import AccessPolicy, Networks, Principal
 from robodyne_rt.ports import Clock
-from robodyne_rt.web.context import SAFE_METHODS, is_local, peer_address
 from robodyne_rt.web.tokens import Tokens
 
 COOKIE = "robodyne"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""They change nothing (RFC 9110 section 9.2.1)."""
+
 FAILURES_AT_MOST = 20
 """Refused passwords and tickets of one address in a minute."""
 
@@ -25,21 +27,43 @@ def came_by_cookie(request: web.Request) -> bool:
     return COOKIE in request.cookies and "Authorization" not in request.headers and not {"token", "ticket"} & set(request.query)
 
 
+def is_local(request: web.Request) -> bool:
+    """Return whether a request came over the control socket, which only this machine's own user may open."""
+    transport = request.transport
+    return transport is not None and isinstance(transport.get_extra_info("sockname"), str)
+
+
 class Gate:
-    """Identifies who sends a request.
+    """Identifies who sends a request, and from where.
+
+    Args:
+        trusted_proxies: whose word is taken about where a request comes from.
 
     Attributes:
         failures, user_failures: refused attempts by address, and by user.
     """
 
-    def __init__(self, *, policy: AccessPolicy, tokens: Tokens, clock: Clock) -> None:
+    def __init__(self, *, policy: AccessPolicy, tokens: Tokens, trusted_proxies: Networks, clock: Clock) -> None:
         self.policy = policy
         self.tokens = tokens
         self.tickets = Tickets()
         self.pairings = Pairings()
         self.failures = SlidingWindow(limit=FAILURES_AT_MOST, window_s=60.0)
         self.user_failures = SlidingWindow(limit=USER_FAILURES_AT_MOST, window_s=60.0)
+        self._trusted_proxies = trusted_proxies
         self._clock = clock
+
+    def address_of(self, request: web.Request) -> str:
+        """Return the client's address."""
+        address = request.remote or ""
+        if address in self._trusted_proxies:
+            # Each proxy appends, some of them as a line of its own: all lines together, the last word first.
+            for hop in reversed(",".join(request.headers.getall("X-Forwarded-For", [])).split(",")):
+                if hop := hop.strip():
+                    address = hop
+                    if hop not in self._trusted_proxies:
+                        break
+        return address
 
     async def identify(self, request: web.Request) -> Principal:
         """Return who sends a request.
@@ -52,7 +76,7 @@ class Gate:
         """
         if is_local(request):
             return self.policy.local
-        address = peer_address(request)
+        address = self.address_of(request)
         found = await self._borne(request, address)
         if found is None:
             return self.policy.anonymous(address)

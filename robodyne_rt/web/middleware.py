@@ -24,7 +24,8 @@ from robodyne_rt.errors import (
     TooLarge,
 )
 from robodyne_rt.model.access import Principal
-from robodyne_rt.web.context import CONTEXT, PRINCIPAL, SAFE_METHODS, Context
+from robodyne_rt.web.context import CONTEXT, PRINCIPAL, Context
+from robodyne_rt.web.gate import SAFE_METHODS
 
 logger = logging.getLogger(__name__)
 

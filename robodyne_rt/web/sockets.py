@@ -24,7 +24,7 @@ from robodyne_rt.errors import (
 from robodyne_rt.hub.connection import Connection, HeartbeatKind
 from robodyne_rt.model.topics import TOPIC_NAMES
 from robodyne_rt.sessions.manager import Session
-from robodyne_rt.web.context import CONTEXT, peer_address
+from robodyne_rt.web.context import CONTEXT
 from robodyne_rt.web.talk import CAPABILITIES, INTERVAL_TEXT, MAX_INTERVAL_S, SessionTalk, renew
 
 logger = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ async def _open(request: web.Request, label: str) -> tuple[TopicSocket, Connecti
     check_upgrade(request)
     context = request.app[CONTEXT]
     kind: HeartbeatKind = "protocol" if request.query.get("heartbeat") == "protocol" else "message"
-    address = peer_address(request)
+    address = context.gate.address_of(request)
     refusal: RobodyneError | None = None
     try:
         principal = await context.gate.identify(request)
