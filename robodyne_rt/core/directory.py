@@ -4,6 +4,8 @@ It follows the change log, so that whoever is disabled, in whatever way and on w
 when the database is not.
 """
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -26,22 +28,21 @@ class Directory:
         self._policy = policy
         self._entities: dict[str, dict[int, Entity]] = {topic: {} for topic in _NAMED_BY}
         self._by_name: dict[str, dict[Any, Entity]] = {topic: {} for topic in _NAMED_BY}
-        self._token_names: set[str] = set()
+        self._token_names: Counter[str] = Counter()
         for topic in _NAMED_BY:
             self.take(snapshots[topic])
 
     def take(self, update: Update) -> None:
         """Take what the change log brought."""
-        known = self._entities[update.topic]
-        if update.snapshot:
-            known.clear()
-        for key in update.removed:
-            known.pop(key, None)
-        known.update(update.entities)
-        name = _NAMED_BY[update.topic]
-        self._by_name[update.topic] = {entity[name]: entity for entity in known.values()}
-        if update.topic == "tokens":
-            self._token_names = {entity["user_name"] for entity in known.values()}
+        topic, name = update.topic, _NAMED_BY[update.topic]
+        known, by_name = self._entities[topic], self._by_name[topic]
+        for key in list(known) if update.snapshot else (*update.removed, *update.entities):
+            if (old := known.pop(key, None)) is not None:
+                by_name.pop(old[name], None)
+                self._token_names.subtract([old["user_name"]] if topic == "tokens" else [])
+        for key, entity in update.entities.items():
+            known[key] = by_name[entity[name]] = entity
+            self._token_names.update([entity["user_name"]] if topic == "tokens" else [])
 
     def user(self, name: str) -> Entity | None:
         """Return a user's row."""
@@ -58,12 +59,13 @@ class Directory:
 
     def given_out(self, now: float) -> int:
         """Return how many tokens and device keys are good."""
-        tokens = [
-            token
-            for token in self._entities["tokens"].values()
-            if token["revoked_at"] is None and times.to_epoch_s(token["expires_at"]) > now
-        ]
+        tokens = [token for token in self._entities["tokens"].values() if token["revoked_at"] is None and ends_at(token) > now]
         return len(tokens) + sum(not device["revoked"] for device in self._entities["devices"].values())
+
+    def known_since(self, name: str) -> float:
+        """Return since when a name is its bearer's, in epoch seconds: there may have been another user of that name."""
+        user = self.user(name)
+        return 0.0 if user is None else _epoch_s(user["created_at"], 0.0)
 
     def device(self, device_id: str) -> Entity | None:
         """Return a device that may speak; None also for one that was revoked."""
@@ -74,7 +76,7 @@ class Directory:
         """Return whether a name is one of this server's own, a user's, a program's or a screen's: its messages and questions
         are not for an issuer's namesake."""
         name = normal_name(name)
-        return name in self._by_name["users"] or name in self._token_names
+        return name in self._by_name["users"] or self._token_names[name] > 0
 
     def principal(
         self,
@@ -104,7 +106,7 @@ class Directory:
             row = self.token(token)
             if row is None or row["revoked_at"] is not None or row["user_name"] != name:
                 raise TokenInvalid("the token is not valid")
-            expires_at = min(expires_at, times.to_epoch_s(row["expires_at"]))
+            expires_at = min(expires_at, ends_at(row))
             if now >= expires_at:
                 raise TokenExpired("the token has expired")
             if row["roles"] is not None:
@@ -141,3 +143,16 @@ class Directory:
             now=now,
         )
         return replace(renewed, place_rights=principal.place_rights)
+
+
+def ends_at(token: Entity) -> float:
+    """Return when a token is over, in epoch seconds."""
+    return _epoch_s(token["expires_at"], -math.inf)
+
+
+def _epoch_s(text: Any, otherwise: float) -> float:
+    """Return a time that another program may have written; `otherwise` where it is none."""
+    try:
+        return times.to_epoch_s(text)
+    except (ValueError, TypeError):
+        return otherwise

@@ -1,6 +1,6 @@
 """The wire of a session: flat JSON messages, and the desktop's dialect of a query (SPEC section 4)."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import orjson
 
@@ -56,7 +56,7 @@ def parse(text: bytes) -> SessionMessage:
     if not isinstance(message, dict) or is_too_deep(message):
         raise BadMessage("INVALID_MESSAGE", f"expected a JSON object, nested at most {DEPTH_AT_MOST} levels deep")
     request_id = message.get("requestId")
-    known_id = request_id if isinstance(request_id, str) and 0 < len(request_id) <= ID_AT_MOST else None
+    known_id = request_id if _is_id(request_id) else None
     details = {"requestId": known_id} if known_id else {}
     if message.get("action") == "sendMessage":
         return SessionMessage("query", None, known_id, message, "desktop")
@@ -68,6 +68,10 @@ def parse(text: bytes) -> SessionMessage:
     return SessionMessage(kind, message.get("data"), known_id, message, "session")
 
 
+def _is_id(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= ID_AT_MOST and value.isprintable()
+
+
 def question(message: SessionMessage) -> str:
     """Return what a query asks.
 
@@ -75,7 +79,7 @@ def question(message: SessionMessage) -> str:
         BadMessage: no requestId, or no question.
     """
     if message.request_id is None:
-        raise BadMessage("INVALID_MESSAGE", f"requestId: expected a text of 1 to {ID_AT_MOST} characters")
+        raise BadMessage("INVALID_MESSAGE", f"requestId: expected 1 to {ID_AT_MOST} printable characters")
     text = message.fields.get("message")
     text = text.replace("\0", "") if isinstance(text, str) else ""  # Postgres stores no NUL
     if not text.strip() or len(text) > TEXT_AT_MOST:

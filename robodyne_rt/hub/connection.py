@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from robodyne_rt.core import wire
 from robodyne_rt.core.heartbeat import Heartbeat
 from robodyne_rt.core.ratelimit import TokenBucket
-from robodyne_rt.errors import Abuse, RobodyneError
+from robodyne_rt.errors import Abuse, RobodyneError, TooSlow
 from robodyne_rt.model.access import Principal
 
 logger = logging.getLogger(__name__)
@@ -22,6 +22,9 @@ BAD_MESSAGES = 20
 BAD_WINDOW_S = 60.0
 FLOOD_PER_S = 50.0
 FLOOD_BURST = 200.0
+
+BESIDES_BYTES = 65536
+"""What a connection that does not read may be told besides its topics: answers, messages, errors."""
 
 HeartbeatKind = Literal["message", "protocol"]
 
@@ -42,6 +45,7 @@ class Owner(Protocol):
     """What a connection asks of the hub."""
 
     stats: HubStats
+    send_buffer_limit_bytes: int
 
     def close(self, connection: "Connection", code: int, reason: str) -> None: ...
 
@@ -110,7 +114,7 @@ class Subscription:
     def send(self, payload: bytes) -> None:
         """Send one message (JSON)."""
         if not self.ended:
-            self.connection.send(payload)
+            self.connection.write(wire.frame(payload))
 
 
 class Connection:
@@ -125,6 +129,7 @@ class Connection:
 
     __slots__ = (
         "_bad",
+        "_besides_bytes",
         "_client_pings",
         "_flood",
         "closing",
@@ -171,6 +176,12 @@ class Connection:
         self._flood: TokenBucket | None = None
         self._client_pings: TokenBucket | None = None
         self._bad: list[float] | None = None
+        self._besides_bytes = 0
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody is there any more."""
+        return self.closing or self.transport.is_closing()
 
     @property
     def due(self) -> float:
@@ -196,7 +207,7 @@ class Connection:
 
     def write(self, frame: bytes) -> None:
         """Hand bytes to the transport; never waits, and a line that is gone harms nobody: its own coroutine sees the end."""
-        if self.closing or self.transport.is_closing():
+        if self.is_gone:
             return
         try:
             self.transport.write(frame)
@@ -207,7 +218,15 @@ class Connection:
         self.manager.stats.bytes_sent += len(frame)
 
     def send(self, payload: bytes) -> None:
-        """Send one message (JSON)."""
+        """Send one message (JSON) that is of no topic. Who reads nothing is not told without end: what matters of it comes
+        again when its session does."""
+        if self.unsent_bytes <= self.manager.send_buffer_limit_bytes:
+            self._besides_bytes = 0
+        else:
+            self._besides_bytes += len(payload)
+            if self._besides_bytes > BESIDES_BYTES:
+                self.close(TooSlow())
+                return
         self.write(wire.frame(payload))
 
     def close(self, error: RobodyneError) -> None:

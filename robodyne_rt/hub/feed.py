@@ -136,7 +136,10 @@ class Feed(ABC):
     def enter(self, subscription: Subscription, frame: bytes, offset: int) -> None:
         """Take a subscription in, with its first message, which brings it to `offset`."""
         self.flush()
-        subscription.connection.write(frame)
+        if subscription.connection.unsent_bytes > self._limit_bytes:
+            offset = -1  # slow already, by other topics: its first message comes when it has drained
+        else:
+            subscription.connection.write(frame)
         subscription.offset = offset
         subscription.seen_version = self.volatile_version
         now = self._clock.now()

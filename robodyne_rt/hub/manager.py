@@ -26,6 +26,7 @@ from robodyne_rt.errors import (
     ShuttingDown,
     StorageUnavailable,
     TokenExpired,
+    TokenInvalid,
     TokenMissing,
     TopicFull,
     UnknownTopic,
@@ -81,6 +82,7 @@ class ConnectionManager:
         on_private: Callable[[Update], None],
     ) -> None:
         self.stats = HubStats()
+        self.send_buffer_limit_bytes = settings.send_buffer_limit_bytes
         self.live_robots = LiveRobots(offline_after_s=offline_after_s, limit=robots_limit)
         self.draining = False
         self._settings = settings
@@ -101,7 +103,7 @@ class ConnectionManager:
         self._closing: dict[Connection, float] = {}
         options: dict[str, Any] = {
             "clock": clock,
-            "limit_bytes": settings.send_buffer_limit_bytes,
+            "limit_bytes": self.send_buffer_limit_bytes,
             "slow_timeout_s": settings.slow_client_timeout_s,
         }
         for entity in snapshots["robots"].entities.values():
@@ -248,11 +250,17 @@ class ConnectionManager:
         for connection in [connection for connection in self._open if concerns(connection.principal)]:
             try:
                 principal = renewed(connection.principal, now)
+                if principal.name != connection.principal.name:
+                    raise TokenInvalid("the name is somebody else's now")
             except RobodyneError as error:
                 connection.close(error)
-                continue
-            if principal != connection.principal:
-                self.renew(connection, principal)
+            except Exception:
+                # Nobody knows what this one may; the others must not keep what was taken from them.
+                logger.exception("rights of %s cannot be told", connection.peer, extra={"action": "rights_failed"})
+                connection.close(Internal())
+            else:
+                if principal != connection.principal:
+                    self.renew(connection, principal)
 
     def close(self, connection: Connection, code: int, reason: str, *, notice: bytes = b"") -> None:
         """Take a connection out of the hub, then tell it why; a peer that does not take its close is aborted."""
@@ -326,15 +334,15 @@ class ConnectionManager:
         """Take what the change log brought, in order."""
         for update in updates:
             feed = self._topic_feeds.get(update.topic)
-            if feed is None:
-                self._on_private(update)
-                continue
             try:
-                feed.publish(update)
+                if feed is None:
+                    self._on_private(update)
+                else:
+                    feed.publish(update)
             except Exception:
                 # One topic that fails must not take the others along; its watchers come back for a whole state.
                 logger.exception("topic %s failed", update.topic, extra={"action": "topic_failed"})
-                for subscription in feed.watchers():
+                for subscription in feed.watchers() if feed is not None else ():
                     subscription.connection.close(Internal())
         self.status.touch()
 

@@ -39,6 +39,9 @@ class Link(Protocol):
     principal: Principal
 
     @property
+    def is_gone(self) -> bool: ...
+
+    @property
     def topics(self) -> list[str]: ...
 
     def send(self, payload: bytes) -> None: ...
@@ -66,6 +69,7 @@ class Session:
     user: str
     device: str
     token_digest: str
+    created_at: float
     connected_at: str
     last_principal: Principal
     outbox: Outbox = field(default_factory=Outbox)
@@ -152,28 +156,37 @@ class SessionManager:
         token: str | None,
         confirmed: int | None,
         capabilities: frozenset[str],
+        known_since: float,
         more: Entity,
-    ) -> Session:
+    ) -> Session | None:
         """Give a connection its session: the one of `token` where that is good, else a new one; greet it, and send it what
-        it does not have.
+        it does not have. None where it is gone meanwhile.
 
         Args:
             device: names the user's device.
             confirmed: number of the newest answer that the client has.
+            known_since: epoch seconds; what was before is of another user of that name.
             more: further facts for the greeting.
         """
-        principal = link.principal
         digest = _digest(token) if token else ""
         session = self._by_digest.get(digest) if token else None
         if token and session is None:
             session = await self._load(digest)
-        resumed = session is not None and session.user == principal.name and not principal.is_anonymous
+            if link.is_gone:
+                return None  # it may have come again on another connection, which stands
+        principal = link.principal
+        resumed = (
+            session is not None
+            and session.user == principal.name
+            and session.created_at >= known_since
+            and not principal.is_anonymous
+        )
         if session is None or not resumed:
             token = secrets.token_urlsafe(32)
             session = self._create(principal, device, _digest(token))
         elif session.link is not None:
             session.link.close(SessionReplaced())
-        if self._single:
+        if self._single and not principal.is_anonymous:
             self._replace_others(session)
         session.link = link
         session.capabilities = capabilities
@@ -203,6 +216,7 @@ class SessionManager:
             user=principal.name,
             device=device[:DEVICE_AT_MOST],
             token_digest=digest,
+            created_at=self._clock.wall(),
             connected_at="",
             last_principal=principal,
         )
@@ -251,6 +265,7 @@ class SessionManager:
             user=stored["user_name"],
             device=stored["device"],
             token_digest=stored["token_digest"],
+            created_at=times.to_epoch_s(stored["created_at"]),
             connected_at=stored["created_at"],
             last_principal=Principal(stored["user_name"], frozenset(), frozenset()),
             outbox=Outbox(seq=stored["seq"], acked=stored["acked"], waiting=waiting),

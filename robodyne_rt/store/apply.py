@@ -154,14 +154,22 @@ class Applier:
         """Return whether an event is stored."""
         return self._execute("SELECT 1 FROM event WHERE id = ?", (id,)).fetchone() is not None
 
-    def park(self, letter: Entity, digest: str) -> None:
-        """Insert one dead letter; a message that it holds counts as taken, so that its device is told the same again."""
+    def park(self, letter: Entity, digest: str) -> int:
+        """Insert one dead letter and return its id; a message that it holds counts as taken, so that its device is told the
+        same again. Nothing in a letter may keep it from being stored: what cannot be parked would be tried for ever."""
+        letter = letter | {name: text.replace("\0", "\ufffd") for name, text in letter.items() if isinstance(text, str)}
+        known = self._execute("SELECT kind, payload FROM dead_letter WHERE id = ?", (letter["id"],)).fetchone()
+        if known is not None and tuple(known) == (letter["kind"], letter["payload"]):
+            return int(letter["id"])  # by a commit that was never answered
+        if known is not None or letter["id"] is None:
+            del letter["id"]  # of a write without one, or taken: a question and its answer share theirs
+        id = self._insert("dead_letter", letter | {"age_s": self.age_s})
         if letter["message_id"] is not None:
             self._execute(
                 'INSERT INTO device_message(device, id, body, "row", at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING',
-                (letter["device"], letter["message_id"], digest, letter["id"], self.age_s),
+                (letter["device"], letter["message_id"], digest, id, self.age_s),
             )
-        self._insert("dead_letter", letter | {"age_s": self.age_s})
+        return id
 
     # -- the messages --------------------------------------------------------------------------------------------
 

@@ -185,7 +185,7 @@ class ChangeLog:
         rows = self._rows[topic]
         found = {
             row[0]: rows.entity(row, self._report)
-            for row in self._select(f"SELECT {rows.select} FROM {rows.name} {where}", parameters)
+            for row in self._session.select(f"SELECT {rows.select} FROM {rows.name} {where}", parameters)
         }
         if found:
             for nested, nested_rows in self._nested[topic]:
@@ -194,21 +194,12 @@ class ChangeLog:
             found = dict(reversed(found.items()))
         return found
 
-    def _select(self, query: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        try:
-            rows: list[tuple[Any, ...]] = self._execute(query, parameters).fetchall()
-        except Exception as error:
-            if "decode" not in str(error):
-                raise
-            rows = self._session.read_leniently(query, parameters)
-        return rows
-
     def _attach(self, parents: dict[int, Entity], nested: Nested, rows: _Rows) -> None:
         for parent in parents.values():
             parent[nested.field] = []
         condition, parameter = self._session.is_in(nested.parent_column, list(parents))
         query = f"SELECT {rows.select} FROM {rows.name} WHERE {condition} ORDER BY id"
-        for row in self._select(query, (parameter,)):
+        for row in self._session.select(query, (parameter,)):
             child = rows.entity(row, self._report)
             parents[child.pop(nested.parent_column)][nested.field].append(child)
 

@@ -105,6 +105,16 @@ class Session(ABC):
     def time_text(self, value: Any) -> str | None:
         """Return a time that was read as clients see it."""
 
+    def select(self, query: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+        """Return the rows of a query; text of a foreign program that is in no encoding stops nobody."""
+        try:
+            rows: list[Any] = self.execute(query, parameters).fetchall()
+        except Exception as error:
+            if "decode" not in str(error):
+                raise
+            rows = self.read_leniently(query, parameters)
+        return rows
+
     def read_leniently(self, query: str, parameters: tuple[Any, ...]) -> list[Any]:
         """Read rows whose text is not in the encoding that it should be in; what cannot be decoded is replaced."""
         rows: list[Any] = self.execute(query, parameters).fetchall()

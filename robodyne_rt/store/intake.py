@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import anyio
+
 from robodyne_rt.core.device_messages import DeviceMessage
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.errors import Conflict, InvalidPayload, ResourceNotFound, RobodyneError, StorageUnavailable
@@ -97,6 +99,8 @@ class Intake:
         self._next_seq = spool.last_seq + 1 if spool else 1
         self._spooled_upto = spool.last_seq if spool else 0
         self._drained_upto = self._spooled_upto - (spool.rows_at_start if spool else 0)
+        self._left_upto = self._spooled_upto
+        self._past_stored = asyncio.Event()
         # Where both stood when the database came back.
         self._seq_at_return, self._drained_at_return = self._next_seq, self._drained_upto
         self._spool_gathered: list[_Spooling] = []
@@ -157,6 +161,19 @@ class Intake:
             if 2 * since_return > self._drained_upto - self._drained_at_return + self._little:
                 return True
         return self.queued >= self._behind_at
+
+    async def past_stored(self, within_s: float) -> None:
+        """Wait until what an earlier run left in the spool is in the database: before that nobody knows what is stored.
+
+        Raises:
+            StorageUnavailable: it takes longer.
+        """
+        if self._drained_upto >= self._left_upto:
+            return
+        with anyio.move_on_after(within_s):
+            await self._past_stored.wait()
+            return
+        raise StorageUnavailable("what an earlier run left is being stored", retry_after_s=RETRY_AFTER_S)
 
     def when_caught_up(self, resume: Callable[[], None]) -> None:
         """Call `resume` once, on the loop, when `is_behind` is over."""
@@ -272,10 +289,10 @@ class Intake:
             self._settle(report)
         if report.lookups is not None:
             self._lookups = report.lookups
-        for write, reason in report.parked:
+        for write, letter, reason in report.parked:
             self.tell(
-                f"a {write.kind} could not be stored and is kept as a dead letter: {reason}"[:2000],
-                write.letter() | {"payload": None},
+                f"a {write.kind} could not be stored and is kept as a dead letter: {reason}".replace("\0", "\ufffd")[:2000],
+                write.letter() | {"id": letter, "payload": None},
             )
         for text in report.unreadable:
             self.tell(text)
@@ -508,6 +525,8 @@ class Intake:
 
     def _note_drained(self, report: Report) -> None:
         self._drained_upto = max(self._drained_upto, report.drained)
+        if self._drained_upto >= self._left_upto:
+            self._past_stored.set()
         while self._marks and self._marks[0][0] <= report.drained:
             self._drained_order = self._marks.popleft()[1]
         self._perhaps_go_direct()

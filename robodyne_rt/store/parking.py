@@ -29,19 +29,21 @@ class Parked(Write):
         self._row = letter | {"error": text, "attempts": attempts, "first_at": now, "last_at": now}
 
     def apply(self, applier: Applier) -> Any:
-        applier.park(self._row, self._write.digest)
+        return applier.park(self._row, self._write.digest)
 
 
 class Spooled(Write):
     """A write out of the spool: acknowledged, so a refusal now (its dish was deleted meanwhile) parks it, in the same
     transaction."""
 
-    __slots__ = ("_clock", "refusal", "write")
+    __slots__ = ("_clock", "kind", "letter_id", "refusal", "write")
 
     def __init__(self, write: Write, clock: Clock) -> None:
         super().__init__()
+        self.kind = write.kind
         self.write = write
         self.refusal: RobodyneError | None = None
+        self.letter_id = 0
         self._clock = clock
 
     def apply(self, applier: Applier) -> Any:
@@ -51,8 +53,10 @@ class Spooled(Write):
         except DeadLettered:
             return  # it was parked before, under the same id
         except RobodyneError as refusal:
+            if not self.write.parked:
+                return
             self.refusal = refusal
-            Parked(self.write, refusal, 1, self._clock).apply(applier)
+            self.letter_id = Parked(self.write, refusal, 1, self._clock).apply(applier)
 
     def letter(self) -> Entity:
         return self.write.letter()
@@ -79,4 +83,4 @@ class Unreadable(Write):
         self._row |= {"error": f"{type(error).__name__}: {error}"[:2000], "attempts": 1, "first_at": now, "last_at": now}
 
     def apply(self, applier: Applier) -> Any:
-        applier.park(self._row, "")
+        return applier.park(self._row, "")

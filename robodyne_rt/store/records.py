@@ -2,9 +2,11 @@
 requests and staff messages ask for.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
+from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.store import talk
 from robodyne_rt.store.apply import Applier
@@ -12,6 +14,9 @@ from robodyne_rt.store.changes import Readers
 from robodyne_rt.store.intake import Intake
 from robodyne_rt.store.talk import UNREAD_AT_MOST, AnswerWrite, ReceiptWrite, RequestWrite, SessionWrite, StaffMessageWrite
 from robodyne_rt.store.writes import CallWrite
+
+PATIENCE_S = 5.0
+"""How long a session that comes back waits for what an earlier run left in the spool: its answers may be there."""
 
 
 class _Records:
@@ -22,6 +27,11 @@ class _Records:
     def next_id(self) -> int:
         return self._intake.next_id()
 
+    @property
+    def _is_direct(self) -> bool:
+        """Whether what is written goes to the database, and not to the spool."""
+        return self._intake.state in ("ok", "late")
+
     def _later(self, function: Callable[[Applier], Any]) -> None:
         """Do what may be lost with the process, and what nobody waits for."""
         self._intake.submit(CallWrite(function))
@@ -31,6 +41,7 @@ class SessionRecords(_Records):
     """Implements `sessions.manager.Records`."""
 
     async def find(self, token_digest: str, since: float) -> Entity | None:
+        await self._intake.past_stored(PATIENCE_S)
         return await self._readers.read(lambda session: talk.find_session(session, token_digest, since=since))
 
     def create(self, columns: Entity) -> None:
@@ -48,7 +59,10 @@ class RequestRecords(_Records):
 
     async def take(self, columns: Entity) -> Entity | None:
         known: Entity | None = await self._intake.write(lambda outcome: RequestWrite(columns, outcome))
-        return known
+        if not known and not self._is_direct:  # what the database knows of it may be read all the same
+            with contextlib.suppress(StorageUnavailable):
+                known = await self.find(columns["user_name"], columns["request_id"])
+        return known if known and known["id"] != columns["id"] else None
 
     async def answer(self, columns: Entity) -> None:
         await self._intake.write(lambda outcome: AnswerWrite(columns, outcome))
@@ -57,6 +71,7 @@ class RequestRecords(_Records):
         return await self._readers.read(lambda session: talk.request(session, user, request_id))
 
     async def pending(self) -> list[Entity]:
+        await self._intake.past_stored(0)
         return await self._readers.read(talk.pending)
 
     async def history(self, user: str, before: int | None, limit: int) -> list[Entity]:
@@ -76,7 +91,7 @@ class MessageRecords(_Records):
     @property
     def is_settled(self) -> bool:
         """Whether all that was accepted is in the database, and not in the spool."""
-        return self._intake.state in ("ok", "late")
+        return self._is_direct
 
     async def find(self, id: int) -> Entity | None:
         return await self._readers.read(lambda session: talk.find_message(session, id))
@@ -84,6 +99,7 @@ class MessageRecords(_Records):
     async def unread(
         self, user: str, recipients: list[str], *, own: str, before: int | None = None, limit: int = UNREAD_AT_MOST
     ) -> list[Entity]:
+        await self._intake.past_stored(0)
         return await self._readers.read(
             lambda session: talk.unread(session, user, recipients, own=own, before=before, limit=limit)
         )

@@ -24,8 +24,8 @@ class Report:
     """Rows of the spool up to this number are stored."""
     lost: list[Write] = field(default_factory=list)
     """Spooled writes that were told to screens and will not come: parked instead."""
-    parked: list[tuple[Write, str]] = field(default_factory=list)
-    """Writes that became dead letters, with the reason."""
+    parked: list[tuple[Write, int, str]] = field(default_factory=list)
+    """Writes that became dead letters, with the letter's id and the reason."""
     recovered: bool = False
     lookups: Lookups | None = None
     epoch: str = ""

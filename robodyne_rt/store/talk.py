@@ -54,19 +54,20 @@ class RequestWrite(FieldsWrite):
 
 
 class AnswerWrite(FieldsWrite):
-    """A request has its final answer: the whole row, in case it was not stored before."""
+    """A request has its final answer: the whole row, in case it was not stored before. The first answer stands."""
 
     __slots__ = ()
     kind = "answer"
 
     def apply(self, applier: Applier) -> Any:
-        columns = self.columns
-        done = applier.session.execute(
-            "UPDATE chat_message SET session_id = ?, status = ?, code = ?, response = ?, seq = ?, answered_at = ? WHERE id = ?",
-            tuple(columns[name] for name in ("session_id", "status", "code", "response", "seq", "answered_at", "id")),
-        )
-        if not done.rowcount:
-            insert(applier.session, "chat_message", columns)
+        columns, session = self.columns, applier.session
+        first = _request(session, columns["user_name"], columns["request_id"])
+        if first is None:
+            insert(session, "chat_message", columns)
+        elif first["id"] == columns["id"] or first["status"] == "PENDING":
+            names = ("session_id", "status", "code", "response", "seq", "answered_at")
+            sets = ", ".join(f"{name} = ?" for name in names)
+            session.execute(f"UPDATE chat_message SET {sets} WHERE id = ?", (*(columns[name] for name in names), first["id"]))
 
 
 class SessionWrite(Write):
@@ -135,6 +136,7 @@ class ReceiptWrite(Write):
 
     __slots__ = ("at", "message_id", "recipients", "user")
     kind = "receipt"
+    parked = False  # without its message it is worth nothing
 
     def __init__(self, message_id: int, user: str, recipients: list[str], at: str, outcome: Outcome | None = None) -> None:
         super().__init__(outcome)
@@ -158,16 +160,20 @@ class ReceiptWrite(Write):
         return row[0] if done.rowcount else None
 
 
+_THEIRS = "timestamp >= coalesce((SELECT created_at FROM user_ WHERE name = ?), timestamp)"
+"""That it is of the user of today, and not of an earlier one of the same name."""
+
+
 # -- requests --------------------------------------------------------------------------------------------------------
 
 _REQUEST = ("id", "user_name", "session_id", "request_id", "dialect", "question", "response", "status", "code", "seq")
 
 
 def _request(session: Session, user: str, request_id: str) -> Entity | None:
-    row = session.execute(
+    rows = session.select(
         f"SELECT {', '.join(_REQUEST)} FROM chat_message WHERE user_name = ? AND request_id = ?", (user, request_id)
-    ).fetchone()
-    return dict(zip(_REQUEST, row, strict=True)) if row else None
+    )
+    return dict(zip(_REQUEST, rows[0], strict=True)) if rows else None
 
 
 def request(session: Session, user: str, request_id: str) -> Entity | None:
@@ -177,21 +183,21 @@ def request(session: Session, user: str, request_id: str) -> Entity | None:
 
 def pending(session: Session) -> list[Entity]:
     """Return the requests that have no answer yet, oldest first."""
-    rows = session.execute(
+    rows = session.select(
         f"SELECT {', '.join(_REQUEST)} FROM chat_message WHERE status = 'PENDING' ORDER BY id LIMIT ?", (PENDING_AT_MOST,)
     )
-    return [dict(zip(_REQUEST, row, strict=True)) for row in rows.fetchall()]
+    return [dict(zip(_REQUEST, row, strict=True)) for row in rows]
 
 
 def history(session: Session, user: str, *, before: int | None, limit: int) -> list[Entity]:
     """Return a user's requests and answers, newest first."""
     columns = ("id", "request_id", "question", "response", "status", "code", "timestamp", "answered_at")
-    rows = session.execute(
-        f"SELECT {', '.join(columns)} FROM chat_message WHERE user_name = ? AND id < ? ORDER BY id DESC LIMIT ?",
-        (user, before if before is not None else 1 << 53, min(limit, HISTORY_AT_MOST)),
+    rows = session.select(
+        f"SELECT {', '.join(columns)} FROM chat_message WHERE user_name = ? AND id < ? AND {_THEIRS} ORDER BY id DESC LIMIT ?",
+        (user, before if before is not None else 1 << 53, user, min(limit, HISTORY_AT_MOST)),
     )
     found = []
-    for row in rows.fetchall():
+    for row in rows:
         entry = dict(zip(columns, row, strict=True))
         entry |= {name: session.time_text(entry[name]) for name in ("timestamp", "answered_at")}
         entry["requestId"] = entry.pop("request_id")
@@ -222,10 +228,10 @@ def find_session(session: Session, token_digest: str, *, since: float) -> Entity
     found["created_at"] = session.time_text(found["created_at"])
     (seq,) = session.execute("SELECT max(seq) FROM chat_message WHERE session_id = ?", (found["id"],)).fetchone()
     found["seq"] = seq or 0
-    answers = session.execute(
+    answers = session.select(
         f"SELECT {', '.join(_REQUEST)} FROM chat_message WHERE session_id = ? AND seq > ? ORDER BY seq DESC LIMIT ?",
         (found["id"], found["acked"], UNDELIVERED_AT_MOST),
-    ).fetchall()
+    )
     found["answers"] = [dict(zip(_REQUEST, answer, strict=True)) for answer in reversed(answers)]
     return found
 
@@ -250,30 +256,30 @@ def unread(
     """Return the newest of what a user was sent and has not read, oldest first.
 
     Args:
-        recipients: the user's name and roles; what a role was told before there was this user is not theirs.
+        recipients: the user's name and roles; what they were told before there was this user is not theirs.
         own: what this one sent to a role is not for them; empty for nobody.
         before: only ids below this.
     """
     marks = ", ".join("?" * len(recipients))
-    rows = session.execute(
+    rows = session.select(
         f"SELECT {', '.join(_MESSAGE)} FROM staff_message WHERE recipient IN ({marks}) AND id < ? AND (recipient = ? OR"
-        " (sender <> ? AND timestamp >= coalesce((SELECT created_at FROM user_ WHERE name = ?), timestamp))) AND NOT EXISTS"
+        f" sender <> ?) AND {_THEIRS} AND NOT EXISTS"
         " (SELECT 1 FROM staff_message_receipt WHERE message_id = staff_message.id AND user_name = ?)"
         " ORDER BY id DESC LIMIT ?",
         (*recipients, before if before is not None else 1 << 53, user, own, user, user, min(limit, UNREAD_AT_MOST)),
     )
-    return [_message(session, row) for row in reversed(rows.fetchall())]
+    return [_message(session, row) for row in reversed(rows)]
 
 
 def messages(session: Session, user: str, recipients: list[str], *, before: int | None, limit: int) -> list[Entity]:
     """Return what a user sent, or was sent to any of `recipients`, newest first, each with who read it."""
     marks = ", ".join("?" * len(recipients))
-    rows = session.execute(
+    rows = session.select(
         f"SELECT {', '.join(_MESSAGE)} FROM staff_message WHERE (recipient IN ({marks}) OR sender = ?) AND id < ?"
-        " ORDER BY id DESC LIMIT ?",
-        (*recipients, user, before if before is not None else 1 << 53, min(limit, HISTORY_AT_MOST)),
+        f" AND {_THEIRS} ORDER BY id DESC LIMIT ?",
+        (*recipients, user, before if before is not None else 1 << 53, user, min(limit, HISTORY_AT_MOST)),
     )
-    found = [_message(session, row) for row in rows.fetchall()]
+    found = [_message(session, row) for row in rows]
     for message in found:
         receipts = session.execute(
             "SELECT user_name, read_at FROM staff_message_receipt WHERE message_id = ? ORDER BY read_at", (message["id"],)
@@ -290,8 +296,8 @@ def first_message(session: Session, sender: str, key: str) -> int | None:
 
 def find_message(session: Session, id: int) -> Entity | None:
     """Return a staff message as clients see it."""
-    row = session.execute(f"SELECT {', '.join(_MESSAGE)} FROM staff_message WHERE id = ?", (id,)).fetchone()
-    return _message(session, row) if row else None
+    rows = session.select(f"SELECT {', '.join(_MESSAGE)} FROM staff_message WHERE id = ?", (id,))
+    return _message(session, rows[0]) if rows else None
 
 
 def mark_sent(session: Session, ids: list[int]) -> None:

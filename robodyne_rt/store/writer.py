@@ -311,9 +311,11 @@ class Writer:
         outcome: BaseException = errors[-1]
         if write.kept:
             parked = Parked(write, errors[-1], self._attempts, self._clock)
-            self._transaction([parked], Report(), one_by_one=False, before=before)
-            self._note_parked(write, errors[-1], report)
-            outcome = DeadLettered(dead_letter=write.letter()["id"])
+            stored = Report()
+            self._transaction([parked], stored, one_by_one=False, before=before)
+            letter = stored.done[0][1]
+            self._note_parked(write, letter, errors[-1], report)
+            outcome = DeadLettered(dead_letter=letter)
         report.done.append((write, None, outcome))
 
     def _transaction(
@@ -364,17 +366,17 @@ class Writer:
         if not write.kept:
             logger.error("a %s could not be stored: %s", write.kind, error, extra={"action": "write_failed"})
             return (write, None, error)
-        Parked(write, error, self._attempts, self._clock).apply(self._applier)
-        self._note_parked(write, error, report)
-        return (write, None, DeadLettered(dead_letter=write.letter()["id"]))
+        letter = Parked(write, error, self._attempts, self._clock).apply(self._applier)
+        self._note_parked(write, letter, error, report)
+        return (write, None, DeadLettered(dead_letter=letter))
 
     def _is_at_fault(self, error: Exception) -> bool:
         """Return whether an error is the write's own, not the database's."""
         return not isinstance(error, self._database.errors) or self._database.fault(error) is Fault.WRITE
 
-    def _note_parked(self, write: Write, error: Exception, report: Report) -> None:
+    def _note_parked(self, write: Write, letter: int, error: Exception, report: Report) -> None:
         self.stats.dead_letters += 1
-        report.parked.append((write, str(error)))
+        report.parked.append((write, letter, str(error)))
         logger.error(
             "a %s was parked as a dead letter after %d attempts: %s",
             write.kind,
@@ -525,8 +527,8 @@ class Writer:
         self.stats.drained += len(rows)
         for write in batch:
             if write.refusal is not None:
-                self._note_parked(write, write.refusal, report)
-        report.lost = [write for write, _ in report.parked]
+                self._note_parked(write, write.letter_id, write.refusal, report)
+        report.lost = [write for write, *_ in report.parked]
         self._spool.forget(last)
         report.drained = last
         report.done = []

@@ -26,11 +26,14 @@ class Write(ABC):
         since: monotonic time of submission, in seconds.
         outcome: called once, on the loop, when it is durable or refused; None where nobody asks.
         foretold: what the forecast said of it: (result, refusal); None where nobody asked.
+        kept: whether it goes to the spool where the database is away.
+        parked: whether it becomes a dead letter where the database refuses it after it was acknowledged.
     """
 
     __slots__ = ("foretold", "order", "outcome", "since")
-    kind: ClassVar[str] = ""
+    kind: str = ""
     kept: ClassVar[bool] = True
+    parked: ClassVar[bool] = True
 
     def __init__(self, outcome: Outcome | None = None) -> None:
         self.outcome = outcome

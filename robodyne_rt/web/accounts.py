@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from robodyne_rt.core import times
-from robodyne_rt.core.directory import Directory
+from robodyne_rt.core.directory import Directory, ends_at
 from robodyne_rt.core.onetime import digest
 from robodyne_rt.errors import Conflict, ResourceNotFound, StorageUnavailable, TokenExpired, TokenInvalid
 from robodyne_rt.model.access import normal_name
@@ -75,6 +75,10 @@ class Accounts:
         """Return whether a user, a program or a screen has a name here."""
         return self._directory.knows(name)
 
+    def known_since(self, name: str) -> float:
+        """Return since when a name is its bearer's, in epoch seconds."""
+        return self._directory.known_since(name)
+
     async def read(self, query: Callable[[Session], T]) -> T:
         """Read from the database."""
         return await self._readers.read(query)
@@ -127,7 +131,7 @@ class Accounts:
         if token is None or token["revoked_at"] is not None or token["refresh_digest"] is None:
             raise TokenInvalid("the refresh token is not valid")
         now, id = self._clock.wall(), token["id"]
-        if now >= times.to_epoch_s(token["expires_at"]):
+        if now >= ends_at(token):
             raise TokenExpired("the login is over")
         user = self._directory.user(token["user_name"])
         if user is None or user["disabled"]:
@@ -139,13 +143,13 @@ class Accounts:
                     accounts.rotate_token, id, old=given, new=digest(new), expires_at=expires_at, now=now
                 )
             except StorageUnavailable:
-                return self._grant(user["name"], user["roles"], id, refresh, times.to_epoch_s(token["expires_at"]))
+                return self._grant(user["name"], user["roles"], id, refresh, ends_at(token))
         else:
             is_good = given == token["previous_digest"] and now - times.to_epoch_s(token["rotated_at"]) <= LOST_ANSWER_S
             if not is_good:
                 # It is ours (its seal is good) and was replaced: two parties have it, and one of them should not.
                 logger.warning("a refresh token was used again: its login is void", extra={"action": "token_reused"})
-                await self.change(accounts.revoke_token, id, now=now)
+                await self._void(id)
         if not is_good:
             raise TokenInvalid("the refresh token is not valid")
         return self._grant(user["name"], user["roles"], id, new, expires_at)
@@ -175,7 +179,7 @@ class Accounts:
         token = self._directory.token(row) if row is not None else None
         if token is None:
             raise TokenInvalid("the cookie is not valid")
-        expires_at = times.to_epoch_s(token["expires_at"])
+        expires_at = ends_at(token)
         wanted = self._clock.wall() + COOKIE_S.get(token["kind"], 0.0)
         if wanted - expires_at > PROLONGED_EVERY_S:
             with contextlib.suppress(StorageUnavailable):  # next time then
@@ -185,7 +189,11 @@ class Accounts:
 
     async def log_out(self, row: int) -> None:
         """Void a login."""
-        await self.change(accounts.revoke_token, row, now=self._clock.wall())
+        await self._void(row)
+
+    async def _void(self, row: int) -> None:
+        with contextlib.suppress(ResourceNotFound):  # it is void already
+            await self.change(accounts.revoke_token, row, now=self._clock.wall())
 
     # -- giving out ----------------------------------------------------------------------------------------------
 

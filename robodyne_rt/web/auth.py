@@ -7,7 +7,7 @@ from aiohttp import web
 
 from robodyne_rt.core.onetime import PAIRING_S, TICKET_S
 from robodyne_rt.errors import BadRequest, Forbidden, InvalidPayload, RateLimited, TokenInvalid, TokenMissing
-from robodyne_rt.model.access import Principal
+from robodyne_rt.model.access import Principal, normal_name
 from robodyne_rt.web.accounts import DISPLAY_S, Accounts, Grant
 from robodyne_rt.web.body import json_answer, read_object, text_field
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL
@@ -22,7 +22,7 @@ async def login(request: web.Request) -> web.Response:
     """Give a user tokens: `{user, password, cookie?, device?}`."""
     context = request.app[CONTEXT]
     body = await read_object(request, ("user", "password", "cookie", "device"))
-    name, password = text_field(body, "user", 100), text_field(body, "password", 500)
+    name, password = normal_name(text_field(body, "user", 100)), text_field(body, "password", 500)
     label = text_field(body, "device", 100, default="") or None
     if context.access.is_open or context.auth_mode == "oidc":
         where = "the issuer" if context.auth_mode == "oidc" else "nowhere: nobody is checked here"

@@ -65,9 +65,11 @@ class Gate:
                         break
         return address
 
-    async def identify(self, request: web.Request) -> Principal:
+    async def identify(self, request: web.Request, *, takes_ticket: bool = False) -> Principal:
         """Return who sends a request.
 
+        Args:
+            takes_ticket: whether a ticket is good here: for a WebSocket, and nothing else.
         Raises:
             TokenInvalid, TokenExpired: it bears something that is not good.
             Forbidden: a cookie without a word of which page sends it.
@@ -77,12 +79,12 @@ class Gate:
         if is_local(request):
             return self.policy.local
         address = self.address_of(request)
-        found = await self._borne(request, address)
+        found = await self._borne(request, address, takes_ticket)
         if found is None:
             return self.policy.anonymous(address)
         return replace(found, place_rights=self.policy.place_rights(address))
 
-    async def _borne(self, request: web.Request, address: str) -> Principal | None:
+    async def _borne(self, request: web.Request, address: str, takes_ticket: bool) -> Principal | None:
         query = request.query
         headers = request.headers.getall("Authorization", [])
         if len(headers) + len(query.getall("token", [])) + len(query.getall("ticket", [])) > 1:
@@ -95,7 +97,7 @@ class Gate:
         if "token" in query:
             return await self.tokens.principal(query["token"])
         if (ticket := query.get("ticket")) is not None:
-            if "Upgrade" not in request.headers:
+            if not takes_ticket:
                 raise BadRequest("a ticket is for a WebSocket")
             self.check_failures(address)
             try:

@@ -130,7 +130,7 @@ async def session_socket(request: web.Request) -> web.StreamResponse:
 
 
 async def _attach(request: web.Request, connection: Connection) -> Session | None:
-    """Return the session of a connection; None where it was told why not."""
+    """Return the session of a connection; None where it was told why not, or is gone."""
     context, query = request.app[CONTEXT], request.query
     principal = connection.principal
     if not (principal.rights or any(right.startswith("read:") for right in principal.place_rights)):
@@ -143,6 +143,7 @@ async def _attach(request: web.Request, connection: Connection) -> Session | Non
         token=query.get("session"),
         confirmed=int(confirmed) if confirmed.isascii() and confirmed.isdigit() and len(confirmed) < 16 else None,
         capabilities=frozenset(query.get("capabilities", "").split(",")) & CAPABILITIES,
+        known_since=context.accounts.known_since(principal.name),
         more={"roles": sorted(principal.roles), "rights": sorted(principal.rights | principal.place_rights)},
     )
 
@@ -155,7 +156,7 @@ async def _open(request: web.Request, label: str) -> tuple[TopicSocket, Connecti
     address = context.gate.address_of(request)
     refusal: RobodyneError | None = None
     try:
-        principal = await context.gate.identify(request)
+        principal = await context.gate.identify(request, takes_ticket=True)
     except (TokenInvalid, TokenExpired) as error:
         # Told after the handshake, so that a browser can read it.
         refusal, principal = error, context.access.anonymous(address)

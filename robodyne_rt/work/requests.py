@@ -144,6 +144,9 @@ class RequestDesk:
             left = await self._records.pending()
         except StorageUnavailable:
             return False
+        except Exception:
+            logger.exception("requests of before the start cannot be read", extra={"action": "requests_unreadable"})
+            return True
         for row in left:
             self._left.setdefault(row["session_id"], []).append(row)
         if left:
@@ -333,7 +336,7 @@ class RequestDesk:
             helpers.start_soon(conversation.tell_progress)
             with conversation.scope:
                 try:
-                    text = (await self._answerer.answer(conversation))[: session_wire.TEXT_AT_MOST * 4]
+                    text = (await self._answerer.answer(conversation)).replace("\0", "")[: session_wire.TEXT_AT_MOST * 4]
                     status, code = "COMPLETED", ""
                 except Exception:
                     logger.exception("an answerer failed", extra={"action": "answerer_failed"})

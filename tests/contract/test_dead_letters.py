@@ -11,6 +11,7 @@ from robodyne_rt.store import dead_letters
 from robodyne_rt.store.apply import Applier
 from robodyne_rt.store.changes import Readers
 from robodyne_rt.store.dead_letters import DeadLetters
+from robodyne_rt.store.talk import AnswerWrite, RequestWrite
 from tests.contract.running import Running
 from tests.stores import WINDOWS, Store
 
@@ -164,3 +165,26 @@ async def test_ids_that_a_foreign_program_took_do_not_make_good_messages_fail(st
     assert store.ask("SELECT count(*) FROM dead_letter") == [(0,)]
     assert store.ask("SELECT count(*) FROM table_") == [(6,)]
     await running.stop()
+
+
+async def test_what_shares_an_id_or_has_none_is_parked_and_stops_nobody(
+    running: Running, store: Store, desk: DeadLetters
+) -> None:
+    """A question and its answer bear one id: both letters have to find room, or the writer would try them for ever."""
+    with store.foreign() as foreign:
+        if store.kind == "sqlite":
+            foreign.execute("CREATE TRIGGER mute BEFORE INSERT ON chat_message BEGIN SELECT RAISE(ABORT, 'mute'); END")
+        else:
+            foreign.execute("ALTER TABLE chat_message ADD CONSTRAINT mute CHECK (question <> 'why')")
+    asked = {"id": 7, "user_name": "kim", "session_id": "s", "request_id": "r", "dialect": "session", "question": "why"}
+    asked |= {"timestamp": "2026-11-21T19:42:00.000001Z"}
+    told = {"status": "COMPLETED", "code": None, "response": "so", "seq": 1, "answered_at": asked["timestamp"]}
+    letters = []
+    for kind, columns in ((RequestWrite, asked), (AnswerWrite, asked | told), (RequestWrite, asked)):
+        with pytest.raises(DeadLettered) as parked:
+            await running.intake.write(lambda outcome, kind=kind, columns=columns: kind(columns, outcome))
+        letters.append(parked.value.details["dead_letter"])
+    assert letters[0] == letters[2] == 7 != letters[1]
+    assert {letter["id"]: letter["kind"] for letter in await desk.listed()} == {7: "request", letters[1]: "answer"}
+    assert await running.tell(msg_type="Event", type="INFO", id="e") is not None
+    assert store.ask("SELECT count(*) FROM event WHERE type = 'INFO'") == [(1,)]

@@ -15,6 +15,7 @@ import pytest
 from robodyne_rt.errors import Conflict, StorageUnavailable
 from robodyne_rt.sim.cluster import Cluster
 from robodyne_rt.store import changes, intake, sqlite
+from robodyne_rt.store.records import MessageRecords
 from tests import stores
 from tests.contract.running import Running
 from tests.stores import Store
@@ -245,6 +246,29 @@ async def test_poison_in_the_spool_is_parked_and_its_neighbours_are_stored(
     stored = [text for (text,) in store.ask("SELECT description FROM event WHERE type = 'INFO' ORDER BY id")]
     assert stored == [f"n-{number}" for number in range(30) if number != 13]
     assert store.ask("SELECT message_id, attempts FROM dead_letter") == [("13", 3)]
+
+
+async def test_a_receipt_for_what_is_stored_under_another_id_holds_up_nobody(
+    running: Running, outage: tuple[Store, Outage]
+) -> None:
+    """Repeated while the database is away a message has another id for a while; who read that one is asked again."""
+    store, fault = outage
+    readers = changes.Readers(running.database, epoch=running.epoch, windows=stores.WINDOWS)
+    records = MessageRecords(readers=readers, intake=running.intake)
+    message = {"id": 1, "sender": "lee", "recipient": "kim", "message": "come", "message_type": "TEXT", "audio_url": None}
+    message |= {"timestamp": "2026-11-21T19:42:00.000001Z", "websocket_sent": True}
+    assert await records.store(message, "k", "d") == 1
+    running.intake._acknowledged.clear()  # as after a restart
+    await asyncio.to_thread(fault.begin)
+    assert await records.store(message | {"id": 2}, "k", "d") == 2
+    assert await records.read(2, "kim", ["kim"], message["timestamp"]) == "lee"
+    assert isinstance(await running.tell(**event(1)), dict)
+    await asyncio.to_thread(fault.end)
+    await running.until(lambda: running.intake.state == "ok")
+    assert store.ask("SELECT description FROM event WHERE type = 'INFO'") == [("n-1",)]
+    assert store.ask("SELECT count(*) FROM dead_letter") == [(0,)]
+    assert [one["id"] for one in await records.unread("kim", ["kim"], own="kim")] == [1]
+    readers.close()
 
 
 def poison(store: Store) -> None:

@@ -366,6 +366,85 @@ async def test_what_is_answered_while_its_user_is_away_waits_for_them(slow_disk:
     assert not faults_of(app, {f"q{number}": f"zulu-{number}" for number in range(4)})
 
 
+@contextlib.contextmanager
+def locked(server: Server) -> Iterator[None]:
+    """Another program holds the database: it can be read and not written."""
+    lock = sqlite3.connect(server.database, isolation_level=None)
+    try:
+        lock.execute("BEGIN IMMEDIATE")
+        yield
+        lock.execute("ROLLBACK")
+    finally:
+        lock.close()
+
+
+async def test_what_the_spool_held_at_a_kill_is_known_to_who_comes_back_at_once(start_server: Callable[..., Server]) -> None:
+    server = start_server(AUTH__MODE="local", SERVER__PORT=str(free_port()))
+    for number in (1, 2):
+        server.tell({"msg_type": "Albabot", "robot_id": f"alba-{number}", "battery_level": 50})
+    forgetful = {"confirm": "none", "answered": False}
+    anna = SessionClient(server.port, token=mint(server.folder, "anna", "manager"), capabilities="clarification", **forgetful)
+    bert = SessionClient(server.port, token=mint(server.folder, "bert", "kitchen"), **forgetful)
+    await anna.connect()
+    await anna.query("q1", "how is alba")
+    asked = await anna.of_type("clarification_request")
+    with locked(server):
+        logs = [{"msg_type": "Log", "level": "INFO", "message": f"n-{number}"} for number in range(3000)]
+        await asyncio.to_thread(server.tell, *logs[:1000])
+        await asyncio.to_thread(server.tell, *logs[1000:2000])
+        await anna.send(type="human_response", requestId=asked["requestId"], response="alba-1")
+        first = await anna.final("q1")
+        heard = len(anna.heard)
+        await anna.query("q2", "how is alba")
+        await anna.of_type("clarification_request", after=heard)
+        await bert.connect()
+        answer = await bert.ask("b1", "robot zulu-9")
+        sessions = [anna.greeting["sessionId"], bert.greeting["sessionId"]]
+        await asyncio.to_thread(server.tell, *logs[2000:])
+        server.kill()
+    await asyncio.to_thread(server.start)
+    heard = len(anna.heard)
+    await asyncio.gather(anna.connect(), bert.connect())
+    assert [anna.greeting["sessionId"], bert.greeting["sessionId"]] == sessions
+    # q1 is not run again, its answer comes again as it was; q2 is taken up.
+    assert (await anna.message(lambda m: m.get("requestId") == "q1", after=heard)) | {"remaining": 0} == first | {
+        "remaining": 0
+    }
+    asked = await anna.of_type("clarification_request", after=heard)
+    assert asked["queryId"] == "q2"
+    await anna.send(type="human_response", requestId=asked["requestId"], response="alba-2")
+    assert (await anna.final("q2"))["seq"] == 2
+    assert [m["requestId"] for m in anna.heard[heard:] if m["type"] == "response"] == ["q1", "q2"]
+    assert [final.message["response"] for final in bert.answers("b1")] == [answer["response"]] * 2
+    rows = server.sql("SELECT request_id, status, seq FROM chat_message ORDER BY id")
+    assert rows == [("q1", "COMPLETED", 1), ("q2", "COMPLETED", 2), ("b1", "COMPLETED", 1)]
+    await anna.close()
+    await bert.close()
+
+
+async def test_a_repeat_is_not_run_again_while_nothing_can_be_written(start_server: Callable[..., Server]) -> None:
+    server = start_server(AUTH__MODE="local", SERVER__PORT=str(free_port()))
+    server.tell({"msg_type": "Albabot", "robot_id": "alba-1", "battery_level": 50})
+    anna = SessionClient(server.port, token=mint(server.folder, "anna", "manager"), confirm="ack")
+    await anna.connect()
+    first = await anna.ask("q1", "how is alba-1")
+    await asyncio.to_thread(server.restart)
+    await anna.ended()
+    await anna.connect()
+    server.tell({"msg_type": "Albabot", "robot_id": "alba-1", "battery_level": 20})
+    heard = len(anna.heard)
+    with locked(server):
+        await anna.query("q1", "how is alba-1")
+        again = await anna.message(lambda m: m.get("requestId") == "q1" and m["type"] == "response", after=heard, within_s=20)
+    assert (again["response"], again["seq"]) == (first["response"], first["seq"]) and "50" in again["response"]
+    async with asyncio.timeout(10):
+        while json.loads(server.get("/readyz?verbose")[2])["ready"] is not True or server.get("/api/status")[0] == 503:
+            await asyncio.sleep(0.05)
+    assert server.tell({"msg_type": "Log", "level": "INFO", "message": "stored", "id": "1"})[0]["status"] == "success"
+    assert server.sql("SELECT (SELECT count(*) FROM chat_message), (SELECT count(*) FROM dead_letter)") == [(1, 0)]
+    await anna.close()
+
+
 async def test_a_second_session_that_asked_the_same_gets_the_answer_when_it_comes_back(slow_disk: SlowDisk) -> None:
     first, second = slow_disk.client("anna", confirm="none"), slow_disk.client("anna", confirm="none", device="phone")
     await first.connect()
