@@ -50,7 +50,9 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         if "%00" in request.raw_path:
             # In no name, no id, no number; and Postgres takes none.
-            raise BadRequest("a NUL in the query") if "%00" in request.rel_url.raw_query_string else ResourceNotFound(_TEXTS[404])
+            raise (
+                BadRequest("a NUL in the query") if "%00" in request.rel_url.raw_query_string else ResourceNotFound(_TEXTS[404])
+            )
         check_host(request, request.app[CONTEXT])
         check_origin(request, request.app[CONTEXT])
         return await handler(request)

@@ -1,5 +1,6 @@
 """Passwords: argon2id, in threads, two at once, so that a storm of logins neither blocks the loop nor eats the memory."""
 
+import unicodedata
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -40,9 +41,14 @@ def check(password: object) -> str:
     return password
 
 
+def _normal(password: str) -> str:
+    """Return a password in the one form in which it is compared (NFC, RFC 8265 section 4.2.2)."""
+    return unicodedata.normalize("NFC", password)
+
+
 def hashed(password: str) -> str:
     """Return the hash to store; takes about 0.1 s and 64 MiB."""
-    return _hasher().hash(password)
+    return _hasher().hash(_normal(password))
 
 
 def matches(known: str | None, password: str) -> bool:
@@ -50,7 +56,7 @@ def matches(known: str | None, password: str) -> bool:
     from argon2.exceptions import Argon2Error, InvalidHashError
 
     try:
-        _hasher().verify(known or _nobody(), password)
+        _hasher().verify(known or _nobody(), _normal(password))
     except (Argon2Error, InvalidHashError):
         return False
     return known is not None

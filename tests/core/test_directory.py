@@ -156,3 +156,28 @@ def test_roles_that_cannot_be_read_are_none(directory: Directory, roles: Any) ->
 @pytest.mark.parametrize("name", ["constructor", "__class__", "", "kim\0", "*"])
 def test_strange_names_are_names_like_others(directory: Directory, name: str) -> None:
     assert directory.user(name) is None and directory.device(name) is None
+
+
+def test_names_follow_their_rows_also_where_two_change_places(directory: Directory) -> None:
+    directory.take(update("users", user(1, "off", "staff"), user(2, "kim", "admin")))
+    assert (who(directory, "off").roles, who(directory, "kim").roles) == ({"staff"}, {"admin"})
+    directory.take(update("users", removed=(2,)))
+    assert directory.user("kim") is None and directory.user("off")["id"] == 1
+    assert directory.knows("till") and directory.knows("ghost")
+    directory.take(update("tokens", token(15, "other"), removed=(11,)))
+    assert not directory.knows("till") and not directory.knows("ghost") and directory.knows("other")
+    directory.take(update("tokens", token(12, "kim"), snapshot=True))
+    assert directory.knows("kim") and not directory.knows("other")
+
+
+@pytest.mark.parametrize("text", ["2027-13-01T00:00:00Z", "infinity", "", None, 5])
+def test_a_token_whose_end_cannot_be_read_is_over(directory: Directory, text: Any) -> None:
+    directory.take(update("tokens", token(11, "till", ["display"], expires_at=text)))
+    with pytest.raises(TokenExpired):
+        who(directory, "till", token=11)
+    assert directory.given_out(NOW) >= 1
+
+
+def test_a_user_is_known_since_they_were_added(directory: Directory) -> None:
+    directory.take(update("users", user(3, "new", created_at=LATER), user(4, "odd", created_at="yesterday")))
+    assert [directory.known_since(name) for name in ("new", "odd", "nobody")] == [1_800_057_600.0, 0.0, 0.0]

@@ -1,5 +1,6 @@
 """Who may do what: every route, every topic, every role, written out once more and on its own (SPEC section 8; A6, W9)."""
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -407,6 +408,67 @@ def test_roles_that_another_program_garbled_open_nothing_and_stop_nothing(
         server.sql("UPDATE token SET revoked_at = ? WHERE id = ?", stamp(), row)
         assert other.close_frame() == (4001, "token_invalid")
     assert "publish_failed" not in server.log() and "Traceback" not in server.log()
+
+
+def test_an_end_that_another_program_garbled_keeps_nobody_else_s_rights(server: Server) -> None:
+    till, row = give_token(server, unique("till"), "staff")
+    users = [add_user(server, "staff") for _ in range(4)]
+    with contextlib.ExitStack() as stack:
+        garbled = stack.enter_context(watch(server, "/ws/robots", till))
+        others = [stack.enter_context(watch(server, "/ws/robots", give_token(server, user.name)[0])) for user in users]
+        assert all(socket.message()["snapshot"] for socket in (garbled, *others))
+        server.sql("UPDATE token SET expires_at = '2026-13-01T00:00:00Z' WHERE id = ?", row)
+        assert garbled.close_frame()[0] == 4001
+        for user, socket in zip(users, others, strict=True):
+            do(server, "PATCH", f"/api/users/{user.name}", {"disabled": True})
+            assert socket.close_frame() == (4001, "token_invalid")
+
+
+def test_who_bears_a_name_after_another_one_inherits_nothing(server: Server) -> None:
+    name, boss = unique("kim"), add_user(server, "admin")
+    add_user(server, "manager", name=name)
+    with watch(server, "/ws", give_token(server, name)[0]) as session:
+        greeting = session.message()
+        session.say({"type": "query", "requestId": "q", "message": "robot secret-7"})
+        until(session, "response")
+        letter = {"recipient": name, "message": "your salary is 3000"}
+        assert call(server, "POST", "/api/messages", letter, token=give_token(server, boss.name)[0]).status == 201
+        until(session, "staff_message")
+        do(server, "DELETE", f"/api/users/{name}")
+        session.close_frame()
+    add_user(server, "manager", name=name)
+    token, _ = give_token(server, name)
+    for path in ("/api/messages", "/api/messages?unread=1", "/api/chat"):
+        assert told(call(server, "GET", path, token=token)) == {"messages": []}
+    with watch(server, f"/ws?session={greeting['sessionToken']}", token) as session:
+        again = session.message()
+        assert again["resumed"] is False and again["sessionId"] != greeting["sessionId"]
+
+
+def test_text_that_another_program_garbled_takes_nobody_s_messages_away_and_keeps_nothing_from_starting(tmp_path: Path) -> None:
+    with Server(tmp_path, AUTH__MODE="local") as server:
+        bob = add_user(server, "staff")
+        token, _ = give_token(server, bob.name)
+        boss, _ = give_token(server, add_user(server, "admin").name)
+        assert call(server, "POST", "/api/messages", {"recipient": bob.name, "message": "table 4"}, token=boss).status == 201
+        garbled = "CAST(X'ff41' AS TEXT)"
+        server.sql(
+            "INSERT INTO staff_message(id, sender, recipient, message, timestamp)"
+            f" VALUES (5, 'pos', ?, {garbled}, '2100-01-01T00:00:00Z')",
+            bob.name,
+        )
+        server.sql(
+            "INSERT INTO chat_message(id, user_name, session_id, request_id, status, question, timestamp)"
+            f" VALUES (6, ?, 'x', 'y', 'PENDING', {garbled}, '2100-01-01T00:00:00Z')",
+            bob.name,
+        )
+        server.restart()
+        with watch(server, "/ws", token) as session:
+            heard = [until(session, "staff_message")["message"] for _ in range(2)]
+        assert "table 4" in heard
+        for path in ("/api/messages", "/api/messages?unread=1", "/api/chat"):
+            assert call(server, "GET", path, token=token).status == 200
+        assert "Traceback" not in server.log()
 
 
 def test_rights_follow_while_many_come_and_go(server: Server) -> None:

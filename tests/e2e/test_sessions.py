@@ -592,6 +592,80 @@ async def test_a_session_that_does_not_read_is_closed_as_too_slow_and_costs_nobo
     await good.close()
 
 
+async def test_who_asks_on_and_reads_nothing_is_closed_before_its_answers_fill_the_memory(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(AUTH__MODE="local", HUB__SEND_BUFFER_LIMIT_BYTES="2000", SERVER__PORT=str(free_port()))
+    token = mint(server.folder, "deaf", "manager")
+    app = await SessionClient(server.port, token=token, capabilities="available_data,api", confirm="ack").connect()
+    await app.query("long", "what about zulu")
+    asked = await app.of_type("request_available_data")
+    await app.send(type="available_data", requestId=asked["requestId"], data=["zulu"])
+    asked = await app.of_type("request_api")
+    await app.send(type="api_result", requestId=asked["requestId"], result=["z" * 1000] * 8)
+    await app.final("long")
+    await app.close()
+    with socket.socket() as link:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        link.settimeout(20)
+        link.connect(("127.0.0.1", server.port))
+        link.sendall(
+            f"GET /ws?token={token} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+        )
+        text = b'{"type":"query","requestId":"long","message":"again"}'
+        async with asyncio.timeout(60):
+            while 'reason="too_slow"' not in metrics(server):
+                for _ in range(20):
+                    with contextlib.suppress(OSError):
+                        link.sendall(bytes((0x81, 0x80 | len(text))) + bytes(4) + text)
+                await asyncio.sleep(0.4)
+    assert 'reason="abuse"' not in metrics(server)
+
+
+async def test_topics_asked_for_again_and_again_by_who_reads_nothing_are_sent_once_it_has_drained(
+    start_server: Callable[..., Server],
+) -> None:
+    """The first message of a subscription waits like all others, or a client could have any number of them written."""
+    server = start_server(AUTH__MODE="local", HUB__SEND_BUFFER_LIMIT_BYTES="2000", SERVER__PORT=str(free_port()))
+    big = "x" * 15_000
+    await asyncio.to_thread(
+        server.tell, *[{"msg_type": "Event", "type": "INFO", "description": f"{n} {big}"} for n in range(20)]
+    )
+    token = mint(server.folder, "deaf", "manager")
+    with socket.socket() as link:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        link.settimeout(20)
+        link.connect(("127.0.0.1", server.port))
+        link.sendall(
+            f"GET /ws?token={token} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+        )
+        text = b'{"type":"subscribe","topic":"events"}'
+        for _ in range(100):
+            link.sendall(bytes((0x81, 0x80 | len(text))) + bytes(4) + text)
+        received, whole = b"", 20 * 15_000
+        while received.count(b'"type":"update"') < 1 or len(received) < whole:
+            received += await asyncio.to_thread(link.recv, 1 << 16)
+        # Then it reads: the state comes as often as the kernel had room for, not a hundred times, and at the end all is well.
+        link.sendall(bytes((0x81, 0x80 | len(ping := b'{"type":"ping","data":7}'))) + bytes(4) + ping)
+        while b'"type":"pong"' not in received[-(1 << 18) :]:
+            received += await asyncio.to_thread(link.recv, 1 << 16)
+    assert len(received) < 60 * whole
+
+
+async def test_guests_do_not_replace_each_other(start_server: Callable[..., Server]) -> None:
+    open_to_all = {"AUTH__ANONYMOUS_TOPICS": '["robots"]', "AUTH__ANONYMOUS_NETWORKS": '["127.0.0.0/8"]'}
+    server = start_server(
+        AUTH__MODE="local", SERVER__PORT=str(free_port()), SESSIONS__SINGLE_SESSION_PER_USER="true", **open_to_all
+    )
+    guests = [await SessionClient(server.port, device="wall-1").connect() for _ in range(3)]
+    for guest in guests:
+        await guest.settled()
+        assert guest.closed is None
+        await guest.close()
+
+
 def metrics(server: Server) -> str:
     """Return what the server counts."""
     token = mint(server.folder, "root", "admin")

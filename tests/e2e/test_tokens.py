@@ -446,6 +446,19 @@ def test_an_issuer_s_user_is_not_the_user_of_that_name_here(oidc: Server, shared
             assert b"letter to the boss" not in call(oidc, "GET", path, token=token).body, (name, path)
 
 
+def test_an_issuer_s_user_whose_name_is_given_to_another_one_comes_again_as_a_stranger(
+    oidc: Server, shared_issuer: Issuer, rsa_key: Any
+) -> None:
+    name = unique("lee")
+    token = shared_issuer.token("rsa-1", rsa_key, preferred_username=name)
+    with watch(oidc, "/ws", token) as session:
+        assert session.message()["userId"] == name
+        add_user(oidc, "staff", name=name)
+        assert session.close_frame() == (4001, "token_invalid")
+    with watch(oidc, "/ws", token) as session:
+        assert session.message()["userId"] == f"{name}@oidc"
+
+
 def public(key: Any, encoding: Encoding, form: PublicFormat) -> bytes:
     return key.public_key().public_bytes(encoding, form)
 
