@@ -21,7 +21,7 @@ import anyio
 import orjson
 from anyio.abc import TaskGroup
 
-from robodyne_rt.client.errors import ClientError, LoginFailed, Refused, RequestFailed, Unreachable
+from robodyne_rt.client.errors import ClientError, Refused, RequestFailed, Unreachable
 from robodyne_rt.client.login import Login
 from robodyne_rt.client.state import STATUS_KEY, Change, Entity, Gap, TopicState
 
@@ -37,6 +37,9 @@ SILENCE_S = 3.3
 """A dead link is noticed within this."""
 
 OPEN_S = 10.0
+TOKEN_S = 60.0
+"""How long an application may take to give a token: it may ask a person."""
+
 POLL_S = 2.0
 POLL_AFTER = 3
 """Handshakes that fail before topics are polled over HTTP."""
@@ -73,6 +76,22 @@ class StaffMessage:
     message_type: str
     audio_url: str | None
     timestamp: str
+
+
+@dataclass(eq=False, slots=True)
+class _Asked:
+    """A question to this app, until the request that it is for is answered.
+
+    Attributes:
+        about: what is asked.
+        request_id: the id under which it was asked last.
+        connection: on which connection that was.
+    """
+
+    about: dict[str, Any]
+    request_id: str
+    connection: int
+    answer: dict[str, Any] | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -237,7 +256,10 @@ class Client:
         self._session_token = ""
         self._answered = 0
         self._requests: dict[str, _Pending] = {}
+        self._asked: dict[str, _Asked] = {}
         self._seen_messages: dict[int, None] = {}
+        self._connections = 0
+        self._first_outcome = anyio.Event()
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._ended: ClientError | None = None
         self._wanted_fresh = False
@@ -266,6 +288,15 @@ class Client:
                 await self._http.close()
 
     # -- what it can do ------------------------------------------------------------------------------------------
+
+    async def ready(self) -> None:
+        """Wait for the first connection.
+
+        Raises:
+            Refused, Unreachable: there will be none.
+        """
+        await self._first_outcome.wait()
+        self._check()
 
     async def subscribe(self, topic: str, *, interval_s: float = 0.0) -> Topic:
         """Watch a topic; returns when its state is there.
@@ -349,7 +380,7 @@ class Client:
         if state != self.state:
             self.state = state
             if self._on_state is not None:
-                self._on_state(state, why)
+                _call(self._on_state, state, why)
 
     async def _run(self) -> None:
         failures = in_vain = unopened = 0
@@ -407,12 +438,22 @@ class Client:
     async def _current_token(self) -> str:
         if self._token is None or isinstance(self._token, str):
             return self._token or ""
-        fresh, self._wanted_fresh = self._wanted_fresh, False
+        return await self._given_token(fresh=self._wanted_fresh)
+
+    async def _given_token(self, *, fresh: bool) -> str:
+        """Ask the application for a token.
+
+        Raises:
+            Refused, Unreachable: it gave none.
+        """
+        assert callable(self._token)
         try:
-            token = await (self._token(fresh=fresh) if isinstance(self._token, Login) else self._token())
-        finally:
-            self._wanted_fresh = fresh  # until a connection stands
-        return token
+            with anyio.fail_after(TOKEN_S):
+                return await (self._token(fresh=fresh) if isinstance(self._token, Login) else self._token())
+        except ClientError:
+            raise
+        except Exception as error:  # whatever goes wrong in the application may go well the next time
+            raise Unreachable(f"no token: {str(error) or type(error).__name__}") from error
 
     async def _open(self, token: str) -> aiohttp.ClientWebSocketResponse:
         query = {"device": self._device, "session": self._session_token, "answered": str(self._answered)}
@@ -465,8 +506,8 @@ class Client:
         while callable(self._token) and (life_s := _life_left_s(token)) is not None:
             await anyio.sleep(max(1.0, life_s * RENEWED_AT))
             try:
-                token = await (self._token(fresh=True) if isinstance(self._token, Login) else self._token())
-            except (LoginFailed, Unreachable) as error:
+                token = await self._given_token(fresh=True)
+            except ClientError as error:
                 logger.warning("the token could not be renewed: %s", error)
                 await anyio.sleep(5.0)
                 continue
@@ -485,6 +526,7 @@ class Client:
     def _end(self, error: ClientError) -> None:
         self._ended = error
         self._polling = False
+        self._first_outcome.set()
         self._become("stopped", str(error))
         for topic in self.topics.values():
             topic.fail(error)
@@ -511,7 +553,7 @@ class Client:
             case "progress":
                 pending = self._requests.get(message["requestId"])
                 if pending is not None and pending.on_progress is not None:
-                    pending.on_progress(message["message"])
+                    _call(pending.on_progress, message["message"])
             case "clarification_request" | "request_available_data" | "request_api":
                 self._tasks.start_soon(self._callback, message)
             case "staff_message":
@@ -519,13 +561,15 @@ class Client:
 
     async def _connected(self, socket: aiohttp.ClientWebSocketResponse, message: dict[str, Any]) -> None:
         self._socket = socket
+        self._connections += 1
+        self._first_outcome.set()
         self._wanted_fresh = False
         self._polling = False
         if not message["resumed"]:
             self._answered = 0  # a new session counts from one
         self.user, self._session_token = message["userId"], message["sessionToken"]
         self._become("connected")
-        for topic in self.topics.values():
+        for topic in list(self.topics.values()):
             await self._subscribe(topic)
         # Also those that were sent before: one may have got lost with the link, and none is run twice.
         for pending in list(self._requests.values()):
@@ -561,6 +605,7 @@ class Client:
             self._answered = max(self._answered, seq)
 
     def _answer(self, request_id: str, result: Answer | ClientError) -> None:
+        self._asked.pop(request_id, None)
         pending = self._requests.get(request_id)
         if pending is not None and pending.result is None:
             pending.result = result
@@ -580,24 +625,37 @@ class Client:
             logger.warning("the server says %s: %s", code, text)
 
     async def _callback(self, message: dict[str, Any]) -> None:
+        about = {name: value for name, value in message.items() if name not in ("requestId", "timeout")}
+        known = self._asked.get(message["queryId"])
+        is_again = known is not None and (known.request_id == message["requestId"] or known.connection < self._connections)
+        if known is not None and is_again and known.about == about:
+            # The link broke, or the server: whoever is asked already is not asked twice.
+            known.request_id, known.connection = message["requestId"], self._connections
+            if known.answer is not None:
+                await self._say(orjson.dumps(known.answer | {"requestId": known.request_id}))
+            return
+        asked = self._asked[message["queryId"]] = _Asked(about, message["requestId"], self._connections)
+        if (answer := await self._answer_to(message)) is not None:
+            asked.answer = answer
+            await self._say(orjson.dumps(answer | {"requestId": asked.request_id}))
+
+    async def _answer_to(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        """Return what the application answers; None where it does not."""
         kind: str = message["type"]
-        answer: dict[str, Any] = {}
         try:
             with anyio.fail_after(message.get("timeout", 120.0)):
                 if kind == "clarification_request" and self._on_clarification is not None:
                     text = await self._on_clarification(message["question"], message.get("options", []))
-                    answer = {"type": "human_response", "response": text}
-                elif kind == "request_available_data" and self._on_available_data is not None:
-                    answer = {"type": "available_data", "data": await self._on_available_data(message["question"])}
-                elif kind == "request_api" and self._on_api is not None:
-                    answer = {"type": "api_result", "result": await self._on_api(message["api"], message["params"])}
+                    return {"type": "human_response", "response": text}
+                if kind == "request_available_data" and self._on_available_data is not None:
+                    return {"type": "available_data", "data": await self._on_available_data(message["question"])}
+                if kind == "request_api" and self._on_api is not None:
+                    return {"type": "api_result", "result": await self._on_api(message["api"], message["params"])}
         except TimeoutError:
-            return
+            logger.debug("%s was not answered in time", kind)
         except Exception:
             logger.exception("a callback failed")
-            return
-        if answer:
-            await self._say(orjson.dumps(answer | {"requestId": message["requestId"]}))
+        return None
 
     async def _staff_message(self, message: dict[str, Any]) -> None:
         id = message["id"]
@@ -673,6 +731,14 @@ class Client:
             self._end(Refused(f"{self.url}: the token is not good: {reason}", code=status, reason=reason))
         else:
             self._become("reconnecting", f"status {status}")
+
+
+def _call(function: Callable[..., None], *arguments: Any) -> None:
+    """Call what the application gave: its faults are not ours to die of."""
+    try:
+        function(*arguments)
+    except Exception:
+        logger.exception("%s failed", getattr(function, "__name__", "a callback"))
 
 
 def _bearer(token: str) -> dict[str, str]:

@@ -103,9 +103,12 @@ class SessionTalk:
             raise
 
     async def _unsubscribe(self, message: SessionMessage) -> None:
-        subscription = self._connection.subscription(_topic(message))
+        topic = _topic(message)
+        if topic not in self._context.hub.feeds:
+            raise UnknownTopic(f"no topic {topic[:100]!r}")
+        subscription = self._connection.subscription(topic)
         if subscription is None:
-            raise ResourceNotFound("that topic is not subscribed to")
+            return  # it was refused, or taken away
         self._context.hub.unsubscribe(subscription)
         self._context.sessions.note(self._session)
 

@@ -226,6 +226,7 @@ class RequestDesk:
         self._enqueue(request)
         assert self._tasks is not None
         self._tasks.start_soon(self._take, request)
+        self._excuse_absent(session)
         if self.callbacks.asks_person(request.user):
             _tell_progress(request, "waiting")
 
@@ -397,9 +398,18 @@ class RequestDesk:
             wait.fields = fields
             wait.done.set()
 
+    def _excuse_absent(self, present: Session) -> None:
+        """Wait no longer for what a person was asked on a screen that is away, when they ask on another one."""
+        for session in self._sessions.of_user(present.user):
+            if session is not present and session.link is None:
+                self._ask_no_more(session)
+
     def session_gone(self, session: Session) -> None:
         """Ask a session nothing more, and owe it nothing."""
         self._owed.pop(session.id, None)
+        self._ask_no_more(session)
+
+    def _ask_no_more(self, session: Session) -> None:
         for callback in self.callbacks.of_session(session.id):
             self.callbacks.close(callback.id)
             if (wait := self._waiting.pop(callback.id, None)) is not None:

@@ -94,6 +94,91 @@ async def test_a_question_is_answered_and_callbacks_are_handlers(start_server: C
         assert (await client.request("how many bookings tonight?")).text == "reservations: tonight 12"
 
 
+@pytest.mark.parametrize("breaks", ["the line", "the server"])
+async def test_who_is_asked_something_is_asked_once_whatever_breaks_meanwhile(tmp_path: Path, breaks: str) -> None:
+    with Server(tmp_path, SERVER__PORT=str(free_port())) as server:
+        server.tell(*({"msg_type": "Albabot", "robot_id": f"alba-{n}", "battery_level": 50 + n} for n in (1, 2)))
+        asked: list[str] = []
+        states: list[str] = []
+        decided = asyncio.Event()
+
+        async def choose(question: str, options: list[str]) -> str:
+            asked.append(question)
+            await decided.wait()
+            return options[1]
+
+        on_state = lambda state, why: states.append(state)  # noqa: E731
+        url = f"http://127.0.0.1:{server.port}"
+        async with Client(url, tries=None, on_clarification=choose, on_state=on_state) as client:
+            await client.ready()
+            answer = asyncio.create_task(client.request("where is alba?"))
+            await until(lambda: asked)
+            if breaks == "the line":
+                assert client._socket is not None
+                client._socket._response.connection.transport.abort()
+            else:
+                server.kill()
+                decided.set()  # said while nobody hears it
+                await asyncio.to_thread(server.start)
+            await until(lambda: states.count("connected") == 2)
+            decided.set()
+            assert "alba-2" in (await answer).text and len(asked) == 1
+
+
+async def test_what_an_application_does_wrong_does_not_end_its_client(start_server: Callable[..., Server]) -> None:
+    server = start_server(AUTH__MODE="local")
+    url = f"http://127.0.0.1:{server.port}"
+    faults: list[Exception] = [OSError("the issuer is away"), ValueError("bug")]
+
+    async def token() -> str:
+        if faults:
+            raise faults.pop()
+        return token_of(server, "anna", "manager")
+
+    def broken(*_: Any) -> None:
+        raise KeyError("bug")
+
+    async with Client(url, token=token, on_state=broken) as client:
+        await client.ready()
+        assert not faults
+        assert (await client.request("which robots are online?", on_progress=broken)).text
+    async with Client(url, token=Login(url, "nobody", "wrong")) as client:
+        with pytest.raises(Refused):
+            await client.ready()
+
+
+async def test_an_application_that_gives_no_token_in_time_counts_as_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_session, "TOKEN_S", 0.1)
+
+    async def never() -> str:
+        await asyncio.sleep(3600)
+        return ""
+
+    async with Client("http://127.0.0.1:9", token=never, tries=2) as client:
+        with pytest.raises(Unreachable, match="token"):
+            await client.subscribe("robots")
+
+
+async def test_a_full_topic_that_was_left_can_be_asked_for_again(
+    start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_session, "FULL_WAIT_S", 0.2)
+    server = start_server(HUB__TOPIC_LIMITS='{"video_streams": 1}')
+    url = f"http://127.0.0.1:{server.port}"
+    async with Client(url) as first, Client(url) as second:
+        await first.subscribe("video_streams")
+        waiting = asyncio.create_task(second.subscribe("video_streams"))
+        await until(lambda: "video_streams" in second.topics)
+        await second.request("robots?")  # by now it was told that there is no room
+        await second.unsubscribe("video_streams")
+        waiting.cancel()
+        again = asyncio.create_task(second.subscribe("video_streams"))
+        await second.request("tables?")
+        await first.unsubscribe("video_streams")
+        async with asyncio.timeout(10):
+            assert dict((await again).entities) == {}
+
+
 async def test_errors_that_end_a_request_are_raised(start_server: Callable[..., Server]) -> None:
     server = start_server(LIMITS__QUERY_REQUESTS="1")
     async with Client(f"http://127.0.0.1:{server.port}") as client:

@@ -735,6 +735,55 @@ def test_a_token_is_renewed_in_the_living_connection_and_asked_for_again_when_it
     assert page.evaluate("() => [living.userId, polite.userId, topic.entities.size]") == ["till", "till", 2]
 
 
+def test_a_person_is_asked_once_and_heard_whatever_breaks_meanwhile(tmp_path: Path, new_page: Callable[..., Any]) -> None:
+    with Server(tmp_path, AUTH__MODE="local") as server:
+        keep_ports(server)
+        for number in (1, 2):
+            server.tell({"msg_type": "Albabot", "robot_id": f"alba-{number}", "battery_level": 50 + number})
+        ask_server(server, "POST", "/api/users", {"name": "kim", "roles": ["kitchen"], "password": PASSWORD})
+        page = new_page("ko-KR")
+        log_in(page, server, "kim")
+        wait_until_connected(page)
+        for answers_while_away in (False, True):
+            if page.locator("#copilot").is_hidden():
+                page.click("[data-opens='copilot']")
+            page.fill("#ask [name=question]", "알바봇 어디 있어?")
+            page.keyboard.press("Enter")
+            choice = page.locator("#talk .options:not([hidden]) button", has_text="alba-2")
+            choice.wait_for()
+            server.kill()
+            page.wait_for_selector('html:not([data-connection="connected"])')
+            if answers_while_away:
+                choice.click()
+            server.start()
+            wait_until_connected(page)
+            if not answers_while_away:
+                page.wait_for_function("() => robodyne.session.state === 'connected'")
+                assert choice.count() == 1
+                choice.click()
+            page.locator("#talk li.theirs p", has_text="52%").last.wait_for()
+            assert choice.count() == 0
+            page.reload()
+            wait_until_connected(page)
+
+
+def test_a_page_that_is_loaded_anew_while_a_person_is_asked_waits_for_nobody(
+    server: Server, new_page: Callable[..., Any]
+) -> None:
+    page = new_page()
+    log_in(page, server, "cook")
+    wait_until_connected(page)
+    for question in ("where is the serving robot?", "how many orders are open?"):
+        page.click("[data-opens='copilot']")
+        page.fill("#ask [name=question]", question)
+        page.keyboard.press("Enter")
+        if question.startswith("where"):
+            page.locator("#talk .options:not([hidden]) button").first.wait_for()
+            page.reload()
+            wait_until_connected(page)
+    page.locator("#talk li.theirs p", has_text="open").last.wait_for(timeout=10_000)
+
+
 def test_the_app_is_asked_for_what_the_server_does_not_know(server: Server, new_page: Callable[..., Any]) -> None:
     page = new_page()
     client_page(page, server, "jiwoo")

@@ -15,6 +15,7 @@
 const PING_MS = 1100; // one per second is allowed
 const SILENCE_MS = 2700; // a dead link shows within 3 s
 const OPEN_MS = 5000;
+const TOKEN_MS = 60000; // the application may ask a person for it
 const STABLE_MS = 10000;
 const POLL_MS = 2000;
 const TRIES = 10;
@@ -25,9 +26,15 @@ const REQUEST_S = 300;
 const MESSAGE_BYTES = 65536; // a larger message would cost the connection
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
+const isOver = (state) => state === "stopped" || state === "closed";
 const isUp = (state) => state === "connected" || state === "polling";
 const fits = (message) => new Blob([JSON.stringify(message)]).size <= MESSAGE_BYTES;
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+const within = (ms, promise, late) => {
+  let timer;
+  const deadline = new Promise((_, fail) => (timer = setTimeout(() => fail(late), ms)));
+  return Promise.race([promise, deadline]).finally(() => clearTimeout(timer));
+};
 
 /** An id that nobody else has; `crypto.randomUUID` is missing on pages without TLS. */
 export const newId = () => [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -195,12 +202,12 @@ class Link {
     if (!this.#canRenew) return token;
     if (renew) this.#token = null;
     const asked = (this.#token ??= (async () => {
-      const given = await token();
+      const given = await within(TOKEN_MS, token(), new RtError("TIMEOUT", "token() gave none in time"));
       const { accessToken, expiresIn } = typeof given === "string" ? { accessToken: given } : (given ?? {});
       if (!accessToken) throw new RtError("AUTHENTICATION_REQUIRED", "token() gave none", { status: 401 });
       clearTimeout(this.#timers.token);
       const early = Math.max(1, expiresIn - Math.min(60, expiresIn / 4)) * 1000;
-      if (early < LONGEST_TIMER_MS) this.#timers.token = setTimeout(() => this.#renew(), early);
+      if (early < LONGEST_TIMER_MS && !isOver(this.state)) this.#timers.token = setTimeout(() => this.#renew(), early);
       return accessToken;
     })());
     return asked.catch((error) => {
@@ -283,17 +290,18 @@ class Link {
       return this.#end("stopped", { code, reason: reason || String(code) });
     }
     const isPolling = this.state === "polling"; // with success, that is
+    if (!this.#hidden) {
+      if (isPolling) this.#inVain = 0;
+      else if (this.#inVain++ >= tries) return this.#end("stopped", { code, reason: "gave_up" });
+      const delay_s = Math.min(2 ** this.#failures++, MAX_DELAY_S) * (0.5 + random() / 2);
+      this.#timers.retry = setTimeout(() => this.#connect(), delay_s * 1000);
+      if (this.#unopened >= TRIES_BEFORE_POLLING && !this.#poll) this.#startPolling();
+    }
     if (!isPolling) this.#become("reconnecting", { code, reason });
-    if (this.#hidden) return;
-    if (isPolling) this.#inVain = 0;
-    else if (this.#inVain++ >= tries) return this.#end("stopped", { code, reason: "gave_up" });
-    const delay_s = Math.min(2 ** this.#failures++, MAX_DELAY_S) * (0.5 + random() / 2);
-    this.#timers.retry = setTimeout(() => this.#connect(), delay_s * 1000);
-    if (this.#unopened >= TRIES_BEFORE_POLLING && !this.#poll) this.#startPolling();
   }
 
   /** Take what an HTTP request or the application's `token()` threw. */
-  #refuse({ status, code }) {
+  #refuse({ status, code } = {}) {
     if (status !== 401) return this._lost(1006, "no_answer");
     if (code === "AUTHENTICATION_REQUIRED") return this._lost(1008, "token_missing");
     this._lost(4001, code === "TOKEN_EXPIRED" ? "token_expired" : "token_invalid");
@@ -480,7 +488,7 @@ export class Subscription {
     if (this.#isAwaited && !message.snapshot && !message.recovered) return;
     const info = apply(this, message);
     if (!info) return this._ask();
-    this.#isAwaited = false;
+    this.#isAwaited = this.isRefused = false;
     this._became(this.#session.state);
     this.#options.onChange?.(this.entities, info);
   }
@@ -514,7 +522,8 @@ export class Session extends Link {
   #answered = 0; // number up to which all answers came
   #hasCaughtUp = false; // what waited for us has come, since the link is up
   #requests = new Map(); // id -> {message, onProgress, promise, resolve, reject, timer}
-  #asked = new Map(); // id of a question to us -> {queryId, over, answer}
+  #asked = new Map(); // id of a request of ours -> the question to us that it waits for
+  #links = 0; // so far
   #read = new Set(); // staff messages
 
   constructor(options = {}) {
@@ -540,7 +549,7 @@ export class Session extends Link {
     entry.promise = new Promise((resolve, reject) => Object.assign(entry, { resolve, reject }));
     this.#requests.set(requestId, entry);
     const fail = (code, text) => this.#settle(requestId, new RtError(code, text, { requestId }));
-    if (["closed", "stopped"].includes(this.state)) fail("CLOSED", "the session is over");
+    if (isOver(this.state)) fail("CLOSED", "the session is over");
     else if (!fits(entry.message)) fail("TOO_LARGE", "the question is too long");
     else {
       if (timeout * 1000 < LONGEST_TIMER_MS) {
@@ -590,7 +599,7 @@ export class Session extends Link {
       this.#hasCaughtUp = false;
       for (const topic of this._topics) topic._became(state, detail);
     }
-    if (state !== "stopped" && state !== "closed") return;
+    if (!isOver(state)) return;
     for (const id of this.#requests.keys()) this.#settle(id, new RtError("CLOSED", "the session is over", { reason: detail.reason }));
     for (const question of this.#asked.values()) question.over.abort();
   }
@@ -638,10 +647,8 @@ export class Session extends Link {
   #connected({ sessionId, sessionToken, userId, roles = [], rights = [], serverTime, resumed }) {
     Object.assign(this, { sessionId, userId, roles, rights });
     this.#token = sessionToken;
-    if (!resumed) {
-      this.#answered = 0;
-      for (const id of this.#asked.keys()) this.#overWith(id);
-    }
+    this.#links += 1;
+    if (!resumed) this.#answered = 0;
     this.clock.told(Date.parse(serverTime) / 1000);
     this._up();
     for (const topic of this.topics.values()) topic._ask(); // the refused ones too: roles change
@@ -670,7 +677,7 @@ export class Session extends Link {
   #final({ requestId, seq }, outcome) {
     if (seq === this.#answered + 1) this.#answered = seq;
     this.#settle(requestId, outcome);
-    for (const [id, question] of this.#asked) if (question.queryId === requestId) this.#overWith(id);
+    this.#overWith(requestId);
   }
 
   #settle(requestId, outcome) {
@@ -683,32 +690,52 @@ export class Session extends Link {
     entry.resolve({ requestId, response, remaining, seq });
   }
 
+  /**
+   * Answer what the server asks. After a lost link or a restart it asks again, perhaps under another id: who was asked is not
+   * asked twice, and what was answered is said again.
+   */
   async #question(message) {
     const { requestId, queryId, timeout } = message;
     const { handler, about, type, field, none } = CALLBACKS[message.type];
-    const known = this.#asked.get(requestId); // asked again, because the session came back
-    if (known?.answer) return this._say(known.answer);
-    if (known || !this._options[handler]) return;
-    const over = new AbortController();
-    const entry = { queryId, over, answer: null };
-    this.#asked.set(requestId, entry);
-    setTimeout(() => this.#overWith(requestId), timeout * 1000);
+    if (!this._options[handler]) return;
+    const asks = JSON.stringify([type, ...about(message)]);
+    const known = this.#asked.get(queryId);
+    if (known?.asks === asks && (known.requestId === requestId || known.link < this.#links)) {
+      Object.assign(known, { requestId, link: this.#links });
+      this.#overAfter(known, timeout);
+      return this.#answer(known);
+    }
+    this.#overWith(queryId);
+    const entry = { asks, queryId, requestId, link: this.#links, over: new AbortController(), type, field };
+    this.#asked.set(queryId, entry);
+    this.#overAfter(entry, timeout);
     let value;
     try {
-      value = await this._options[handler](...about(message), { queryId, timeout, signal: over.signal });
+      value = await this._options[handler](...about(message), { queryId, timeout, signal: entry.over.signal });
     } catch (error) {
       console.error(error);
     }
     value ??= none;
-    if (value === undefined || over.signal.aborted) return;
-    const answer = { type, requestId, [field]: value };
-    entry.answer = fits(answer) ? answer : { type, requestId, [field]: none };
-    this._say(entry.answer);
+    if (value === undefined || entry.over.signal.aborted) return;
+    entry.value = fits({ type, requestId, [field]: value }) ? value : none;
+    this.#answer(entry);
   }
 
-  #overWith(id) {
-    this.#asked.get(id)?.over.abort();
-    this.#asked.delete(id);
+  #answer({ type, requestId, field, value }) {
+    if (value !== undefined) this._say({ type, requestId, [field]: value });
+  }
+
+  #overAfter(entry, timeout) {
+    clearTimeout(entry.timer);
+    entry.timer = setTimeout(() => this.#asked.get(entry.queryId) === entry && this.#overWith(entry.queryId), timeout * 1000);
+  }
+
+  #overWith(queryId) {
+    const entry = this.#asked.get(queryId);
+    if (!entry) return;
+    clearTimeout(entry.timer);
+    this.#asked.delete(queryId);
+    entry.over.abort();
   }
 }
 
