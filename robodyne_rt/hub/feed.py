@@ -19,6 +19,7 @@ from robodyne_rt.core.backlog import Backlog
 from robodyne_rt.core.live import LiveRobots
 from robodyne_rt.errors import StorageUnavailable, TooSlow
 from robodyne_rt.hub.connection import Subscription
+from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import STATUS, TOPICS
 from robodyne_rt.ports import ChangeReader, Clock, Foretold
@@ -215,7 +216,11 @@ class Feed(ABC):
         """Send the first message and take the subscription in."""
         payload, offset = await self.first_message(since, epoch)
         if not subscription.ended:
-            self.enter(subscription, wire.frame(payload), offset)
+            self.enter(subscription, wire.frame(self.shown_to(subscription.connection.principal, payload)), offset)
+
+    def shown_to(self, principal: Principal, payload: bytes) -> bytes:
+        """Return of the newest message what somebody may see."""
+        return payload
 
     @abstractmethod
     async def first_message(self, since: str | None, epoch: str | None) -> tuple[bytes, int]:
@@ -532,7 +537,8 @@ class TopicFeed(Feed):
 
 
 class StatusFeed(Feed):
-    """The topic `status`: one object, every update is the whole of it, offsets count within an epoch of this start.
+    """The topic `status`: one object, every update is the whole of it, offsets count within an epoch of this start. Who is
+    there (`sessions`) is shown to those only who have the right to know.
 
     Args:
         current: builds the object; costs a read of the database, so it is asked at most every `STATUS_INTERVAL_S`, and
@@ -546,6 +552,7 @@ class StatusFeed(Feed):
         self._current = current
         self._spawn = spawn
         self._payload = b""
+        self._brief = b""
         self._data: Entity | None = None
         self._dirty = True
         self._refreshed_at = float("-inf")
@@ -570,15 +577,22 @@ class StatusFeed(Feed):
     def _publish(self, data: Entity) -> None:
         if data == self._data:
             return
+        for subscription in list(self.live):
+            self.lag(subscription)
         self._data = data
         self.offset += 1
         self._payload = wire.status(data, offset=self.offset, epoch=self.epoch)
+        brief = {name: value for name, value in data.items() if name != "sessions"}
+        self._brief = wire.status(brief, offset=self.offset, epoch=self.epoch)
         self.stats.updates += 1
-        self.send_to_live(wire.frame(self._payload))
+        self.settle(self._clock.now())
+
+    def shown_to(self, principal: Principal, payload: bytes) -> bytes:
+        return payload if principal.may("sessions") else self._brief
 
     def catch_up(self, subscription: Subscription) -> bool:
         if subscription.offset != self.offset:
-            subscription.send(self._payload)
+            subscription.send(self.shown_to(subscription.connection.principal, self._payload))
             self.mark_sent(subscription, self.offset)
         return True
 

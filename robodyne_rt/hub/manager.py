@@ -316,7 +316,7 @@ class ConnectionManager:
         """Return stored entities with what is newer laid over them."""
         return self._topic_feeds[topic].overlaid(entities)
 
-    async def poll(self, topic: str, since: str | None, epoch: str | None) -> tuple[bytes, int, str]:
+    async def poll(self, topic: str, principal: Principal, since: str | None, epoch: str | None) -> tuple[bytes, int, str]:
         """Return (JSON, offset, epoch): what a WebSocket's first message would be.
 
         Raises:
@@ -326,7 +326,7 @@ class ConnectionManager:
         if feed is None:
             raise UnknownTopic(f"no topic {topic!r}")
         payload, offset = await feed.first_message(since, epoch)
-        return payload, offset, feed.epoch
+        return feed.shown_to(principal, payload), offset, feed.epoch
 
     # -- the stream ------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,8 @@ async def get_topic(request: web.Request) -> web.Response:
     """Answer as the WebSocket's first message would, for clients that poll; `ETag` names what was answered."""
     context = request.app[CONTEXT]
     topic = request.match_info["topic"]
-    payload, offset, epoch = await context.hub.poll(topic, request.query.get("since"), request.query.get("epoch"))
+    query = request.query
+    payload, offset, epoch = await context.hub.poll(topic, request[PRINCIPAL], query.get("since"), query.get("epoch"))
     etag = f'"{epoch}-{offset}-{zlib.crc32(payload):08x}"'
     headers = {**HEADERS, "ETag": etag, "Cache-Control": "no-cache"}
     if etag in request.headers.get("If-None-Match", ""):

@@ -470,7 +470,7 @@ async def test_what_cannot_be_subscribed_to_is_told_and_the_session_lives(come: 
         (app, {"type": "subscribe", "topic": "robots", "interval": -1}, "INVALID_MESSAGE"),
         (app, {"type": "subscribe", "topic": "robots", "interval": True}, "INVALID_MESSAGE"),
         (app, {"type": "subscribe", "topic": "robots", "interval": "1"}, "INVALID_MESSAGE"),
-        (app, {"type": "unsubscribe", "topic": "robots"}, "NOT_FOUND"),
+        (app, {"type": "unsubscribe", "topic": "nonsense"}, "NOT_FOUND"),
         (owner, {"type": "subscribe", "topic": "video_streams"}, "TOPIC_FULL"),
         (app, {"type": "dance"}, "UNKNOWN_TYPE"),
         (app, {"type": 7}, "INVALID_MESSAGE"),
@@ -621,6 +621,22 @@ async def test_who_asks_on_and_reads_nothing_is_closed_before_its_answers_fill_t
                         link.sendall(bytes((0x81, 0x80 | len(text))) + bytes(4) + text)
                 await asyncio.sleep(0.4)
     assert 'reason="abuse"' not in metrics(server)
+
+
+async def test_who_is_there_is_shown_in_status_to_those_only_who_may_know(rt: Server, come: Callable[..., Any]) -> None:
+    heard = {}
+    for role in ("kitchen", "manager"):
+        app = await come(f"watches-{role}", role)
+        await app.send(type="subscribe", topic="status")
+        first = await app.message(lambda m: m.get("topic") == "status" and m["type"] == "update")
+        mark = len(app.heard)
+        await come(f"comes-for-{role}", "staff")
+        later = await app.message(lambda m: m.get("topic") == "status" and m["type"] == "update", after=mark)
+        status, polled = await asyncio.to_thread(call, rt.port, "GET", "/api/status", token=app.token)
+        heard[role] = ["sessions" in message["data"] for message in (first, later, polled)]
+        assert status == 200 and all("robots" in message["data"] for message in (first, later, polled))
+        assert later["offset"] > first["offset"]
+    assert heard == {"kitchen": [False] * 3, "manager": [True] * 3}
 
 
 async def test_topics_asked_for_again_and_again_by_who_reads_nothing_are_sent_once_it_has_drained(

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from robodyne_rt.model.access import Principal
 from tests.hub.harness import Rig
+
+ANYONE = Principal("screen", frozenset({"display"}), frozenset({"*"}))
 
 
 def robots(rig: Rig, *names: str) -> None:
@@ -120,7 +123,7 @@ async def test_a_position_that_is_no_good_gets_a_snapshot(rig: Rig, since: str, 
     rig.sql('DELETE FROM change WHERE "offset" <= 2')
     rig.start()
     await rig.feed()
-    payload, offset, _ = await rig.hub.poll("robots", since, rig.epoch if epoch == "" else epoch)
+    payload, offset, _ = await rig.hub.poll("robots", ANYONE, since, rig.epoch if epoch == "" else epoch)
     assert b'"snapshot":true' in payload and offset == 4
 
 
@@ -129,7 +132,7 @@ async def test_a_snapshot_is_sent_where_it_is_smaller(rig: Rig) -> None:
         rig.sql("INSERT INTO event(id, type, timestamp) VALUES (?, 'CALL', '2026-11-21T00:00:00Z')", number + 1)
         await rig.feed()
     for start, expected in ((50, "recovered"), (41, "recovered"), (10, "snapshot")):
-        payload, _, _ = await rig.hub.poll("events", str(start), rig.epoch)
+        payload, _, _ = await rig.hub.poll("events", ANYONE, str(start), rig.epoch)
         assert f'"{expected}":true'.encode() in payload, start
         assert payload.count(b'"type":"CALL"') == min(60 - start, 20)
 
