@@ -435,6 +435,18 @@ def log_start(settings: Settings) -> None:
     logger.info("settings: %s", shown(settings), extra={"action": "settings"})
 
 
+def check(settings: Settings) -> None:
+    """Check what settings name: topics, certificates.
+
+    Raises:
+        ConfigError: one of them cannot be used.
+    """
+    access_policy(settings)
+    _tls("server", settings.server.tls_cert, settings.server.tls_key)
+    own = settings.devices
+    _tls("devices", own.tls_cert, own.tls_key, own.tls_client_ca)
+
+
 def access_policy(settings: Settings) -> AccessPolicy:
     """Return the table of rights.
 
@@ -468,7 +480,8 @@ def _tls(section: str, cert: str, key: str, client_ca: str = "") -> ssl.SSLConte
             context.load_verify_locations(client_ca)
             context.verify_mode = ssl.CERT_OPTIONAL  # who bears none proves a key
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"[{section}] tls_cert {cert}: {error}") from error
+        named = f"tls_cert {cert}, tls_key {key}" + (f", tls_client_ca {client_ca}" if client_ca else "")
+        raise ConfigError(f"[{section}] {named}: {error}") from error
     return context
 
 

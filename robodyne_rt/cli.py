@@ -8,10 +8,9 @@ from pathlib import Path
 
 import orjson
 
-from robodyne_rt import __version__, demo
+from robodyne_rt import __version__, app, demo
 from robodyne_rt.admin import access, backup, dlq, doctor, init
 from robodyne_rt.admin.control import Refused
-from robodyne_rt.app import access_policy
 from robodyne_rt.client import tail
 from robodyne_rt.errors import RobodyneError, SchemaTooNew, StorageBroken, StorageUnavailable
 from robodyne_rt.serve import serve
@@ -42,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_STORAGE
     except (Refused, RobodyneError) as error:
         print(error, file=sys.stderr)
+        return EXIT_FAILED
+    except OSError as error:  # a folder that is not there, a file that may not be read or written
+        print(f"{error.filename}: {error.strerror}" if error.filename else error, file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -106,7 +108,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _check_config(options: argparse.Namespace) -> int:
     path, settings = _settings(options)
-    access_policy(settings)
+    app.check(settings)
     if options.json:
         print(shown(settings, indent=2))
     else:

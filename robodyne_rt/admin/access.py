@@ -16,7 +16,7 @@ from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.errors import RobodyneError
 from robodyne_rt.model.access import ROLES
 from robodyne_rt.model.changes import Entity
-from robodyne_rt.settings import Settings, control_socket
+from robodyne_rt.settings import ConfigError, Settings, control_socket
 from robodyne_rt.store import accounts
 from robodyne_rt.store.database import Session
 
@@ -67,6 +67,7 @@ def _argument(*names: str, **options: Any) -> tuple[tuple[str, ...], dict[str, A
 
 
 _ROLE = _argument("--role", action="append", choices=ROLES, help="may be given several times")
+_ROLE_NEEDED = _argument(*_ROLE[0], **_ROLE[1], required=True)
 _PASSWORD = _argument("--password-stdin", action="store_true", help="read the password from standard input")
 
 
@@ -81,7 +82,7 @@ def _add_user(commands: Any, common: Common, load: Load) -> None:
     _action(actions, "list", "list them", _list_users, common, load)
     _action(actions, "add", "add one", _add_one_user, common, load, name, _ROLE, _PASSWORD)
     _action(actions, "passwd", "give one a new password, which ends all their logins", _passwd, common, load, name, _PASSWORD)
-    _action(actions, "roles", "give one other roles", _roles, common, load, name, _ROLE)
+    _action(actions, "roles", "give one other roles", _roles, common, load, name, _ROLE_NEEDED)
     _action(actions, "disable", "let one in no more", _disable(True), common, load, name)
     _action(actions, "enable", "let one in again", _disable(False), common, load, name)
     _action(actions, "remove", "remove one, and all their tokens", _remove, common, load, name)
@@ -122,7 +123,10 @@ def _add_token(commands: Any, common: Common, load: Load) -> None:
 
 
 def _days(text: str) -> float:
-    days = float(text)
+    try:
+        days = float(text)
+    except ValueError:
+        days = 0.0
     if not 0 < days <= 400:
         raise argparse.ArgumentTypeError("expected a number above 0, at most 400")
     return days
@@ -212,7 +216,7 @@ def _passwd(options: argparse.Namespace, settings: Settings) -> Any:
 
 
 def _roles(options: argparse.Namespace, settings: Settings) -> Any:
-    changes = {"roles": options.role or []}
+    changes = {"roles": options.role}
     return _change(settings, options.name, changes, lambda: changes)
 
 
@@ -307,6 +311,9 @@ def _add_one_device(options: argparse.Namespace, settings: Settings) -> Any:
 
 
 def _rotate(options: argparse.Namespace, settings: Settings) -> Any:
+    if options.finish and options.again:
+        raise ConfigError("--finish lets the older key go, --again replaces the newer one: choose one of them")
+
     def in_database(session: Session) -> Entity:
         if options.finish:
             return accounts.finish_rotation(session, options.device_id)
@@ -336,11 +343,14 @@ def read_password(options: argparse.Namespace, prompt: str) -> str:
     """Return a password: typed twice at a terminal, or one line of standard input."""
     if options.password_stdin or not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\n")
-    while True:
-        password = getpass.getpass(prompt)
-        if getpass.getpass("Once more: ") == password:
-            return password
-        print("They differ.", file=sys.stderr)
+    try:
+        while True:
+            password = getpass.getpass(prompt)
+            if getpass.getpass("Once more: ") == password:
+                return password
+            print("They differ.", file=sys.stderr)
+    except EOFError:
+        raise ConfigError("no password was given") from None
 
 
 def _ask(

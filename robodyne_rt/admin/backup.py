@@ -1,6 +1,7 @@
 """`robodyne-rt backup` and `restore`: a SQLite database copied while it is written, and put back with a new epoch."""
 
 import argparse
+import os
 import secrets
 import shutil
 import sqlite3
@@ -56,6 +57,8 @@ def _backup(options: argparse.Namespace, settings: Settings) -> int:
     target: Path | None = options.file and options.file.absolute()
     if target is not None and target.exists():
         raise ConfigError(f"{target}: exists already; choose another name")
+    if target is not None and not os.access(target.parent, os.W_OK):
+        raise ConfigError(f"{target.parent}: no such folder, or not yours to write in")
     started = time.monotonic()
     try:
         made = Path(control.do(control_socket(settings), "POST", "/api/backups", {})["path"])

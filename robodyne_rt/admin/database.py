@@ -25,8 +25,8 @@ def opened(settings: Settings, *, make: bool = False) -> Iterator[Session]:
         path = Path(url.removeprefix(SQLITE)).absolute()
         if not path.exists():
             raise ConfigError(
-                f"no server runs here, and there is no database {path}: go to the server's folder, or name its --config"
-                " (`robodyne-rt init` makes a new one)"
+                f"no server runs here, and there is no database {path}: go to the server's folder, which files named in the"
+                " configuration are relative to (`robodyne-rt init` makes a new one)"
             )
         print(f"no server runs here; using {path}", file=sys.stderr)
     database = open_database(settings.database)

@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -65,12 +66,35 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Yield one finding after another; nothing is changed."""
-    yield Finding("configuration", "ok", "can be used")
+    yield _configuration(settings)
     yield from _server(settings)
     yield from _secret(settings)
     yield from _database(settings)
     yield from _disks(settings)
     yield from _clock(settings)
+
+
+def _configuration(settings: Settings) -> Finding:
+    from robodyne_rt import app
+
+    try:
+        app.check(settings)
+    except ConfigError as error:
+        return Finding("configuration", "error", str(error))
+    return Finding("configuration", "ok", "can be used")
+
+
+def _ports(settings: Settings) -> Iterator[Finding]:
+    """Where no server of ours runs its ports must be free."""
+    for section, host, port in (
+        ("server", settings.server.host, settings.server.port),
+        ("devices", settings.devices.host, settings.devices.port),
+    ):
+        try:
+            with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+                pass
+        except OSError as error:
+            yield Finding(f"[{section}] port", "error", f"{host} port {port} cannot be used: {error.strerror}")
 
 
 def _server(settings: Settings) -> Iterator[Finding]:
@@ -79,6 +103,7 @@ def _server(settings: Settings) -> Iterator[Finding]:
         status, report = control.ask(path, "GET", "/readyz?verbose")
     except NoServer:
         yield Finding("server", "warning", f"none runs here (nobody answers at {path})")
+        yield from _ports(settings)
         return
     except Refused as error:
         yield Finding("server", "error", str(error))
@@ -191,13 +216,14 @@ def _disks(settings: Settings) -> Iterator[Finding]:
         if not folder.is_dir():
             yield Finding(f"disk of the {name}", "warning", f"{folder}: no such folder yet")
             continue
+        if not os.access(folder, os.W_OK):
+            yield Finding(f"disk of the {name}", "error", f"{folder}: cannot be written by this user")
+            continue
         free = shutil.disk_usage(folder).free
         level: Level = "ok" if free >= DISK_FREE_BYTES else "error"
         yield Finding(
             f"disk of the {name}", level, f"{folder}: {free // 2**20} MiB free" + ("" if level == "ok" else ", too little")
         )
-        if not os.access(folder, os.W_OK):
-            yield Finding(f"disk of the {name}", "error", f"{folder}: cannot be written by this user")
     if spool.exists():
         waiting = _spooled(spool)
         if waiting:

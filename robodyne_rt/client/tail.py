@@ -38,6 +38,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _run(options: argparse.Namespace) -> int:
     if options.topic not in TOPIC_NAMES:
         raise ConfigError(f"unknown topic {options.topic!r}; known: {', '.join(TOPIC_NAMES)}")
+    if not options.url.startswith(("http://", "https://")):
+        raise ConfigError(f"--url {options.url}: expected http://HOST:PORT")
     try:
         anyio.run(_tail, options)
     except Refused as error:
@@ -62,6 +64,8 @@ async def _tail(options: argparse.Namespace) -> None:
 def lines_of(message: dict[str, Any]) -> list[str]:
     """Return a message as lines for people."""
     kind = message["type"]
+    if kind == "lost":
+        return [f"-- lost: {_plain(message['data']['reason'])}; trying again"]
     if kind != "update":
         return [f"-- {kind}: {_plain(message.get('data'))}"]
     if message["topic"] == STATUS:

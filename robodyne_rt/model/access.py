@@ -121,11 +121,10 @@ class AccessPolicy:
         self.is_open = mode == "off"
         self._rights = {role: frozenset(words) for role, words in rights.items()}
         topics = frozenset(anonymous_topics)
-        named = topics | {word[5:] for words in self._rights.values() for word in words if word.startswith("read:")}
-        if unknown := sorted(named - {*TOPIC_NAMES, "*"}):
-            raise ConfigError(
-                f"[rights] or [auth] anonymous_topics: unknown topic {unknown[0]!r}; known: {', '.join(TOPIC_NAMES)}"
-            )
+        named = {f"[rights] {role}": {word[5:] for word in words if word.startswith("read:")} for role, words in rights.items()}
+        for key, names in (named | {"[auth] anonymous_topics": topics}).items():
+            if unknown := sorted(names - {*TOPIC_NAMES, "*"}):
+                raise ConfigError(f"{key}: unknown topic {unknown[0]!r}; known: {', '.join(TOPIC_NAMES)}")
         self._networks = Networks(anonymous_networks)
         self._device_networks = Networks(device_networks)
         self._guest = frozenset(f"read:{topic}" for topic in topics) | {"look"}

@@ -57,8 +57,7 @@ def _run(options: argparse.Namespace) -> int:
             furnish(options.furnish, tables=options.tables)
         except CannotFurnish as error:
             raise ConfigError(f"--furnish: {error}; start the server on this database first") from error
-    anyio.run(_simulate, options)
-    return 0
+    return anyio.run(_simulate, options)
 
 
 class _Simulation:
@@ -96,7 +95,8 @@ class _Simulation:
             device.hang(act.seconds / self._options.speed)
 
 
-async def _simulate(options: argparse.Namespace) -> None:
+async def _simulate(options: argparse.Namespace) -> int:
+    """Run until the end or a signal; return the exit code."""
     simulation = _Simulation(options)
     restaurant = simulation.restaurant
     async with anyio.create_task_group() as tasks:
@@ -118,9 +118,14 @@ async def _simulate(options: argparse.Namespace) -> None:
             simulation.perform(say)
         await anyio.sleep(0.5)
         tasks.cancel_scope.cancel()
-    sent = sum(device.sent for device in simulation.devices.values())
-    refused = sum(device.refused for device in simulation.devices.values())
+    sent, answered, refused = (
+        sum(getattr(device, count) for device in simulation.devices.values()) for count in ("sent", "answered", "refused")
+    )
+    if not answered:
+        print(f"sim: nobody answers at {options.host} port {options.port}; is the server running?", file=sys.stderr)
+        return 1
     print(f"sim: {sent} messages sent, {refused} refused", file=sys.stderr)
+    return 0
 
 
 async def _until_signal(scope: anyio.CancelScope) -> None:

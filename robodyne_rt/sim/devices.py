@@ -40,6 +40,7 @@ class Device(ABC):
     def __init__(self, name: str, *, run: str, answered: Answered) -> None:
         self.name = name
         self.sent = 0
+        self.answered = 0
         self.refused = 0
         self._run = run
         self._answered = answered
@@ -64,6 +65,7 @@ class Device(ABC):
         """Take one answer."""
         answer = orjson.loads(body)
         kept = self._kept.pop(answer.get("id", ""), None)
+        self.answered += 1
         if answer.get("status") != "success":
             self.refused += 1
             logger.warning("%s was refused: %s", self.name, body.decode())

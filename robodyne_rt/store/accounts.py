@@ -298,8 +298,9 @@ def checked_name(name: Any, what: str) -> str:
     """
     if isinstance(name, str):
         name = normal_name(name)
-        is_free = name not in RESERVED_NAMES and not name.startswith(ROLE_PREFIX) and not name.endswith(FOREIGN_SUFFIX)
-        if 0 < len(name) <= NAME_AT_MOST and name.isprintable() and name == name.strip() and is_free:
+        if name in RESERVED_NAMES or name.startswith(ROLE_PREFIX) or name.endswith(FOREIGN_SUFFIX):
+            raise InvalidPayload(f"{what}: {name[:NAME_AT_MOST]!r} has a meaning of its own; choose another name")
+        if 0 < len(name) <= NAME_AT_MOST and name.isprintable() and name == name.strip():
             return str(name)
     raise InvalidPayload(f"{what}: expected a name of 1 to {NAME_AT_MOST} printable characters")
 

@@ -40,6 +40,63 @@ def test_check_config_says_what_is_wrong_and_where(tmp_path: Path) -> None:
     assert json.loads(good.stdout)["hub"]["ping_interval_s"] == 30
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ('[server]\ntls_cert = "no.pem"\ntls_key = "no.key"\n', "[server] tls_cert no.pem"),
+        ('[devices]\ntls_cert = "no.pem"\ntls_key = "no.key"\n', "[devices] tls_cert no.pem"),
+        ('[rights]\nkitchen = ["read:robot"]\n', "[rights] kitchen: unknown topic 'robot'"),
+        ('[auth]\nanonymous_topics = ["robotz"]\n', "[auth] anonymous_topics: unknown topic 'robotz'"),
+    ],
+)
+def test_what_would_stop_a_start_is_told_before(tmp_path: Path, config: str, said: str) -> None:
+    (tmp_path / "config.toml").write_text(config)
+    done = run("check-config", cwd=tmp_path)
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+    doctor = run("doctor", cwd=tmp_path)
+    assert doctor.returncode == 1 and said in doctor.stdout
+
+
+def test_doctor_sees_that_another_program_has_the_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = run("doctor", cwd=tmp_path, ROBODYNE_RT__SERVER__HOST="127.0.0.1", ROBODYNE_RT__SERVER__PORT=str(port))
+    assert done.returncode == 1 and f"error    [server] port: 127.0.0.1 port {port} cannot be used" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        (["backup", "/nowhere/at/all.db"], 2, "/nowhere/at: no such folder"),
+        (["tail", "robots", "--url", "localhost:8000"], 2, "expected http://HOST:PORT"),
+        (["sim", "--port", "9", "--duration", "0.2"], 1, "nobody answers at 127.0.0.1 port 9"),
+        (["user", "roles", "kim"], 2, "--role"),
+        (["token", "create", "--user", "till", "--days", "soon"], 2, "expected a number above 0"),
+        (["device", "rotate", "alba-1", "--again", "--finish"], 2, "choose one of them"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(tmp_path: Path, command: list[str], code: int, said: str) -> None:
+    done = run(*command, cwd=tmp_path)
+    assert done.returncode == code and said in done.stderr and "Traceback" not in done.stderr, done
+
+
+def test_a_password_that_is_not_given_is_told_in_a_line(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [*COMMAND, "user", "add", "kim", "--role", "kitchen"],
+        cwd=tmp_path, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, text=True,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        assert process.stdout is not None
+        prompt = ""
+        while not prompt.endswith("kim: "):
+            prompt += process.stdout.read(1)
+        os.write(ours, b"\x04")
+        said, _ = process.communicate(timeout=20)
+    os.close(ours)
+    assert process.returncode == 2 and "no password was given" in said and "Traceback" not in said
+
+
 def test_version_is_told_for_people_and_for_programs(tmp_path: Path) -> None:
     assert run("version", cwd=tmp_path).stdout.startswith("robodyne-rt ")
     assert "version" in json.loads(run("version", "--json", cwd=tmp_path).stdout)
