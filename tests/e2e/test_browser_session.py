@@ -558,7 +558,7 @@ def test_on_a_small_wall_words_keep_off_the_next_table_and_robots_keep_their_nam
             5 + 3 * (number % 5),
             1 + 2.5 * (number // 5),
         )
-    page = new_page("ko-KR")
+    page = new_page("en-US")
     page.goto(server.url("/"))
     wait_until_connected(page)
     page.wait_for_function("() => document.querySelectorAll('.table').length === 20")
@@ -569,7 +569,8 @@ def test_on_a_small_wall_words_keep_off_the_next_table_and_robots_keep_their_nam
       const plan = box(document.querySelector("#plan"));
       return tables.flatMap((table) => {
         const words = [...table.querySelectorAll(".word, .guests")].filter((word) => word.textContent);
-        const over = (word) => tables.some((other) => other !== table && meet(box(word), box(other.querySelector("rect"))));
+        const others = tables.filter((other) => other !== table).flatMap((other) => [...other.children]);
+        const over = (word) => others.some((other) => other.getBBox().width && meet(box(word), box(other)));
         return words.filter((word) => over(word) || box(word).bottom > plan.bottom + 2).map((word) => word.textContent);
       });
     }"""

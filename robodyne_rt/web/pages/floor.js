@@ -17,7 +17,8 @@ const NAME_LENGTH = 16;
 const NAME_Y = -RADIUS - 11;
 const WORD_Y = RADIUS + 23;
 const CROWDED = 50; // pixels per metre
-const GUESTS_Y = 35; // below a table
+const WORDS_Y = 17; // below a table
+const GUESTS_Y = 35;
 const CELL = { width: 150, height: 78 };
 const NARROW = 420; // pixels; in a plan so narrow there is room for names and calls only
 const LETTER = { narrow: 9.5, wide: 16, height: 17 }; // pixels, about
@@ -209,13 +210,21 @@ export class Floor {
     return { x: originX + (inside.x - left) * scale, y: originY - (inside.y - bottom) * scale, outside };
   }
 
-  /** Note where the guests of a table have no line of their own: it would be over the table below, or over the edge. */
+  /**
+   * Note what of a table's words there is room for: its guests have no line of their own where that would be over the table below,
+   * or over the edge; its state is left to colour and frame where it would touch the state of a neighbour.
+   */
   #squeeze(tables) {
     const bodies = tables.map((table) => ({ table, x: table.x, y: table.y, ...this.#tableSize(table) }));
     for (const [index, table] of tables.entries()) {
-      const line = { x: table.x, y: table.y + bodies[index].height / 2 + GUESTS_Y - 6, width: 3 * LETTER.narrow, height: LETTER.height };
+      const bottom = table.y + bodies[index].height / 2;
+      const line = { x: table.x, y: bottom + GUESTS_Y - 6, width: 3 * LETTER.narrow, height: LETTER.height };
       const isOver = !table.waiting && line.y + LETTER.height / 2 > this.#view.planHeight;
       table.isSqueezed = isOver || bodies.some((body) => body.table !== table && overlap(body, line));
+      table.label = place(this.#language.word("table", table.entity.status), table.x, bottom + WORDS_Y - 6);
+    }
+    for (const table of tables) {
+      table.isCramped = !table.waiting && tables.some((other) => other !== table && overlap(other.label, table.label));
     }
   }
 
@@ -251,7 +260,7 @@ export class Floor {
   }
 
   #updateTable(node, table) {
-    const { entity, x, y, waiting, isSqueezed } = table;
+    const { entity, x, y, waiting, isSqueezed, isCramped } = table;
     const { say, word } = this.#words();
     const { width, height } = this.#tableSize(table);
     const status = word("table", entity.status);
@@ -269,14 +278,15 @@ export class Floor {
     attribute(rect, "width", width);
     attribute(rect, "height", height);
     text(number, entity.table_number);
-    attribute(label, "y", height / 2 + 17);
+    attribute(label, "y", height / 2 + WORDS_Y);
     const words = (entity.status === "CALLING" ? "! " : "") + status;
-    const isSaid = !isNarrow || entity.status === "CALLING";
-    // Where there is no room for both, guests say that a table is occupied.
-    const brief = apart && isSqueezed && guests && entity.status === "OCCUPIED" ? guests : words;
+    // Who calls is always said. Where there is no room for both, guests say that a table is occupied.
+    const isCalling = entity.status === "CALLING";
+    const brief = (apart && isSqueezed && entity.status === "OCCUPIED" && guests) || (isCramped && !isCalling ? guests : words);
+    const isSaid = !isNarrow || isCalling;
     text(label, isSaid ? (guests && !apart ? `${words} · ${guests}` : brief) : "");
     attribute(below, "y", height / 2 + GUESTS_Y);
-    text(below, apart && !isNarrow && !isSqueezed ? guests : "");
+    text(below, apart && !isNarrow && !isSqueezed && brief !== guests ? guests : "");
   }
 
   #updateRobot(node, robot) {
