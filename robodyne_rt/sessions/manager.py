@@ -214,7 +214,7 @@ class SessionManager:
         session = Session(
             id=secrets.token_urlsafe(12),
             user=principal.name,
-            device=device[:DEVICE_AT_MOST],
+            device="".join(filter(str.isprintable, device))[:DEVICE_AT_MOST],
             token_digest=digest,
             created_at=self._clock.wall(),
             connected_at="",

@@ -48,11 +48,6 @@ _BY_STATUS: dict[int, type[RobodyneError]] = {
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Check whom the request is for and whence it comes; turn every error into its answer."""
     try:
-        if "%00" in request.raw_path:
-            # In no name, no id, no number; and Postgres takes none.
-            raise (
-                BadRequest("a NUL in the query") if "%00" in request.rel_url.raw_query_string else ResourceNotFound(_TEXTS[404])
-            )
         check_host(request, request.app[CONTEXT])
         check_origin(request, request.app[CONTEXT])
         return await handler(request)
@@ -83,6 +78,8 @@ def guarded(right: str, handler: Handler) -> Handler:
         return handler
 
     async def checked(request: web.Request) -> web.StreamResponse:
+        if "%00" in request.rel_url.raw_path:
+            raise ResourceNotFound(_TEXTS[404])  # in no name there is a NUL
         principal = await request.app[CONTEXT].gate.identify(request)
         request[PRINCIPAL] = principal
         if right == "read":

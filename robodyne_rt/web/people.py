@@ -36,6 +36,8 @@ async def list_chat(request: web.Request) -> web.Response:
     user = request.query.get("user", principal.name)
     if user != principal.name and not principal.may("administer"):
         raise Forbidden("only an administrator may read what others asked")
+    if not user.isprintable():
+        raise InvalidPayload("user: expected a name")
     before = number_in_query(request, "before", default=None, most=NEWEST)
     limit = number_in_query(request, "limit", default=LISTED, most=LISTED_AT_MOST)
     return json_answer({"messages": await context.history(user, before, limit or LISTED)})

@@ -56,6 +56,7 @@ def test_the_desktops_words_are_a_query() -> None:
         (b'{"type":"query","message":"hi"}', "INVALID_MESSAGE"),
         (b'{"type":"query","requestId":7,"message":"hi"}', "INVALID_MESSAGE"),
         (b'{"type":"query","requestId":"","message":"hi"}', "INVALID_MESSAGE"),
+        (b'{"type":"query","requestId":"a\\u0000b","message":"hi"}', "INVALID_MESSAGE"),
         (b'{"type":"query","requestId":"r"}', "INVALID_MESSAGE"),
         (b'{"type":"query","requestId":"r","message":" "}', "INVALID_MESSAGE"),
         (b'{"type":"query","requestId":"r","message":7}', "INVALID_MESSAGE"),

@@ -392,7 +392,13 @@ class Desk:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Any]:
         session = await self.sessions.attach(
-            self.link, device="", token=None, confirmed=None, capabilities=frozenset(ALL.split(",")), more={}
+            self.link,
+            device="",
+            token=None,
+            confirmed=None,
+            capabilities=frozenset(ALL.split(",")),
+            known_since=0.0,
+            more={},
         )
         async with anyio.create_task_group() as tasks:
             await tasks.start(self.desk.run)

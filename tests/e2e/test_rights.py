@@ -410,6 +410,17 @@ def test_roles_that_another_program_garbled_open_nothing_and_stop_nothing(
     assert "publish_failed" not in server.log() and "Traceback" not in server.log()
 
 
+def test_a_name_that_no_database_takes_is_refused(server: Server) -> None:
+    boss, _ = give_token(server, add_user(server, "admin").name)
+    assert call(server, "GET", "/api/chat?user=%00", token=boss).status == 422
+    assert call(server, "PATCH", "/api/users/a%00b", {"disabled": True}, token=boss).status == 404
+    assert call(server, "DELETE", "/api/devices/%00", token=boss).status == 404
+    with watch(server, "/ws?device=tab%00let", boss) as session:
+        assert session.message()["type"] == "connected"
+    devices = {row["device"] for row in told(call(server, "GET", "/api/sessions", token=boss))["sessions"]}
+    assert "tablet" in devices
+
+
 def test_an_end_that_another_program_garbled_keeps_nobody_else_s_rights(server: Server) -> None:
     till, row = give_token(server, unique("till"), "staff")
     users = [add_user(server, "staff") for _ in range(4)]
