@@ -243,6 +243,7 @@ class SessionManager:
         if len(sessions) > SESSIONS_OF_A_USER:
             oldest = next((session for session in sessions if session.link is None), None)
             if oldest is not None and oldest is not next(reversed(sessions)):
+                self._store_seen([oldest])
                 self._forget(oldest)
 
     def _add(self, session: Session) -> None:

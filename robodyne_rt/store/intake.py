@@ -168,8 +168,9 @@ class Intake:
         Raises:
             StorageUnavailable: it takes longer.
         """
-        if self._drained_upto >= self._left_upto:
-            return
+        assert self._writer is not None
+        if self._drained_upto >= self._left_upto or self._writer.stats.spool_unreadable:
+            return  # what cannot be read at all is nothing to wait for
         with anyio.move_on_after(within_s):
             await self._past_stored.wait()
             return

@@ -57,6 +57,7 @@ class WriterStats:
         self.missing_triggers: list[str] = []
         self.turned_at = time.monotonic()
         self.trouble = ""
+        self.spool_unreadable = False
 
     @property
     def change_lag_s(self) -> float:

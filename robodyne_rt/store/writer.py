@@ -499,6 +499,7 @@ class Writer:
         except StorageUnavailable as error:
             self._note_spool_unreadable(error)
             return
+        self.stats.spool_unreadable = False
         rows = [row for row in rows if row.seq <= self._drain_target]
         if not rows:
             self._drained = self._drain_target
@@ -552,6 +553,7 @@ class Writer:
         if self.stats.trouble != error.text:
             logger.error("the spool cannot be read: %s", error, extra={"action": "spool_unreadable"})
         self.stats.trouble = error.text
+        self.stats.spool_unreadable = True
         time.sleep(POLL_S)
 
     # -- reading what is new -------------------------------------------------------------------------------------

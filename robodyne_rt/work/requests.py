@@ -368,7 +368,7 @@ class RequestDesk:
         except Exception:
             logger.exception("an answer could not be stored; it is sent all the same", extra={"action": "answer_unstored"})
         self._remember(request, stored)
-        self._sessions.deliver(session, seq, answer_payload(stored, remaining=request.remaining))
+        self._sessions.deliver(self._sessions.current(session), seq, answer_payload(stored, remaining=request.remaining))
         for other, dialect in request.others.items():
             self._tell_other(self._sessions.current(other), stored, dialect)
 
