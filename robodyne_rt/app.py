@@ -220,11 +220,14 @@ class App:
 
     def _take_private(self, update: Update) -> None:
         """Let rights follow the database, in living connections too."""
-        self._directory.take(update)
+        gone = self._directory.take(update)
         if update.topic == "devices":
             self._receiver.recheck(self._known_device)
         else:
             self._hub.renew_all(self._directory.renewed, concerns=_concerned(update))
+        if update.topic == "users":
+            for name in gone:
+                self._sessions.forget_user(name)
 
     def _known_device(self, device_id: str) -> Known:
         return known(self._directory.device(device_id), lambda key_id: self._secret.device_key(device_id, key_id))

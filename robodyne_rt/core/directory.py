@@ -32,17 +32,25 @@ class Directory:
         for topic in _NAMED_BY:
             self.take(snapshots[topic])
 
-    def take(self, update: Update) -> None:
-        """Take what the change log brought."""
+    def take(self, update: Update) -> set[str]:
+        """Take what the change log brought; return the names that nobody bears any more."""
         topic, name = update.topic, _NAMED_BY[update.topic]
         known, by_name = self._entities[topic], self._by_name[topic]
+        gone: set[str] = set()
         for key in list(known) if update.snapshot else (*update.removed, *update.entities):
-            if (old := known.pop(key, None)) is not None:
-                by_name.pop(old[name], None)
-                self._token_names.subtract([old["user_name"]] if topic == "tokens" else [])
+            old = known.pop(key, None)
+            if old is None:
+                continue
+            if topic == "tokens":
+                self._token_names[old["user_name"]] -= 1
+            if by_name.get(old[name]) is old:  # else another row bears it by now
+                del by_name[old[name]]
+                gone.add(old[name])
         for key, entity in update.entities.items():
             known[key] = by_name[entity[name]] = entity
-            self._token_names.update([entity["user_name"]] if topic == "tokens" else [])
+            if topic == "tokens":
+                self._token_names[entity["user_name"]] += 1
+        return gone - by_name.keys()
 
     def user(self, name: str) -> Entity | None:
         """Return a user's row."""
@@ -61,11 +69,6 @@ class Directory:
         """Return how many tokens and device keys are good."""
         tokens = [token for token in self._entities["tokens"].values() if token["revoked_at"] is None and ends_at(token) > now]
         return len(tokens) + sum(not device["revoked"] for device in self._entities["devices"].values())
-
-    def known_since(self, name: str) -> float:
-        """Return since when a name is its bearer's, in epoch seconds: there may have been another user of that name."""
-        user = self.user(name)
-        return 0.0 if user is None else _epoch_s(user["created_at"], 0.0)
 
     def device(self, device_id: str) -> Entity | None:
         """Return a device that may speak; None also for one that was revoked."""

@@ -28,6 +28,8 @@ BESIDES_BYTES = 65536
 
 HeartbeatKind = Literal["message", "protocol"]
 
+ROOM_LOOK_S = 0.02
+
 M = TypeVar("M", bound=wire.Message)
 
 
@@ -228,6 +230,16 @@ class Connection:
                 self.close(TooSlow())
                 return
         self.write(wire.frame(payload))
+
+    def send_owed(self, payload: bytes) -> None:
+        """Send one message (JSON) of those that waited for this connection: they may be many at once."""
+        self.write(wire.frame(payload))
+
+    async def has_room(self) -> bool:
+        """Wait until what was sent is taken, all but what is allowed to wait; False where nobody is there any more."""
+        while not self.is_gone and self.unsent_bytes > self.manager.send_buffer_limit_bytes:
+            await asyncio.sleep(ROOM_LOOK_S)
+        return not self.is_gone
 
     def close(self, error: RobodyneError) -> None:
         """End the connection with the close code and reason of `error`; it has left the hub when this returns."""

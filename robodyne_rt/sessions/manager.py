@@ -15,7 +15,7 @@ import anyio
 
 from robodyne_rt.core import session_wire, times
 from robodyne_rt.core.session import Outbox
-from robodyne_rt.errors import RobodyneError, SessionReplaced, StorageUnavailable
+from robodyne_rt.errors import RobodyneError, SessionReplaced, StorageUnavailable, TokenInvalid
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock, Presence, SessionStore
@@ -46,6 +46,10 @@ class Link(Protocol):
 
     def send(self, payload: bytes) -> None: ...
 
+    def send_owed(self, payload: bytes) -> None: ...
+
+    async def has_room(self) -> bool: ...
+
     def expect_pong(self) -> None: ...
 
     def close(self, error: RobodyneError) -> None: ...
@@ -69,7 +73,6 @@ class Session:
     user: str
     device: str
     token_digest: str
-    created_at: float
     connected_at: str
     last_principal: Principal
     outbox: Outbox = field(default_factory=Outbox)
@@ -156,7 +159,6 @@ class SessionManager:
         token: str | None,
         confirmed: int | None,
         capabilities: frozenset[str],
-        known_since: float,
         more: Entity,
     ) -> Session | None:
         """Give a connection its session: the one of `token` where that is good, else a new one; greet it, and send it what
@@ -165,7 +167,6 @@ class SessionManager:
         Args:
             device: names the user's device.
             confirmed: number of the newest answer that the client has.
-            known_since: epoch seconds; what was before is of another user of that name.
             more: further facts for the greeting.
         """
         digest = _digest(token) if token else ""
@@ -175,12 +176,7 @@ class SessionManager:
             if link.is_gone:
                 return None  # it may have come again on another connection, which stands
         principal = link.principal
-        resumed = (
-            session is not None
-            and session.user == principal.name
-            and session.created_at >= known_since
-            and not principal.is_anonymous
-        )
+        resumed = session is not None and session.user == principal.name and not principal.is_anonymous
         if session is None or not resumed:
             token = secrets.token_urlsafe(32)
             session = self._create(principal, device, _digest(token))
@@ -206,7 +202,7 @@ class SessionManager:
                 **more,
             )
         )
-        self._send(session, session.outbox.waiting)
+        self._send(session, session.outbox.waiting, owed=True)
         self.on_attached(session)
         return session
 
@@ -216,7 +212,6 @@ class SessionManager:
             user=principal.name,
             device="".join(filter(str.isprintable, device))[:DEVICE_AT_MOST],
             token_digest=digest,
-            created_at=self._clock.wall(),
             connected_at="",
             last_principal=principal,
         )
@@ -266,7 +261,6 @@ class SessionManager:
             user=stored["user_name"],
             device=stored["device"],
             token_digest=stored["token_digest"],
-            created_at=times.to_epoch_s(stored["created_at"]),
             connected_at=stored["created_at"],
             last_principal=Principal(stored["user_name"], frozenset(), frozenset()),
             outbox=Outbox(seq=stored["seq"], acked=stored["acked"], waiting=waiting),
@@ -297,6 +291,15 @@ class SessionManager:
         else:
             self.note(session)
 
+    def forget_user(self, user: str) -> None:
+        """Forget the sessions of somebody who is no more: who bears the name next is another one."""
+        for session in self.of_user(user):
+            if session.link is None:
+                self._forget(session)
+            else:
+                session.link.close(TokenInvalid("there is no such user any more"))
+                self._forget(session)
+
     def _forget(self, session: Session) -> None:
         self._by_id.pop(session.id, None)
         self._by_digest.pop(session.token_digest, None)
@@ -317,13 +320,13 @@ class SessionManager:
         session.outbox.put(seq, payload)
         self._send(session, {seq: payload})
 
-    def _send(self, session: Session, answers: dict[int, bytes]) -> None:
+    def _send(self, session: Session, answers: dict[int, bytes], *, owed: bool = False) -> None:
         """Send answers, and a ping behind them: its pong proves that they arrived."""
         link = session.link
         if link is None or not answers:
             return
         for payload in answers.values():
-            link.send(payload)
+            (link.send_owed if owed else link.send)(payload)
         link.expect_pong()
         link.send(session_wire.ping_after(max(answers), self._clock.wall()))
 

@@ -83,7 +83,8 @@ def change_user(session: Session, name: str, *, now: float, **changes: Any) -> E
 
 
 def remove_user(session: Session, name: str, *, now: float) -> Entity:
-    """Remove a user and revoke all that was given out for them.
+    """Remove a user and revoke all that was given out for them. What they said and were told stays under a name that tells them
+    from whoever bears theirs next.
 
     Raises:
         ResourceNotFound: there is none.
@@ -92,6 +93,16 @@ def remove_user(session: Session, name: str, *, now: float) -> Entity:
     if not session.execute("DELETE FROM user_ WHERE name = ?", (name,)).rowcount:
         raise ResourceNotFound(f"no user {name!r}")
     _revoke(session, now, "user_name = ?", name)
+    former = f"{name} (until {times.to_text(now)})"
+    for table, column, before, after in (
+        ("chat_message", "user_name", name, former),
+        ("staff_message", "sender", name, former),
+        ("staff_message", "recipient", name, former),
+        ("staff_message_receipt", "user_name", name, former),
+        ("device_message", "device", f"user:{name}", f"user:{former}"),
+    ):
+        session.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (after, before))
+    session.execute("DELETE FROM session WHERE user_name = ?", (name,))
     return {"name": name, "removed": True}
 
 

@@ -118,6 +118,9 @@ class Intake:
         """Name the parts that are built after this one."""
         self._loop, self._writer, self._screens = loop, writer, screens
         self._lookups = writer.lookups
+        # A crash may have come between the commit of what was drained and its end in the spool.
+        self._drained_upto = max(self._drained_upto, min(writer.drained, self._left_upto))
+        self._perhaps_go_direct()
         if self._spool is not None and self._spool.rows_at_start:
             self._note_spooled(self._spool)
 
@@ -171,6 +174,8 @@ class Intake:
         assert self._writer is not None
         if self._drained_upto >= self._left_upto or self._writer.stats.spool_unreadable:
             return  # what cannot be read at all is nothing to wait for
+        if self._is_away:
+            within_s = 0.0
         with anyio.move_on_after(within_s):
             await self._past_stored.wait()
             return

@@ -15,8 +15,9 @@ from robodyne_rt.store.intake import Intake
 from robodyne_rt.store.talk import UNREAD_AT_MOST, AnswerWrite, ReceiptWrite, RequestWrite, SessionWrite, StaffMessageWrite
 from robodyne_rt.store.writes import CallWrite
 
-PATIENCE_S = 5.0
-"""How long a session that comes back waits for what an earlier run left in the spool: its answers may be there."""
+PATIENCE_S = 1.5
+"""How long a session that comes back waits for what an earlier run left in the spool: its answers may be there. Clients give a
+silent link up after three seconds."""
 
 
 class _Records:

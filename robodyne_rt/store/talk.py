@@ -160,10 +160,6 @@ class ReceiptWrite(Write):
         return row[0] if done.rowcount else None
 
 
-_THEIRS = "timestamp >= coalesce((SELECT created_at FROM user_ WHERE name = ?), timestamp)"
-"""That it is of the user of today, and not of an earlier one of the same name."""
-
-
 # -- requests --------------------------------------------------------------------------------------------------------
 
 _REQUEST = ("id", "user_name", "session_id", "request_id", "dialect", "question", "response", "status", "code", "seq")
@@ -193,8 +189,8 @@ def history(session: Session, user: str, *, before: int | None, limit: int) -> l
     """Return a user's requests and answers, newest first."""
     columns = ("id", "request_id", "question", "response", "status", "code", "timestamp", "answered_at")
     rows = session.select(
-        f"SELECT {', '.join(columns)} FROM chat_message WHERE user_name = ? AND id < ? AND {_THEIRS} ORDER BY id DESC LIMIT ?",
-        (user, before if before is not None else 1 << 53, user, min(limit, HISTORY_AT_MOST)),
+        f"SELECT {', '.join(columns)} FROM chat_message WHERE user_name = ? AND id < ? ORDER BY id DESC LIMIT ?",
+        (user, before if before is not None else 1 << 53, min(limit, HISTORY_AT_MOST)),
     )
     found = []
     for row in rows:
@@ -256,14 +252,14 @@ def unread(
     """Return the newest of what a user was sent and has not read, oldest first.
 
     Args:
-        recipients: the user's name and roles; what they were told before there was this user is not theirs.
+        recipients: the user's name and roles; what a role was told before there was this user is not theirs.
         own: what this one sent to a role is not for them; empty for nobody.
         before: only ids below this.
     """
     marks = ", ".join("?" * len(recipients))
     rows = session.select(
         f"SELECT {', '.join(_MESSAGE)} FROM staff_message WHERE recipient IN ({marks}) AND id < ? AND (recipient = ? OR"
-        f" sender <> ?) AND {_THEIRS} AND NOT EXISTS"
+        " (sender <> ? AND timestamp >= coalesce((SELECT created_at FROM user_ WHERE name = ?), timestamp))) AND NOT EXISTS"
         " (SELECT 1 FROM staff_message_receipt WHERE message_id = staff_message.id AND user_name = ?)"
         " ORDER BY id DESC LIMIT ?",
         (*recipients, before if before is not None else 1 << 53, user, own, user, user, min(limit, UNREAD_AT_MOST)),
@@ -276,8 +272,8 @@ def messages(session: Session, user: str, recipients: list[str], *, before: int 
     marks = ", ".join("?" * len(recipients))
     rows = session.select(
         f"SELECT {', '.join(_MESSAGE)} FROM staff_message WHERE (recipient IN ({marks}) OR sender = ?) AND id < ?"
-        f" AND {_THEIRS} ORDER BY id DESC LIMIT ?",
-        (*recipients, user, before if before is not None else 1 << 53, user, min(limit, HISTORY_AT_MOST)),
+        " ORDER BY id DESC LIMIT ?",
+        (*recipients, user, before if before is not None else 1 << 53, min(limit, HISTORY_AT_MOST)),
     )
     found = [_message(session, row) for row in rows]
     for message in found:

@@ -134,6 +134,8 @@ class Writer:
         self._mark = f"spool:{spool.name}" if spool else ""
         self._drained = self._read_mark()
         self._drain_target = spool.last_seq if spool and spool.rows_at_start else 0
+        if spool and spool.rows_at_start and self._drained:
+            spool.forget(self._drained)
         self._seen_unreadable: set[tuple[str, int, str]] = set()
         self._more_news = False
         self._next_fallback = 0.0
@@ -145,6 +147,11 @@ class Writer:
         self._log = ChangeLog(session, windows=self._windows)
 
     # -- the loop's side -----------------------------------------------------------------------------------------
+
+    @property
+    def drained(self) -> int:
+        """Rows of the spool up to this number are stored."""
+        return self._drained
 
     def give(self, generation: int, batch: list[Write]) -> None:
         """Queue writes; those of a generation that failed are the giver's again."""

@@ -75,10 +75,6 @@ class Accounts:
         """Return whether a user, a program or a screen has a name here."""
         return self._directory.knows(name)
 
-    def known_since(self, name: str) -> float:
-        """Return since when a name is its bearer's, in epoch seconds."""
-        return self._directory.known_since(name)
-
     async def read(self, query: Callable[[Session], T]) -> T:
         """Read from the database."""
         return await self._readers.read(query)

@@ -143,7 +143,6 @@ async def _attach(request: web.Request, connection: Connection) -> Session | Non
         token=query.get("session"),
         confirmed=int(confirmed) if confirmed.isascii() and confirmed.isdigit() and len(confirmed) < 16 else None,
         capabilities=frozenset(query.get("capabilities", "").split(",")) & CAPABILITIES,
-        known_since=context.accounts.known_since(principal.name),
         more={"roles": sorted(principal.roles), "rights": sorted(principal.rights | principal.place_rights)},
     )
 

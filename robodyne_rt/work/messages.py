@@ -165,16 +165,22 @@ class StaffMessages:
         try:
             found = await self._records.unread(session.user, addresses(principal), own=_own(principal)) + found
         finally:
-            sent = []
-            for message in found:
-                if session.link is None or message["id"] in session.delivered:
-                    continue
-                session.delivered.add(message["id"])
-                session.link.send(session_wire.told("staff_message", **message | {"websocketSent": True}))
-                if not message["websocketSent"]:
-                    sent.append(message["id"])
-            if sent:
-                self._records.mark_sent(sent)
+            await self._bring(session, found)
+
+    async def _bring(self, session: Session, messages: list[Entity]) -> None:
+        """Send messages as fast as they are taken, and note which were."""
+        sent, link = [], session.link
+        for message in messages:
+            if link is None or not await link.has_room() or session.link is not link:
+                break
+            if message["id"] in session.delivered:
+                continue
+            session.delivered.add(message["id"])
+            link.send_owed(session_wire.told("staff_message", **message | {"websocketSent": True}))
+            if not message["websocketSent"]:
+                sent.append(message["id"])
+        if sent:
+            self._records.mark_sent(sent)
 
     async def deliver_until_done(self, session: Session) -> None:
         """Send a session what its user has not read, as soon as that can be known."""

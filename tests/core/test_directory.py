@@ -178,6 +178,8 @@ def test_a_token_whose_end_cannot_be_read_is_over(directory: Directory, text: An
     assert directory.given_out(NOW) >= 1
 
 
-def test_a_user_is_known_since_they_were_added(directory: Directory) -> None:
-    directory.take(update("users", user(3, "new", created_at=LATER), user(4, "odd", created_at="yesterday")))
-    assert [directory.known_since(name) for name in ("new", "odd", "nobody")] == [1_800_057_600.0, 0.0, 0.0]
+def test_a_row_that_goes_late_takes_nobody_else_s_name_along(directory: Directory) -> None:
+    directory.take(update("users", user(3, "kim", "admin")))  # read ahead of the line that says so
+    assert directory.take(update("users", removed=(1,))) == set()
+    assert directory.user("kim")["id"] == 3
+    assert directory.take(update("users", removed=(3,))) == {"kim"}

@@ -397,7 +397,6 @@ class Desk:
             token=None,
             confirmed=None,
             capabilities=frozenset(ALL.split(",")),
-            known_since=0.0,
             more={},
         )
         async with anyio.create_task_group() as tasks:
