@@ -16,6 +16,7 @@ import anyio
 
 from robodyne_rt import app, logs
 from robodyne_rt.app import Ports
+from robodyne_rt.errors import RobodyneError
 from robodyne_rt.settings import ConfigError, Settings, load
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,10 @@ def serve(settings: Settings, *, config: Path | None, on_ready: Callable[[Ports]
     try:
         app.run_in_loop(main)
     except BaseExceptionGroup as group:
-        raise app.first_error(group) from group
+        error = app.first_error(group)
+        if not isinstance(error, RobodyneError | ConfigError):
+            logger.error("an unforeseen error", exc_info=group, extra={"action": "server_failed"})
+        raise error from group
 
 
 def _announce(settings: Settings, ports: Ports) -> None:

@@ -1,6 +1,7 @@
 """`robodyne-rt doctor`: what is wrong with this machine, its database and its server, and what to do about it."""
 
 import argparse
+import errno
 import os
 import shutil
 import socket
@@ -94,7 +95,9 @@ def _ports(settings: Settings) -> Iterator[Finding]:
             with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
                 pass
         except OSError as error:
-            yield Finding(f"[{section}] port", "error", f"{host} port {port} cannot be used: {error.strerror}")
+            why = os.strerror(error.errno) if error.errno else str(error)
+            hint = ": another program's, or systemd's own for our socket unit" if error.errno == errno.EADDRINUSE else ""
+            yield Finding(f"[{section}] port", "warning", f"{host} port {port}: {why}{hint}")
 
 
 def _server(settings: Settings) -> Iterator[Finding]:

@@ -86,12 +86,14 @@ class _Asked:
         about: what is asked.
         request_id: the id under which it was asked last.
         connection: on which connection that was.
+        time: that there is for an answer.
     """
 
     about: dict[str, Any]
     request_id: str
     connection: int
     answer: dict[str, Any] | None = None
+    time: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
 
 @dataclass(eq=False, slots=True)
@@ -290,7 +292,7 @@ class Client:
     # -- what it can do ------------------------------------------------------------------------------------------
 
     async def ready(self) -> None:
-        """Wait for the first connection.
+        """Wait for the first connection, or the first answer where topics are polled.
 
         Raises:
             Refused, Unreachable: there will be none.
@@ -627,32 +629,33 @@ class Client:
     async def _callback(self, message: dict[str, Any]) -> None:
         about = {name: value for name, value in message.items() if name not in ("requestId", "timeout")}
         known = self._asked.get(message["queryId"])
+        deadline = anyio.current_time() + message.get("timeout", 120.0)
         is_again = known is not None and (known.request_id == message["requestId"] or known.connection < self._connections)
         if known is not None and is_again and known.about == about:
             # The link broke, or the server: whoever is asked already is not asked twice.
             known.request_id, known.connection = message["requestId"], self._connections
+            known.time.deadline = deadline
             if known.answer is not None:
                 await self._say(orjson.dumps(known.answer | {"requestId": known.request_id}))
             return
         asked = self._asked[message["queryId"]] = _Asked(about, message["requestId"], self._connections)
-        if (answer := await self._answer_to(message)) is not None:
-            asked.answer = answer
-            await self._say(orjson.dumps(answer | {"requestId": asked.request_id}))
+        asked.time.deadline = deadline
+        with asked.time:
+            asked.answer = await self._answer_to(message)
+        if asked.answer is not None:
+            await self._say(orjson.dumps(asked.answer | {"requestId": asked.request_id}))
 
     async def _answer_to(self, message: dict[str, Any]) -> dict[str, Any] | None:
         """Return what the application answers; None where it does not."""
         kind: str = message["type"]
         try:
-            with anyio.fail_after(message.get("timeout", 120.0)):
-                if kind == "clarification_request" and self._on_clarification is not None:
-                    text = await self._on_clarification(message["question"], message.get("options", []))
-                    return {"type": "human_response", "response": text}
-                if kind == "request_available_data" and self._on_available_data is not None:
-                    return {"type": "available_data", "data": await self._on_available_data(message["question"])}
-                if kind == "request_api" and self._on_api is not None:
-                    return {"type": "api_result", "result": await self._on_api(message["api"], message["params"])}
-        except TimeoutError:
-            logger.debug("%s was not answered in time", kind)
+            if kind == "clarification_request" and self._on_clarification is not None:
+                text = await self._on_clarification(message["question"], message.get("options", []))
+                return {"type": "human_response", "response": text}
+            if kind == "request_available_data" and self._on_available_data is not None:
+                return {"type": "available_data", "data": await self._on_available_data(message["question"])}
+            if kind == "request_api" and self._on_api is not None:
+                return {"type": "api_result", "result": await self._on_api(message["api"], message["params"])}
         except Exception:
             logger.exception("a callback failed")
         return None
@@ -720,6 +723,7 @@ class Client:
         """Take the answer for a topic: its update, or why there is none."""
         if status == 200:
             topic.take(body)
+            self._first_outcome.set()
             self._become("polling")
         elif status in (403, 404):
             reason = "forbidden" if status == 403 else "unknown_topic"

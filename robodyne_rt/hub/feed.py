@@ -551,8 +551,9 @@ class StatusFeed(Feed):
         super().__init__(STATUS, epoch=epoch, **options)
         self._current = current
         self._spawn = spawn
-        self._payload = b""
-        self._brief = b""
+        self._payload = self._frame = b""
+        self._brief = self._brief_frame = b""
+        self._brief_offset = 0
         self._data: Entity | None = None
         self._dirty = True
         self._refreshed_at = float("-inf")
@@ -579,11 +580,14 @@ class StatusFeed(Feed):
             return
         for subscription in list(self.live):
             self.lag(subscription)
-        self._data = data
+        brief = {name: value for name, value in data.items() if name != "sessions"}
         self.offset += 1
         self._payload = wire.status(data, offset=self.offset, epoch=self.epoch)
-        brief = {name: value for name, value in data.items() if name != "sessions"}
-        self._brief = wire.status(brief, offset=self.offset, epoch=self.epoch)
+        self._frame = wire.frame(self._payload)
+        if self._data is None or brief != {name: value for name, value in self._data.items() if name != "sessions"}:
+            self._brief = wire.status(brief, offset=self.offset, epoch=self.epoch)
+            self._brief_frame, self._brief_offset = wire.frame(self._brief), self.offset
+        self._data = data
         self.stats.updates += 1
         self.settle(self._clock.now())
 
@@ -591,9 +595,16 @@ class StatusFeed(Feed):
         return payload if principal.may("sessions") else self._brief
 
     def catch_up(self, subscription: Subscription) -> bool:
-        if subscription.offset != self.offset:
-            subscription.send(self.shown_to(subscription.connection.principal, self._payload))
-            self.mark_sent(subscription, self.offset)
+        if subscription.offset == self.offset:
+            return True
+        is_whole = subscription.connection.principal.may("sessions")
+        if is_whole or subscription.offset < self._brief_offset:
+            frame = self._frame if is_whole else self._brief_frame
+            subscription.connection.write(frame)
+            self.stats.delivered += 1
+            self.stats.bytes_sent += len(frame)
+            subscription.next_update_at = self._clock.now() + subscription.interval_s
+        subscription.offset = self.offset
         return True
 
     async def first_message(self, since: str | None, epoch: str | None) -> tuple[bytes, int]:

@@ -38,6 +38,11 @@ REMEMBERED = 2000
 
 STORE_AGAIN_S = (0.5, 5.0)
 
+ABSENCE_S = 5.0
+"""A screen that is away for so long is not waited for by who went on at another one: a page that was loaded anew, say."""
+
+ABSENCE_LOOK_S = 1.0
+
 
 class RequestRecords(Protocol):
     """What of requests is stored; `store/` implements it."""
@@ -226,7 +231,6 @@ class RequestDesk:
         self._enqueue(request)
         assert self._tasks is not None
         self._tasks.start_soon(self._take, request)
-        self._excuse_absent(session)
         if self.callbacks.asks_person(request.user):
             _tell_progress(request, "waiting")
 
@@ -398,18 +402,9 @@ class RequestDesk:
             wait.fields = fields
             wait.done.set()
 
-    def _excuse_absent(self, present: Session) -> None:
-        """Wait no longer for what a person was asked on a screen that is away, when they ask on another one."""
-        for session in self._sessions.of_user(present.user):
-            if session is not present and session.link is None:
-                self._ask_no_more(session)
-
     def session_gone(self, session: Session) -> None:
         """Ask a session nothing more, and owe it nothing."""
         self._owed.pop(session.id, None)
-        self._ask_no_more(session)
-
-    def _ask_no_more(self, session: Session) -> None:
         for callback in self.callbacks.of_session(session.id):
             self.callbacks.close(callback.id)
             if (wait := self._waiting.pop(callback.id, None)) is not None:
@@ -421,6 +416,14 @@ class RequestDesk:
             return self._renewed(session.principal, self._clock.wall()).may_read(topic)
         except RobodyneError:
             return False
+
+    def _keeps_others_waiting(self, request: Request, kind: CallbackKind) -> bool:
+        """Return whether a person is asked on a screen that they left, and have asked on another one since."""
+        session = request.session
+        if kind is not CallbackKind.CLARIFICATION or session.link is not None:
+            return False
+        others = any(other.session is not session for other in self._queues[request.user])
+        return others and self._clock.now() - session.last_seen >= ABSENCE_S
 
     async def ask_client(self, request: Request, kind: CallbackKind, **fields: Any) -> Entity:
         """Ask the client of a request; return its answer.
@@ -443,7 +446,9 @@ class RequestDesk:
                     _tell_progress(other, "waiting")
         try:
             with anyio.move_on_after(TIMEOUT_S[kind]):
-                await wait.done.wait()
+                while not wait.done.is_set() and not self._keeps_others_waiting(request, kind):
+                    with anyio.move_on_after(ABSENCE_LOOK_S):
+                        await wait.done.wait()
         finally:
             self.callbacks.close(callback.id)
             self._waiting.pop(callback.id, None)

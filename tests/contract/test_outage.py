@@ -271,6 +271,30 @@ async def test_a_receipt_for_what_is_stored_under_another_id_holds_up_nobody(
     readers.close()
 
 
+async def test_what_a_crash_left_in_the_spool_though_it_was_stored_is_waited_for_by_nobody(
+    outage: tuple[Store, Outage], tmp_path: Path
+) -> None:
+    """The process may die between the commit of what was drained and its end in the spool."""
+    store, fault = outage
+    running = Running(store, tmp_path)
+    await asyncio.to_thread(fault.begin)
+    assert isinstance(await running.tell(**event(1)), dict)
+    running.spool.forget = lambda upto: None  # type: ignore[method-assign, union-attr]
+    await asyncio.to_thread(fault.end)
+    await running.until(lambda: running.intake.spool_backlog == 0)
+    await running.stop()
+    again = Running(store, tmp_path)
+    try:
+        assert again.spool is not None and again.spool.rows_at_start == 1
+        await again.intake.past_stored(0)
+        assert again.intake.state == "ok"
+        assert isinstance(await again.tell(**event(2)), dict)
+        assert store.ask("SELECT description FROM event WHERE type = 'INFO' ORDER BY id") == [("n-1",), ("n-2",)]
+        await again.until(lambda: sqlite3.connect(again.spool.path).execute("SELECT count(*) FROM spool").fetchone() == (0,))
+    finally:
+        await again.stop()
+
+
 def poison(store: Store) -> None:
     """Let another program's rule refuse events of severity WARNING."""
     with store.foreign() as foreign:

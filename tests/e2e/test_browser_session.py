@@ -782,7 +782,7 @@ def test_a_page_that_is_loaded_anew_while_a_person_is_asked_waits_for_nobody(
             page.locator("#talk .options:not([hidden]) button").first.wait_for()
             page.reload()
             wait_until_connected(page)
-    page.locator("#talk li.theirs p", has_text="open").last.wait_for(timeout=10_000)
+    page.locator("#talk li.theirs p", has_text="open").last.wait_for(timeout=20_000)
 
 
 def test_the_app_is_asked_for_what_the_server_does_not_know(server: Server, new_page: Callable[..., Any]) -> None:

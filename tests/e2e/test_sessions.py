@@ -631,6 +631,7 @@ async def test_who_is_there_is_shown_in_status_to_those_only_who_may_know(rt: Se
         first = await app.message(lambda m: m.get("topic") == "status" and m["type"] == "update")
         mark = len(app.heard)
         await come(f"comes-for-{role}", "staff")
+        await asyncio.to_thread(rt.tell, {"msg_type": "Albabot", "robot_id": f"new-{role}"})
         later = await app.message(lambda m: m.get("topic") == "status" and m["type"] == "update", after=mark)
         status, polled = await asyncio.to_thread(call, rt.port, "GET", "/api/status", token=app.token)
         heard[role] = ["sessions" in message["data"] for message in (first, later, polled)]

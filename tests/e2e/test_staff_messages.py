@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import random
+import sqlite3
 import threading
 import urllib.error
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import websockets
 
 from tests.e2e.server import Server
 from tests.e2e.session_client import Message, SessionClient, call, control, faults_logged, free_port, mint
@@ -530,8 +532,8 @@ async def test_kill_loses_no_message_that_was_accepted(store: Store, tmp_path: P
         assert {text: stored.get(text) for text in accepted} == accepted
         unread = call(server.port, "GET", "/api/messages?unread=1&limit=200", token=anna.token)[1]["messages"]
         assert len(unread) == min(200, len(stored))
-        newest = {text for text, _ in sorted(stored.items(), key=lambda item: item[1])[-200:]}
-        await anna.until(lambda: newest <= set(texts(anna)))
+        newest = set(sorted(stored.items(), key=lambda item: item[1])[-200:])
+        await anna.until(lambda: newest <= {(message["message"], message["id"]) for message in got(anna)})
         # Everything accepted was brought, if not by a push then at a connect; each under its one id.
         heard: dict[str, set[int]] = {}
         for message in got(anna):
@@ -542,3 +544,32 @@ async def test_kill_loses_no_message_that_was_accepted(store: Store, tmp_path: P
     finally:
         await anna.close()
         server.__exit__()
+
+
+async def test_much_unread_reaches_who_reads_slowly_and_ends_nobody_s_connection(start_server: Callable[..., Server]) -> None:
+    """More than may wait unsent for one connection: it is sent as fast as it is taken."""
+    server = start_server(AUTH__MODE="local", HUB__SEND_BUFFER_LIMIT_BYTES="20000", SERVER__PORT=str(free_port()))
+    with sqlite3.connect(server.database) as connection:
+        connection.executemany(
+            "INSERT INTO staff_message(id, sender, recipient, message, timestamp) VALUES (?, 'lee', 'anna', ?, ?)",
+            [(number, f"{number} {'가' * 2000}", "2026-01-01T00:00:00.000000Z") for number in range(1, 1001)],
+        )
+    connection.close()
+    token = mint(server.folder, "anna", "staff")
+    url = f"ws://127.0.0.1:{server.port}/ws?token={token}"
+    async with websockets.connect(url, max_size=None, compression=None, ping_interval=None, max_queue=1) as link:
+        seen: list[int] = []
+        async with asyncio.timeout(30):
+            while len(seen) < 1000:
+                message = json.loads(await link.recv())
+                if message["type"] == "staff_message":
+                    seen.append(message["id"])
+                    await asyncio.sleep(0.001 if len(seen) < 300 else 0)
+        assert seen == list(range(1, 1001))
+        await link.send('{"type":"ping","data":1}')
+        async with asyncio.timeout(10):
+            while json.loads(await link.recv())["type"] != "pong":
+                pass
+    async with asyncio.timeout(10):
+        while server.sql("SELECT count(*) FROM staff_message WHERE websocket_sent = 1") != [(1000,)]:
+            await asyncio.sleep(0.05)

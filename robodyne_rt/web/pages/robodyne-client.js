@@ -301,7 +301,8 @@ class Link {
   }
 
   /** Take what an HTTP request or the application's `token()` threw. */
-  #refuse({ status, code } = {}) {
+  #refuse(error) {
+    const { status, code } = error ?? {};
     if (status !== 401) return this._lost(1006, "no_answer");
     if (code === "AUTHENTICATION_REQUIRED") return this._lost(1008, "token_missing");
     this._lost(4001, code === "TOKEN_EXPIRED" ? "token_expired" : "token_invalid");
