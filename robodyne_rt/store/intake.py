@@ -296,6 +296,8 @@ class Intake:
         if report.lookups is not None:
             self._lookups = report.lookups
         for write, letter, reason in report.parked:
+            if write.kind == EventWrite.kind:
+                continue  # what tells of it would be refused as well, and told, for ever; the log has it
             self.tell(
                 f"a {write.kind} could not be stored and is kept as a dead letter: {reason}".replace("\0", "\ufffd")[:2000],
                 write.letter() | {"id": letter, "payload": None},

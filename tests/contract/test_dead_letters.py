@@ -188,3 +188,17 @@ async def test_what_shares_an_id_or_has_none_is_parked_and_stops_nobody(
     assert {letter["id"]: letter["kind"] for letter in await desk.listed()} == {7: "request", letters[1]: "answer"}
     assert await running.tell(msg_type="Event", type="INFO", id="e") is not None
     assert store.ask("SELECT count(*) FROM event WHERE type = 'INFO'") == [(1,)]
+
+
+async def test_a_rule_that_refuses_what_tells_of_its_refusals_is_told_once(
+    running: Running, store: Store, desk: DeadLetters
+) -> None:
+    with store.foreign() as foreign:
+        if store.kind == "sqlite":
+            foreign.execute("CREATE TRIGGER mute BEFORE INSERT ON event BEGIN SELECT RAISE(ABORT, 'mute'); END")
+        else:
+            foreign.execute("ALTER TABLE event ADD CONSTRAINT mute CHECK (type = 'NONE')")
+    assert isinstance(await running.tell(msg_type="Event", type="INFO", id="e"), DeadLettered)
+    assert await running.tell(msg_type="Table", table_number=1, id="t") is None
+    assert await running.tell(msg_type="Table", table_number=2, id="u") is None
+    assert [letter["kind"] for letter in await desk.listed()] == ["event", "message"]
