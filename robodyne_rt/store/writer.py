@@ -442,7 +442,10 @@ class Writer:
             session.commit()
             report = Report(recovered=True)
             self._check_history(session, report)
-            self._drained = self._read_mark()
+            # The last rows of the spool may have been committed without our hearing of it.
+            self._drained = report.drained = self._read_mark()
+            if self._spool is not None and self._drained:
+                self._spool.forget(self._drained)
         except self._database.errors as error:
             self._still_away(error)
             return False

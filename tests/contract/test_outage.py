@@ -14,7 +14,7 @@ import pytest
 
 from robodyne_rt.errors import Conflict, StorageUnavailable
 from robodyne_rt.sim.cluster import Cluster
-from robodyne_rt.store import changes, intake, sqlite
+from robodyne_rt.store import changes, database, intake, sqlite
 from robodyne_rt.store.records import MessageRecords
 from tests import stores
 from tests.contract.running import Running
@@ -295,6 +295,35 @@ async def test_what_a_crash_left_in_the_spool_though_it_was_stored_is_waited_for
         await again.stop()
 
 
+async def test_rows_of_the_spool_that_were_committed_unheard_are_not_waited_for(
+    running: Running, outage: tuple[Store, Outage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, fault = outage
+    writer = running.writer
+    await asyncio.to_thread(fault.begin)
+    assert isinstance(await running.tell(**event(1)), dict)
+    lost = psycopg.OperationalError("the line broke") if store.kind == "postgres" else sqlite3.OperationalError("locked")
+    if isinstance(lost, sqlite3.Error):
+        lost.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    unheard = []
+    commit = database.Session.commit
+
+    def commit_unheard(session: database.Session) -> None:
+        is_drain = writer._is_draining()
+        commit(session)
+        if is_drain and not unheard:
+            unheard.append(session)
+            raise lost
+
+    monkeypatch.setattr(database.Session, "commit", commit_unheard)
+    await asyncio.to_thread(fault.end)
+    await running.until(lambda: unheard)
+    await running.until(lambda: running.intake.state == "ok")
+    assert running.intake.spool_backlog == 0
+    assert isinstance(await running.tell(**event(2)), dict)
+    assert store.ask("SELECT description FROM event WHERE type = 'INFO' ORDER BY id") == [("n-1",), ("n-2",)]
+
+
 def poison(store: Store) -> None:
     """Let another program's rule refuse events of severity WARNING."""
     with store.foreign() as foreign:
@@ -326,13 +355,15 @@ async def test_postgres_restarted_at_once_again_and_again_loses_and_doubles_noth
             acknowledged.append(number)
 
     loads = [asyncio.create_task(load()) for _ in range(20)]
-    for _ in range(rounds):
-        before = len(acknowledged)
-        await running.until(lambda before=before: len(acknowledged) > before + 100)
-        await asyncio.to_thread(own_cluster.stop, signal.SIGQUIT)
-        await asyncio.to_thread(own_cluster.start)
-    await running.until(lambda: running.intake.state == "ok")
-    stop.set()
+    try:
+        for _ in range(rounds):
+            before = len(acknowledged)
+            await running.until(lambda before=before: len(acknowledged) > before + 100)
+            await asyncio.to_thread(own_cluster.stop, signal.SIGQUIT)
+            await asyncio.to_thread(own_cluster.start)
+        await running.until(lambda: running.intake.state == "ok")
+    finally:
+        stop.set()  # a test that fails must not load on for ever
     await asyncio.gather(*loads)
     await running.stop()
     assert running.failure is None
