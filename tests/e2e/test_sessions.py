@@ -550,6 +550,25 @@ async def test_who_answers_no_ping_is_closed_and_comes_back_to_what_waits(start_
         await app.close()
 
 
+@contextlib.contextmanager
+def deaf(server: Server, token: str) -> Iterator[socket.socket]:
+    """A session whose client reads nothing unless the test does; little fits on the way to it."""
+    with socket.socket() as link:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        link.settimeout(20)
+        link.connect(("127.0.0.1", server.port))
+        link.sendall(
+            f"GET /ws?token={token} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+        )
+        yield link
+
+
+def masked(text: bytes) -> bytes:
+    """Return a short text as a client's frame, under a mask of zeros."""
+    return bytes((0x81, 0x80 | len(text))) + bytes(4) + text
+
+
 async def test_a_session_that_does_not_read_is_closed_as_too_slow_and_costs_nobody_else(
     start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
@@ -560,16 +579,9 @@ async def test_a_session_that_does_not_read_is_closed_as_too_slow_and_costs_nobo
         SERVER__PORT=str(free_port()),
     )
     token = mint(server.folder, "slow", "manager")
-    with socket.socket() as link:
-        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        link.settimeout(20)
-        link.connect(("127.0.0.1", server.port))
-        link.sendall(
-            f"GET /ws?token={token} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
-        )
+    with deaf(server, token) as link:
         text = b'{"type":"subscribe","topic":"events"}'
-        link.sendall(bytes((0x81, 0x80 | len(text))) + bytes(4) + text)
+        link.sendall(masked(text))
         good = await SessionClient(server.port, token=mint(server.folder, "good", "manager")).connect()
         await good.send(type="subscribe", topic="events")
         await until_listed(server, "slow", lambda found: found and found[0]["topics"] == ["events"])
@@ -605,20 +617,13 @@ async def test_who_asks_on_and_reads_nothing_is_closed_before_its_answers_fill_t
     await app.send(type="api_result", requestId=asked["requestId"], result=["z" * 1000] * 8)
     await app.final("long")
     await app.close()
-    with socket.socket() as link:
-        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        link.settimeout(20)
-        link.connect(("127.0.0.1", server.port))
-        link.sendall(
-            f"GET /ws?token={token} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
-        )
+    with deaf(server, token) as link:
         text = b'{"type":"query","requestId":"long","message":"again"}'
         async with asyncio.timeout(60):
             while 'reason="too_slow"' not in metrics(server):
                 for _ in range(20):
                     with contextlib.suppress(OSError):
-                        link.sendall(bytes((0x81, 0x80 | len(text))) + bytes(4) + text)
+                        link.sendall(masked(text))
                 await asyncio.sleep(0.4)
     assert 'reason="abuse"' not in metrics(server)
 
@@ -650,22 +655,15 @@ async def test_topics_asked_for_again_and_again_by_who_reads_nothing_are_sent_on
         server.tell, *[{"msg_type": "Event", "type": "INFO", "description": f"{n} {big}"} for n in range(20)]
     )
     token = mint(server.folder, "deaf", "manager")
-    with socket.socket() as link:
-        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        link.settimeout(20)
-        link.connect(("127.0.0.1", server.port))
-        link.sendall(
-            f"GET /ws?token={token} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
-        )
+    with deaf(server, token) as link:
         text = b'{"type":"subscribe","topic":"events"}'
         for _ in range(100):
-            link.sendall(bytes((0x81, 0x80 | len(text))) + bytes(4) + text)
+            link.sendall(masked(text))
         received, whole = b"", 20 * 15_000
         while received.count(b'"type":"update"') < 1 or len(received) < whole:
             received += await asyncio.to_thread(link.recv, 1 << 16)
         # Then it reads: the state comes as often as the kernel had room for, not a hundred times, and at the end all is well.
-        link.sendall(bytes((0x81, 0x80 | len(ping := b'{"type":"ping","data":7}'))) + bytes(4) + ping)
+        link.sendall(masked(b'{"type":"ping","data":7}'))
         while b'"type":"pong"' not in received[-(1 << 18) :]:
             received += await asyncio.to_thread(link.recv, 1 << 16)
     assert len(received) < 60 * whole
