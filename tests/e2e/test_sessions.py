@@ -11,11 +11,15 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import websockets
 
+from robodyne_rt.model.access import Principal
+from robodyne_rt.ports import Clock
+from robodyne_rt.sessions.manager import SessionManager
+from robodyne_rt.sessions.memory import MemorySessions
 from tests.e2e.server import Replica, Server
 from tests.e2e.session_client import Message, SessionClient, call, control, faults_logged, free_port, mint
 
@@ -667,6 +671,55 @@ async def test_topics_asked_for_again_and_again_by_who_reads_nothing_are_sent_on
         while b'"type":"pong"' not in received[-(1 << 18) :]:
             received += await asyncio.to_thread(link.recv, 1 << 16)
     assert len(received) < 60 * whole
+
+
+class SlowRecords:
+    """Finds one session, later for who asks first; implements `sessions.manager.Records`."""
+
+    def __init__(self) -> None:
+        self.waits_s = [0.2, 0.0]
+
+    async def find(self, token_digest: str, since: float) -> dict[str, Any]:
+        await asyncio.sleep(self.waits_s.pop(0))
+        row = {"id": "S", "user_name": "anna", "device": "", "token_digest": token_digest, "seq": 0, "acked": 0, "answers": []}
+        return row | {"created_at": "2026-01-01T00:00:00Z"}
+
+    def create(self, columns: dict[str, Any]) -> None: ...
+
+    def refresh(self, seen: list[Any]) -> None: ...
+
+
+class Line:
+    """A connection that may be gone; implements `sessions.manager.Link`."""
+
+    principal = Principal("anna", frozenset({"staff"}), frozenset({"query"}))
+    topics: ClassVar[list[str]] = []
+
+    def __init__(self) -> None:
+        self.is_gone = False
+        self.sent: list[bytes] = []
+        self.closed: Any = None
+
+    def send(self, payload: bytes) -> None:
+        self.sent.append(payload)
+
+    def close(self, error: Any) -> None:
+        self.closed = error
+
+
+async def test_a_comeback_that_was_given_up_does_not_stop_the_one_that_stands() -> None:
+    manager = SessionManager(
+        store=MemorySessions(), records=SlowRecords(), ttl_s=9, stale_after_s=9, single=False, clock=Clock(), on_presence=list
+    )
+    options: dict[str, Any] = {"device": "", "token": "t", "confirmed": None, "capabilities": frozenset(), "more": {}}
+    gone, stands = Line(), Line()
+    first = asyncio.create_task(manager.attach(gone, **options))
+    await asyncio.sleep(0)
+    gone.is_gone = True
+    session = await manager.attach(stands, **options)
+    assert session is not None and session.link is stands and b'"resumed":true' in stands.sent[0]
+    assert await first is None
+    assert session.link is stands and stands.closed is None and not gone.sent
 
 
 async def test_guests_do_not_replace_each_other(start_server: Callable[..., Server]) -> None:
