@@ -553,6 +553,7 @@ class StatusFeed(Feed):
         self._spawn = spawn
         self._payload = self._frame = b""
         self._brief = self._brief_frame = b""
+        self._brief_data: Entity | None = None
         self._brief_offset = 0
         self._data: Entity | None = None
         self._dirty = True
@@ -584,7 +585,8 @@ class StatusFeed(Feed):
         self.offset += 1
         self._payload = wire.status(data, offset=self.offset, epoch=self.epoch)
         self._frame = wire.frame(self._payload)
-        if self._data is None or brief != {name: value for name, value in self._data.items() if name != "sessions"}:
+        if brief != self._brief_data:
+            self._brief_data = brief
             self._brief = wire.status(brief, offset=self.offset, epoch=self.epoch)
             self._brief_frame, self._brief_offset = wire.frame(self._brief), self.offset
         self._data = data
