@@ -180,14 +180,9 @@ class Applier:
             self._handlers[type(message)](message, device, heard_at, ids)
 
     def _row_of_first(self, device: str, id: str, digest: str) -> int:
-        """Return the id of the row that a message made when it came first."""
-        body, row = self._execute('SELECT body, "row" FROM device_message WHERE device = ? AND id = ?', (device, id)).fetchone()
-        if body != digest:
-            raise Conflict(f"id {id!r} was already used for another message")
-        letter = self._execute("SELECT id FROM dead_letter WHERE device = ? AND message_id = ?", (device, id)).fetchone()
-        if letter:
-            raise DeadLettered(dead_letter=letter[0])
-        return int(row)
+        row = row_of_first(self.session, device, id, digest)
+        assert row is not None  # its id is taken, says who asks
+        return row
 
     def _hello(self, message: Hello, device: str, heard_at: str, ids: Sequence[int]) -> None:
         return None
@@ -427,6 +422,30 @@ class Applier:
     def _update(self, table: str, id: int, columns: Entity) -> None:
         sets = ", ".join(f"{name} = ?" for name in columns)
         self._execute(f"UPDATE {table} SET {sets} WHERE id = ?", (*columns.values(), id))
+
+
+def row_of_first(session: Session, device: str, id: str, digest: str) -> int | None:
+    """Return the id of the row that a message made when it came first; None where it never came.
+
+    Raises:
+        Conflict: the id was used for another body.
+        DeadLettered: what it was used for could not be stored.
+    """
+    taken = session.execute('SELECT body, "row" FROM device_message WHERE device = ? AND id = ?', (device, id)).fetchone()
+    if taken is None:
+        return None
+    body, row = taken
+    if body != digest:
+        raise other_body(id)
+    letter = session.execute("SELECT id FROM dead_letter WHERE device = ? AND message_id = ?", (device, id)).fetchone()
+    if letter:
+        raise DeadLettered(dead_letter=letter[0])
+    return int(row)
+
+
+def other_body(id: str) -> Conflict:
+    """Return the refusal of a message whose id another one took."""
+    return Conflict(f"id {id!r} was already used for another message")
 
 
 def details(message: DeviceMessage, ids: Sequence[int]) -> Entity | None:

@@ -184,6 +184,11 @@ class Database(ABC):
     def open_reader(self) -> Session:
         """Return a read-only connection for short reads in one thread at a time; errors as `errors`."""
 
+    def open_instant_reader(self) -> Session | None:
+        """Return a read-only connection for lookups that neither wait nor fail because nobody can write; None where reading
+        goes over a network."""
+        return None
+
     @abstractmethod
     def prepare(self, session: Session) -> str:
         """Create the schema, or bring it forward; return the epoch.

@@ -20,10 +20,11 @@ import anyio
 
 from robodyne_rt.core.device_messages import DeviceMessage
 from robodyne_rt.core.ids import IdGenerator
-from robodyne_rt.errors import Conflict, InvalidPayload, ResourceNotFound, RobodyneError, StorageUnavailable
+from robodyne_rt.errors import InvalidPayload, ResourceNotFound, RobodyneError, StorageUnavailable
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.ports import Clock, Outcome, Screens
 from robodyne_rt.store import kinds, writes
+from robodyne_rt.store.acknowledged import KEPT, Acknowledged
 from robodyne_rt.store.apply import Applier, ids_needed
 from robodyne_rt.store.changes import Lookups
 from robodyne_rt.store.forecast import Forecast
@@ -45,9 +46,6 @@ RETRY_AFTER_S = 1
 MUCH_BATCHES = 50
 """Batches left in the spool by an earlier run that are drained before new messages are answered: about ten seconds."""
 
-KNOWN_IDS = 20_000
-"""Newest message ids that are answered alike without the database; it knows them all."""
-
 T = TypeVar("T")
 
 _Spooling = tuple[SpooledRow, Write]
@@ -57,6 +55,7 @@ class Intake:
     """Implements `ports.MessageStore`. All methods are for the loop's thread.
 
     Args:
+        acknowledged: what earlier messages were answered.
         spool: None where there is none (`spool_max_bytes = 0`).
         marker: a file that exists while screens show what no disk has: a server that is killed then tells its next start.
         push_deadline_s: how long a push waits for storage; zero: for as long as it takes.
@@ -66,6 +65,7 @@ class Intake:
     def __init__(
         self,
         *,
+        acknowledged: Acknowledged,
         spool: Spool | None,
         marker: Path,
         batch_max: int,
@@ -73,6 +73,7 @@ class Intake:
         windows: Mapping[str, int],
         clock: Clock,
     ) -> None:
+        self._acknowledged = acknowledged
         self._spool = spool
         self._marker = marker
         self._behind_at = 4 * batch_max
@@ -111,8 +112,6 @@ class Intake:
         self._drained_order = 0
         # (topic, id) -> order of the newest write that changes it and is not stored, oldest first.
         self._unsettled: OrderedDict[tuple[str, int], int] = OrderedDict()
-        # (device, id) -> (digest, details) of the newest messages that were acknowledged.
-        self._acknowledged: OrderedDict[tuple[str, str], tuple[str, Any]] = OrderedDict()
 
     def start(self, loop: asyncio.AbstractEventLoop, writer: Writer, screens: Screens) -> None:
         """Name the parts that are built after this one."""
@@ -127,11 +126,11 @@ class Intake:
     def _note_spooled(self, spool: Spool) -> None:
         """Know the ids that an earlier run acknowledged and left in the spool."""
         with contextlib.suppress(StorageUnavailable):
-            for row in spool.rows(0, KNOWN_IDS):
+            for row in reversed(spool.rows(0, KEPT)):  # the first with a name is the one that counts
                 with contextlib.suppress(ValueError, KeyError, TypeError, RobodyneError):
                     write = kinds.load(row.payload)
-                    if isinstance(write, MessageWrite) and write.name is not None:
-                        self._acknowledged.setdefault(write.name, (write.digest, write.details))
+                    if write.row is not None:
+                        self._acknowledged.note(write, write.result_of(write.row))
 
     # -- what comes in -------------------------------------------------------------------------------------------
 
@@ -264,6 +263,7 @@ class Intake:
         self._hand_over()
         if self._timer is not None:
             self._timer.cancel()
+        self._acknowledged.close()
 
     # -- what the writer says ------------------------------------------------------------------------------------
 
@@ -281,7 +281,7 @@ class Intake:
             in_flight.pop(write.order, None)
             if write.outcome is not None:
                 if error is None:
-                    self._note_acknowledged(write, result)
+                    self._acknowledged.note(write, result)
                 self._answer(write.outcome, result, error)
         if report.drained:
             self._note_drained(report)
@@ -321,23 +321,6 @@ class Intake:
         if self._forecast.is_active:
             for update in report.updates:
                 self._forecast.learn(update)
-
-    def _note_acknowledged(self, write: Write, result: Any) -> None:
-        if (name := write.name) is None:
-            return
-        acknowledged = self._acknowledged
-        acknowledged[name] = (write.digest, result)
-        if len(acknowledged) > KNOWN_IDS:
-            acknowledged.popitem(last=False)
-
-    def _known(self, write: Write) -> tuple[Any, RobodyneError | None] | None:
-        """Return what to answer to a repetition of what was acknowledged, without the database: (result, refusal)."""
-        if write.name is None or (known := self._acknowledged.get(write.name)) is None:
-            return None
-        digest, result = known
-        if digest == write.digest:
-            return result, None
-        return None, Conflict(f"id {write.name[1]!r} was already used for another message")
 
     def _answer(self, outcome: Outcome, result: Any, error: BaseException | None) -> None:
         try:
@@ -384,8 +367,9 @@ class Intake:
     def _foretell(self, write: Write, *, push: bool = True) -> None:
         """Ask the forecast what a write will do, and tell the screens."""
         assert self._screens is not None
-        write.foretold = self._known(write) or (None, None)
-        if not write.kept or write.foretold != (None, None):
+        known = self._acknowledged.answer(write)
+        write.foretold = known or (None, None)
+        if not write.kept or known is not None:
             return
         if not self._forecast.is_active:
             with contextlib.suppress(OSError):
@@ -467,7 +451,7 @@ class Intake:
             if write.foretold is not None:
                 self._give_up({write.order})
             return
-        if (known := self._known(write)) is not None:
+        if (known := self._acknowledged.answer(write)) is not None:
             result, conflict = known
             self._refuse(write, conflict, result)  # it is durable already, or refused
             return
@@ -516,7 +500,7 @@ class Intake:
             if write.outcome is not None:
                 result = write.foretold[0] if write.foretold else None
                 if error is None:
-                    self._note_acknowledged(write, result)
+                    self._acknowledged.note(write, result)
                 self._answer(write.outcome, None if error else result, error)
         self._perhaps_go_direct()
         self._hand_over()

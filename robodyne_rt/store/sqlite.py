@@ -242,6 +242,11 @@ class SqliteDatabase(Database):
         session.limit_reads()
         return session
 
+    def open_instant_reader(self) -> SqliteSession:
+        session = self.open_reader()
+        session.execute("PRAGMA busy_timeout = 0")
+        return session
+
     def prepare(self, session: Session) -> str:
         assert isinstance(session, SqliteSession)
         version = schema_version(session) if _has_schema(session) else 0

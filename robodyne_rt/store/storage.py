@@ -22,6 +22,7 @@ from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock, Screens
 from robodyne_rt.settings import Settings
 from robodyne_rt.store import highwater
+from robodyne_rt.store.acknowledged import Acknowledged
 from robodyne_rt.store.changes import Readers
 from robodyne_rt.store.database import Session, open_database, renew_epoch
 from robodyne_rt.store.highwater import HighWater
@@ -102,6 +103,7 @@ class Storage:
             epoch = self._check_history(session, epoch)
             spool = self._open_spool()
             self.intake = Intake(
+                acknowledged=Acknowledged(database),
                 spool=spool,
                 marker=marker,
                 batch_max=settings.database.batch_max,

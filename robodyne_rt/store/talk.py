@@ -32,8 +32,10 @@ class FieldsWrite(Write):
     def fields(self) -> Entity:
         return {"columns": self.columns}
 
-    def letter(self) -> Entity:
-        return super().letter() | {"id": self.columns["id"]}
+    @property
+    def row(self) -> int:
+        id: int = self.columns["id"]
+        return id
 
 
 class RequestWrite(FieldsWrite):
@@ -73,19 +75,20 @@ class AnswerWrite(FieldsWrite):
 class SessionWrite(Write):
     """A session begins; `row` names it among dead letters."""
 
-    __slots__ = ("columns", "row")
+    __slots__ = ("_row", "columns")
     kind = "session"
 
     def __init__(self, columns: Entity, row: int, outcome: Outcome | None = None) -> None:
         super().__init__(outcome)
         self.columns = columns
-        self.row = row
+        self._row = row
 
     def fields(self) -> Entity:
-        return {"columns": self.columns, "row": self.row}
+        return {"columns": self.columns, "row": self._row}
 
-    def letter(self) -> Entity:
-        return super().letter() | {"id": self.row}
+    @property
+    def row(self) -> int:
+        return self._row
 
     def apply(self, applier: Applier) -> Any:
         known = applier.session.execute("SELECT 1 FROM session WHERE id = ?", (self.columns["id"],)).fetchone()

@@ -56,7 +56,12 @@ class Write(ABC):
 
     def letter(self) -> Entity:
         """Return the columns of a dead letter that tell what this is."""
-        return {"id": None, "kind": self.kind, "device": None, "message_id": None, "payload": dump(self).decode()}
+        return {"id": self.row, "kind": self.kind, "device": None, "message_id": None, "payload": dump(self).decode()}
+
+    @property
+    def row(self) -> int | None:
+        """Id of the row that it makes, where it brings one along."""
+        return None
 
     @property
     def digest(self) -> str:
@@ -67,6 +72,10 @@ class Write(ABC):
     def name(self) -> tuple[str, str] | None:
         """Device and id that a repetition of it would bear as well."""
         return None
+
+    def result_of(self, row: int) -> Any:
+        """Return what its outcome is told where its name was taken for this row."""
+        return row
 
     @property
     def keys(self) -> list[tuple[str, int]]:
@@ -105,13 +114,11 @@ class MessageWrite(Write):
         return self._digest
 
     @property
-    def details(self) -> Entity | None:
-        """What its answer tells besides success."""
-        return details(self.message, self.ids)
-
-    @property
     def name(self) -> tuple[str, str] | None:
         return (self.device, self.message.id) if self._digest and self.message.id else None
+
+    def result_of(self, row: int) -> Any:
+        return details(self.message, [row])
 
     def apply(self, applier: Applier) -> Any:
         return applier.message(self.message, self.device, self._digest, self.heard_at, self.ids)
@@ -126,7 +133,11 @@ class MessageWrite(Write):
         }
 
     def letter(self) -> Entity:
-        return super().letter() | {"id": self.ids[0], "device": self.device, "message_id": self.message.id}
+        return super().letter() | {"device": self.device, "message_id": self.message.id}
+
+    @property
+    def row(self) -> int:
+        return self.ids[0]
 
     @property
     def keys(self) -> list[tuple[str, int]]:
@@ -177,7 +188,11 @@ class VanishedWrite(Write):
         return {"robot_id": self.robot_id, "heard_at": self.heard_at, "id": self.id}
 
     def letter(self) -> Entity:
-        return super().letter() | {"id": self.id, "device": self.robot_id}
+        return super().letter() | {"device": self.robot_id}
+
+    @property
+    def row(self) -> int:
+        return self.id
 
     @property
     def keys(self) -> list[tuple[str, int]]:
@@ -207,8 +222,9 @@ class EventWrite(Write):
     def fields(self) -> Entity:
         return {name: getattr(self, name) for name in ("id", "type", "severity", "description", "data", "at")}
 
-    def letter(self) -> Entity:
-        return super().letter() | {"id": self.id}
+    @property
+    def row(self) -> int:
+        return self.id
 
     @property
     def keys(self) -> list[tuple[str, int]]:

@@ -9,6 +9,7 @@ from typing import Any
 from robodyne_rt.core import device_messages
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.ports import Clock, Foretold
+from robodyne_rt.store.acknowledged import Acknowledged
 from robodyne_rt.store.intake import Intake
 from robodyne_rt.store.spool import Spool
 from robodyne_rt.store.writer import Writer
@@ -66,6 +67,7 @@ class Running:
         self.screens = Screens()
         self.spool = Spool(folder / "spool.db", max_bytes=spool_max_bytes) if spool_max_bytes else None
         self.intake = Intake(
+            acknowledged=Acknowledged(self.database),
             spool=self.spool,
             marker=folder / "spool.foretold",
             batch_max=settings["batch_max"],
@@ -141,6 +143,10 @@ class Running:
             self.intake.when_caught_up(resumed.set)
             await asyncio.wait_for(resumed.wait(), 20)
         return await asyncio.wait_for(self.say(device, **fields), 20)
+
+    def forget_answers(self) -> None:
+        """Know only what the database tells, as after a restart, or 20 000 messages later."""
+        self.intake._acknowledged = Acknowledged(self.database)
 
     async def until(self, fact: Any, *, within_s: float = 20.0) -> None:
         """Wait until `fact()` holds."""

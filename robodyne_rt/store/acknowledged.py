@@ -1,0 +1,71 @@
+"""What was acknowledged, known while the database cannot be written: a repetition is answered like the first, a conflict seen.
+
+Memory holds the newest. A SQLite file that is locked or full can still be read, so there all of them are known, also after a
+restart.
+"""
+
+import contextlib
+from collections import OrderedDict
+from typing import Any
+
+from robodyne_rt.errors import Conflict, DeadLettered, RobodyneError
+from robodyne_rt.store.apply import other_body, row_of_first
+from robodyne_rt.store.database import Database, Session
+from robodyne_rt.store.writes import Write
+
+KEPT = 20_000
+"""Newest ids in memory; the database knows those of 7 days."""
+
+Answer = tuple[Any, RobodyneError | None]
+
+
+class Acknowledged:
+    """For the loop's thread.
+
+    Args:
+        database: asked for what memory does not hold, where that takes microseconds.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._reader: Session | None = None
+        # (device, id) -> (digest, what it was answered), oldest first.
+        self._newest: OrderedDict[tuple[str, str], tuple[str, Any]] = OrderedDict()
+
+    def note(self, write: Write, result: Any) -> None:
+        """Keep what a write was answered."""
+        if (name := write.name) is None:
+            return
+        self._newest[name] = (write.digest, result)
+        if len(self._newest) > KEPT:
+            self._newest.popitem(last=False)
+
+    def answer(self, write: Write) -> Answer | None:
+        """Return what to answer to a repetition, as (result, refusal); None for what is new, as far as can be known now."""
+        if (name := write.name) is None:
+            return None
+        if (known := self._newest.get(name)) is None:
+            return self._stored(write, *name)
+        digest, result = known
+        return (result, None) if digest == write.digest else (None, other_body(name[1]))
+
+    def _stored(self, write: Write, device: str, id: str) -> Answer | None:
+        try:
+            if self._reader is None:
+                self._reader = self._database.open_instant_reader()
+                if self._reader is None:
+                    return None
+            row = row_of_first(self._reader, device, id, write.digest)
+        except (Conflict, DeadLettered) as refusal:
+            return None, refusal
+        except self._database.errors:
+            self.close()  # the writer meets the same, and says so
+            return None
+        return None if row is None else (write.result_of(row), None)
+
+    def close(self) -> None:
+        """Let go of the database; it is opened again when it is needed."""
+        with contextlib.suppress(*self._database.errors):
+            if self._reader is not None:
+                self._reader.close()
+        self._reader = None
