@@ -150,12 +150,17 @@ class Directory:
 
 def ends_at(token: Entity) -> float:
     """Return when a token is over, in epoch seconds."""
-    return _epoch_s(token["expires_at"], -math.inf)
+    return _epoch_s(token["expires_at"])
 
 
-def _epoch_s(text: Any, otherwise: float) -> float:
-    """Return a time that another program may have written; `otherwise` where it is none."""
+def rotated_at(token: Entity) -> float:
+    """Return when a login's refresh token was last replaced, in epoch seconds."""
+    return _epoch_s(token["rotated_at"])
+
+
+def _epoch_s(text: Any) -> float:
+    """Return a time that another program may have written; where it is none, one that is over for ever."""
     try:
         return times.to_epoch_s(text)
     except (ValueError, TypeError):
-        return otherwise
+        return -math.inf

@@ -29,8 +29,8 @@ class _Records:
         return self._intake.next_id()
 
     @property
-    def _is_direct(self) -> bool:
-        """Whether what is written goes to the database, and not to the spool."""
+    def is_settled(self) -> bool:
+        """Whether all that was accepted is in the database, and not in the spool."""
         return self._intake.state in ("ok", "late")
 
     def _later(self, function: Callable[[Applier], Any]) -> None:
@@ -60,7 +60,7 @@ class RequestRecords(_Records):
 
     async def take(self, columns: Entity) -> Entity | None:
         known: Entity | None = await self._intake.write(lambda outcome: RequestWrite(columns, outcome))
-        if not known and not self._is_direct:  # what the database knows of it may be read all the same
+        if not known and not self.is_settled:  # what the database knows of it may be read all the same
             with contextlib.suppress(StorageUnavailable):
                 known = await self.find(columns["user_name"], columns["request_id"])
         return known if known and known["id"] != columns["id"] else None
@@ -88,11 +88,6 @@ class MessageRecords(_Records):
     async def store(self, columns: Entity, key: str | None, digest: str) -> int:
         stored = await self._intake.write(lambda outcome: StaffMessageWrite(columns, key, digest, outcome))
         return int(stored or columns["id"])
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether all that was accepted is in the database, and not in the spool."""
-        return self._is_direct
 
     async def find(self, id: int) -> Entity | None:
         return await self._readers.read(lambda session: talk.find_message(session, id))

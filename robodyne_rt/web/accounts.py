@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from robodyne_rt.core import times
-from robodyne_rt.core.directory import Directory, ends_at
+from robodyne_rt.core.directory import Directory, ends_at, rotated_at
 from robodyne_rt.core.onetime import digest
 from robodyne_rt.errors import Conflict, ResourceNotFound, StorageUnavailable, TokenExpired, TokenInvalid
 from robodyne_rt.model.access import normal_name
@@ -141,7 +141,7 @@ class Accounts:
             except StorageUnavailable:
                 return self._grant(user["name"], user["roles"], id, refresh, ends_at(token))
         else:
-            is_good = given == token["previous_digest"] and now - times.to_epoch_s(token["rotated_at"]) <= LOST_ANSWER_S
+            is_good = given == token["previous_digest"] and now - rotated_at(token) <= LOST_ANSWER_S
             if not is_good:
                 # It is ours (its seal is good) and was replaced: two parties have it, and one of them should not.
                 logger.warning("a refresh token was used again: its login is void", extra={"action": "token_reused"})

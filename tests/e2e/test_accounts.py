@@ -241,9 +241,9 @@ def row_of(refresh_token: str) -> int:
     return int(refresh_token.partition(".")[0])
 
 
-def rotated_long_ago(server: Server, refresh_token: str) -> None:
+def rotated_long_ago(server: Server, refresh_token: str, *, at: str = "") -> None:
     """Let the time pass in which a replaced token may be used again; return when the server knows."""
-    server.sql("UPDATE token SET rotated_at = ? WHERE id = ?", stamp(-300), row_of(refresh_token))
+    server.sql("UPDATE token SET rotated_at = ? WHERE id = ?", at or stamp(-300), row_of(refresh_token))
     mark, row = give_token(server, unique("mark"), "staff")  # changes of one topic are seen in their order
     server.sql("UPDATE token SET revoked_at = ? WHERE id = ?", stamp(), row)
     assert wait_until(lambda: call(server, "GET", "/api/robots", token=mark).status == 401, within_s=10)
@@ -261,6 +261,13 @@ def test_an_old_refresh_token_that_comes_again_ends_the_login(server: Server) ->
         assert topic.close_frame() == (4001, "token_invalid")
     assert refresh(server, newer["refreshToken"]).status == 401
     assert call(server, "GET", "/api/robots", token=newer["accessToken"]).status == 401
+
+
+def test_a_moment_of_refresh_that_another_program_garbled_was_long_ago(server: Server) -> None:
+    given = log_in(server, add_user(server, "staff"))
+    newer = told(refresh(server, given["refreshToken"]))
+    rotated_long_ago(server, given["refreshToken"], at="2026-13-01T00:00:00Z")
+    assert [refresh(server, token["refreshToken"]).status for token in (given, newer)] == [401, 401]
 
 
 def test_a_thief_who_refreshes_twice_is_found_out_as_well(server: Server) -> None:
