@@ -4,7 +4,6 @@ Memory holds the newest. A SQLite file that is locked or full can still be read,
 restart.
 """
 
-import contextlib
 from collections import OrderedDict
 from typing import Any
 
@@ -40,22 +39,27 @@ class Acknowledged:
         if len(self._newest) > KEPT:
             self._newest.popitem(last=False)
 
-    def answer(self, write: Write) -> Answer | None:
-        """Return what to answer to a repetition, as (result, refusal); None for what is new, as far as can be known now."""
-        if (name := write.name) is None:
+    def newest(self, write: Write) -> Answer | None:
+        """Return what to answer to a repetition, as (result, refusal), from memory; None for what it does not hold."""
+        if (name := write.name) is None or (known := self._newest.get(name)) is None:
             return None
-        if (known := self._newest.get(name)) is None:
-            return self._stored(write, *name)
         digest, result = known
         return (result, None) if digest == write.digest else (None, other_body(name[1]))
 
-    def _stored(self, write: Write, device: str, id: str) -> Answer | None:
+    def answer(self, write: Write) -> Answer | None:
+        """Return the same, from the database where memory does not hold it and the database can be read all the same; None for
+        what is new, as far as can be known. Not for a disk that hangs: it is read here and now."""
+        return self.newest(write) or self._stored(write)
+
+    def _stored(self, write: Write) -> Answer | None:
+        if (name := write.name) is None:
+            return None
         try:
             if self._reader is None:
                 self._reader = self._database.open_instant_reader()
                 if self._reader is None:
                     return None
-            row = row_of_first(self._reader, device, id, write.digest)
+            row = row_of_first(self._reader, *name, write.digest)
         except (Conflict, DeadLettered) as refusal:
             return None, refusal
         except self._database.errors:
@@ -65,7 +69,6 @@ class Acknowledged:
 
     def close(self) -> None:
         """Let go of the database; it is opened again when it is needed."""
-        with contextlib.suppress(*self._database.errors):
-            if self._reader is not None:
-                self._reader.close()
-        self._reader = None
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None

@@ -367,7 +367,7 @@ class Intake:
     def _foretell(self, write: Write, *, push: bool = True) -> None:
         """Ask the forecast what a write will do, and tell the screens."""
         assert self._screens is not None
-        known = self._acknowledged.answer(write)
+        known = self._acknowledged.newest(write)
         write.foretold = known or (None, None)
         if not write.kept or known is not None:
             return
@@ -527,6 +527,7 @@ class Intake:
         """Stop spooling where the database is back and little is left: the writer drains that first."""
         if self._is_spooling and not self._is_away and self.spool_backlog <= self._little:
             self._is_spooling = False
+            self._acknowledged.close()
             if not self._unsettled:
                 self._end_forecast()
 

@@ -170,6 +170,7 @@ async def test_ids_are_known_across_spool_and_store(running: Running, outage: tu
     assert isinstance(await running.tell(**event(2)), dict)
     assert isinstance(await running.tell(**event(3, severity="ERROR")), Conflict)
     assert store.ask("SELECT description FROM event ORDER BY id") == [("n-1",), ("n-2",), ("n-3",)]
+    assert running.intake._acknowledged._reader is None  # a connection of an outage ends with it
     # A duplicate that was shown before the database could tell is taken back.
     assert any(failed for _, _, failed in running.screens.settled) == (store.kind == "postgres")
 

@@ -67,7 +67,7 @@ async def test_stuck_clients_cost_nobody_anything(start_server: Callable[..., Se
         offset = None
         async with server.watch("/ws/events") as client:
             try:
-                async with asyncio.timeout(120):
+                async with asyncio.timeout(60):
                     async for raw in client:
                         message = json.loads(raw)
                         if message["type"] != "update" or message.get("volatile"):
@@ -103,7 +103,7 @@ async def test_stuck_clients_cost_nobody_anything(start_server: Callable[..., Se
 
     drips = asyncio.ensure_future(drip())
     peak = 0
-    deadline = time.monotonic() + 90  # filling their buffers takes longer on a busy machine
+    deadline = time.monotonic() + 45
     gone = False
     while not gone and time.monotonic() < deadline:
         await asyncio.sleep(0.2)
