@@ -38,11 +38,11 @@ from robodyne_rt.sessions.manager import Session as UserSession
 from robodyne_rt.sessions.manager import SessionManager
 from robodyne_rt.sessions.memory import MemorySessions
 from robodyne_rt.settings import ConfigError, Settings, control_socket, is_loopback, shown
-from robodyne_rt.store import accounts
-from robodyne_rt.store.apply import MENTIONED_AT_MOST
-from robodyne_rt.store.dead_letters import DeadLetters
-from robodyne_rt.store.records import MessageRecords, RequestRecords, SessionRecords
+from robodyne_rt.store.repositories import MessageRepository, RequestRepository, SessionRepository
 from robodyne_rt.store.storage import Storage
+from robodyne_rt.store.tables import accounts
+from robodyne_rt.store.tables.dead_letters import DeadLetters
+from robodyne_rt.store.tables.device_writes import MAX_MENTIONED
 from robodyne_rt.web import routes
 from robodyne_rt.web.accounts import Accounts
 from robodyne_rt.web.auth import PAIRINGS_PER_MINUTE
@@ -110,7 +110,7 @@ class App:
         if not await self._storage.open(stop=self._stop):
             return  # stopped while the database was away
         storage = self._storage
-        self._session_records = SessionRecords(readers=storage.readers, intake=storage.intake)
+        self._session_repository = SessionRepository(readers=storage.readers, intake=storage.intake)
         self._directory = Directory(policy, storage.writer.snapshots)
         if self._secret.is_new and (void := self._directory.given_out(self._clock.wall())):
             logger.error(
@@ -125,10 +125,10 @@ class App:
             reader=storage.readers,
             store=storage.intake,
             snapshots=storage.writer.snapshots,
-            was_cut_off=storage.was_cut_off,
+            left_unconfirmed=storage.left_unconfirmed,
             windows=storage.windows,
             offline_after_s=settings.devices.offline_after_s,
-            robots_limit=MENTIONED_AT_MOST,
+            robots_limit=MAX_MENTIONED,
             clock=self._clock,
             health=self._health,
             on_private=self._take_private,
@@ -186,7 +186,7 @@ class App:
         settings = self._settings
         self._sessions = SessionManager(
             store=MemorySessions(),
-            records=self._session_records,
+            repository=self._session_repository,
             ttl_s=settings.sessions.ttl_s,
             stale_after_s=settings.sessions.stale_after_s,
             single=settings.sessions.single_session_per_user,
@@ -194,10 +194,10 @@ class App:
             on_presence=self._hub.status.touch,
         )
         restaurant = LiveRestaurant(readers=self._storage.readers, hub=self._hub, clock=self._clock)
-        self._request_records = RequestRecords(readers=self._storage.readers, intake=self._storage.intake)
+        self._request_repository = RequestRepository(readers=self._storage.readers, intake=self._storage.intake)
         self._desk = RequestDesk(
             sessions=self._sessions,
-            records=self._request_records,
+            repository=self._request_repository,
             answerer=RulesAssistant(restaurant),
             limit=SlidingWindow(limit=settings.limits.query_requests, window_s=settings.limits.query_window_s),
             shared=settings.limits.share_rate_limit,
@@ -206,7 +206,7 @@ class App:
         )
         self._messages = StaffMessages(
             sessions=self._sessions,
-            records=MessageRecords(readers=self._storage.readers, intake=self._storage.intake),
+            repository=MessageRepository(readers=self._storage.readers, intake=self._storage.intake),
             clock=self._clock,
         )
         self._sessions.on_attached = self._greet_session
@@ -237,9 +237,9 @@ class App:
         while True:
             await anyio.sleep(HOUSEKEEPING_S)
             now = self._clock.wall()
-            self._session_records.forget(now - self._settings.sessions.ttl_s)
+            self._session_repository.forget(now - self._settings.sessions.ttl_s)
             try:
-                await self._storage.intake.call(lambda applier, now=now: accounts.forget_expired(applier.session, now=now))  # type: ignore[misc]
+                await self._storage.intake.call(lambda tables, now=now: accounts.forget_expired(tables.db, now=now))  # type: ignore[misc]
             except Exception:
                 # Forgotten in an hour then: no reason to stop serving.
                 logger.exception("what is over could not be forgotten", extra={"action": "housekeeping_failed"})
@@ -261,7 +261,7 @@ class App:
             sessions=self._sessions,
             desk=self._desk,
             messages=self._messages,
-            history=self._request_records.history,
+            history=self._request_repository.history,
             dead_letters=DeadLetters(readers=self._storage.readers, intake=self._storage.intake, clock=self._clock),
             back_up=self._storage.back_up,
             receiver=self._receiver,

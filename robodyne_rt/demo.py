@@ -17,8 +17,8 @@ from robodyne_rt.model.topics import TOPIC_NAMES
 from robodyne_rt.serve import serve
 from robodyne_rt.settings import Auth, ConfigError, Database, Devices, Hub, Log, SerialPort, Server, Settings
 from robodyne_rt.sim.cluster import Cluster, NoPostgres
-from robodyne_rt.store import accounts
-from robodyne_rt.store.database import open_database
+from robodyne_rt.store.engine.database import open_database
+from robodyne_rt.store.tables import accounts
 
 logger = logging.getLogger(__name__)
 
@@ -98,19 +98,19 @@ def _open_to_one(settings: Settings) -> str:
 
     password = secrets.token_urlsafe(6)
     database = open_database(settings.database)
-    session = database.open_writer()
+    db = database.open_writer()
     try:
-        database.prepare(session)
-        session.begin()
+        database.prepare(db)
+        db.begin()
         now, password_hash = time.time(), passwords.hashed(password)
-        if any(user["name"] == USER for user in accounts.users(session)):  # a folder of an earlier demo
-            accounts.change_user(session, USER, now=now, password_hash=password_hash)
+        if any(user["name"] == USER for user in accounts.users(db)):  # a folder of an earlier demo
+            accounts.change_user(db, USER, now=now, password_hash=password_hash)
         else:
-            accounts.add_user(session, name=USER, roles=["admin"], password_hash=password_hash, now=now)
-        session.seal()
-        session.commit()
+            accounts.add_user(db, name=USER, roles=["admin"], password_hash=password_hash, now=now)
+        db.assign_offsets()
+        db.commit()
     finally:
-        session.close()
+        db.close()
     return password
 
 

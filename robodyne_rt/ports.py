@@ -44,14 +44,14 @@ class Outcome(Protocol):
     def __call__(self, result: Any, error: BaseException | None) -> None: ...
 
 
-class Foretold(NamedTuple):
+class OptimisticChange(NamedTuple):
     """An entity as it will be once a write is stored, and of it the fields that the write changes."""
 
     entity: Entity
     fields: Entity
 
 
-class Screens(Protocol):
+class ChangeSink(Protocol):
     """Where the store's news go: the hub. Every call returns at once."""
 
     def publish(self, updates: list[Update]) -> None:
@@ -66,7 +66,7 @@ class Screens(Protocol):
         """Return the stored entities of a topic's window, from memory; as many as are known."""
         ...
 
-    def foretell(self, topic: str, changes: dict[int, Foretold]) -> None:
+    def show_optimistic(self, topic: str, changes: dict[int, OptimisticChange]) -> None:
         """Push what is not stored yet, and lay it over whatever is sent until `settle`."""
         ...
 

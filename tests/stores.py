@@ -14,7 +14,7 @@ import psycopg
 
 from robodyne_rt.settings import Database as DatabaseSettings
 from robodyne_rt.sim.cluster import Cluster
-from robodyne_rt.store.database import Database, open_database
+from robodyne_rt.store.engine.database import Database, open_database
 
 KINDS = ("sqlite", "postgres")
 

@@ -17,8 +17,8 @@ from robodyne_rt.errors import RobodyneError
 from robodyne_rt.model.access import ROLES
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.settings import ConfigError, Settings, control_socket
-from robodyne_rt.store import accounts
-from robodyne_rt.store.database import Session
+from robodyne_rt.store.engine.database import DbConnection
+from robodyne_rt.store.tables import accounts
 
 Load = Callable[[argparse.Namespace], Settings]
 Common = Callable[[argparse.ArgumentParser], None]
@@ -200,9 +200,7 @@ def add_user(settings: Settings, name: str, roles: list[str], password: str, *, 
     added: Entity = _ask(
         settings,
         lambda path: control.do(path, "POST", "/api/users", body),
-        lambda session: accounts.add_user(
-            session, name=name, roles=roles, password_hash=passwords.hashed(password), now=time.time()
-        ),
+        lambda db: accounts.add_user(db, name=name, roles=roles, password_hash=passwords.hashed(password), now=time.time()),
         make=make,
     )
     return added
@@ -228,7 +226,7 @@ def _change(settings: Settings, name: str, body: Entity, columns: Callable[[], E
     return _ask(
         settings,
         lambda path: control.do(path, "PATCH", f"/api/users/{control.quoted(name)}", body),
-        lambda session: accounts.change_user(session, name, now=time.time(), **columns()),
+        lambda db: accounts.change_user(db, name, now=time.time(), **columns()),
     )
 
 
@@ -236,7 +234,7 @@ def _remove(options: argparse.Namespace, settings: Settings) -> Any:
     return _ask(
         settings,
         lambda path: control.do(path, "DELETE", f"/api/users/{control.quoted(options.name)}"),
-        lambda session: accounts.remove_user(session, options.name, now=time.time()),
+        lambda db: accounts.remove_user(db, options.name, now=time.time()),
     )
 
 
@@ -247,7 +245,7 @@ def _list_tokens(options: argparse.Namespace, settings: Settings) -> Any:
 def _create_token(options: argparse.Namespace, settings: Settings) -> Any:
     body = {"user": options.user, "roles": options.role, "label": options.label, "days": options.days}
 
-    def in_database(session: Session) -> Entity:
+    def in_database(db: DbConnection) -> Entity:
         from robodyne_rt.web.accounts import give_out
         from robodyne_rt.web.tokens import LOCAL_NAME, sign
 
@@ -259,7 +257,7 @@ def _create_token(options: argparse.Namespace, settings: Settings) -> Any:
             return sign(key, issuer=issuer, audience=auth.audience or LOCAL_NAME, now=now, **claims)
 
         return give_out(
-            session,
+            db,
             issue,
             id=IdGenerator(node=COMMAND_NODE).next(int(now * 1000)),
             kind="API",
@@ -281,7 +279,7 @@ def _revoke_token(options: argparse.Namespace, settings: Settings) -> Any:
     return _ask(
         settings,
         lambda path: control.do(path, "DELETE", f"/api/tokens/{options.id}"),
-        lambda session: accounts.revoke_token(session, options.id, now=time.time()),
+        lambda db: accounts.revoke_token(db, options.id, now=time.time()),
     )
 
 
@@ -299,8 +297,8 @@ def _list_devices(options: argparse.Namespace, settings: Settings) -> Any:
 
 
 def _add_one_device(options: argparse.Namespace, settings: Settings) -> Any:
-    def in_database(session: Session) -> Entity:
-        key_id = accounts.add_device(session, options.device_id, robots=options.robot, now=time.time())
+    def in_database(db: DbConnection) -> Entity:
+        key_id = accounts.add_device(db, options.device_id, robots=options.robot, now=time.time())
         return _with_key(settings, options.device_id, key_id)
 
     return _ask(
@@ -314,10 +312,10 @@ def _rotate(options: argparse.Namespace, settings: Settings) -> Any:
     if options.finish and options.again:
         raise ConfigError("--finish lets the older key go, --again replaces the newer one: choose one of them")
 
-    def in_database(session: Session) -> Entity:
+    def in_database(db: DbConnection) -> Entity:
         if options.finish:
-            return accounts.finish_rotation(session, options.device_id)
-        return _with_key(settings, options.device_id, accounts.rotate_device(session, options.device_id, again=options.again))
+            return accounts.finish_rotation(db, options.device_id)
+        return _with_key(settings, options.device_id, accounts.rotate_device(db, options.device_id, again=options.again))
 
     body = {"finish": options.finish, "again": options.again}
     target = f"/api/devices/{control.quoted(options.device_id)}/rotate"
@@ -328,7 +326,7 @@ def _revoke_device(options: argparse.Namespace, settings: Settings) -> Any:
     return _ask(
         settings,
         lambda path: control.do(path, "DELETE", f"/api/devices/{control.quoted(options.device_id)}"),
-        lambda session: accounts.revoke_device(session, options.device_id),
+        lambda db: accounts.revoke_device(db, options.device_id),
     )
 
 
@@ -354,21 +352,21 @@ def read_password(options: argparse.Namespace, prompt: str) -> str:
 
 
 def _ask(
-    settings: Settings, of_server: Callable[..., Any], of_database: Callable[[Session], Any], *, make: bool = False
+    settings: Settings, of_server: Callable[..., Any], of_database: Callable[[DbConnection], Any], *, make: bool = False
 ) -> Any:
     """Ask the server that runs here; without one, change the database itself, in one transaction."""
     try:
         return of_server(control_socket(settings))
     except NoServer:
-        with database.opened(settings, make=make) as session:
-            session.begin()
+        with database.opened(settings, make=make) as db:
+            db.begin()
             try:
-                result = of_database(session)
+                result = of_database(db)
             except RobodyneError:
-                session.rollback()
+                db.rollback()
                 raise
-            session.seal()
-            session.commit()
+            db.assign_offsets()
+            db.commit()
             return result
 
 

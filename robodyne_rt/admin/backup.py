@@ -16,8 +16,8 @@ from robodyne_rt.admin import control
 from robodyne_rt.admin.control import NoServer, Refused
 from robodyne_rt.errors import SchemaTooNew, StorageBroken
 from robodyne_rt.settings import ConfigError, Settings, control_socket
-from robodyne_rt.store import highwater
-from robodyne_rt.store.sqlite import SqliteDatabase, SqliteSession, check, copy_database, sync
+from robodyne_rt.store.engine.sqlite import SqliteConnection, SqliteDatabase, check, copy_database, sync
+from robodyne_rt.store.log import high_water
 
 Load = Callable[[argparse.Namespace], Settings]
 
@@ -70,11 +70,11 @@ def _backup(options: argparse.Namespace, settings: Settings) -> int:
             raise ConfigError(f"{database.path}: no such database") from None
         made = target or _new_name(settings)
         made.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        session = database.open_writer()
+        db = database.open_writer()
         try:
-            copy_database(session.connection, made)
+            copy_database(db.connection, made)
         finally:
-            session.close()
+            db.close()
     except Refused as error:
         raise StorageBroken(str(error)) from error
     path = target or made
@@ -103,7 +103,7 @@ def _restore(options: argparse.Namespace, settings: Settings) -> int:
     part.rename(database.path)
     sync(database.path.parent)
     # The note is about the history that was replaced.
-    highwater.note_path(Path(settings.database.spool_path).absolute()).unlink(missing_ok=True)
+    high_water.note_path(Path(settings.database.spool_path).absolute()).unlink(missing_ok=True)
     result = {"path": str(database.path), "epoch": epoch, "replaced": str(kept) if kept else None}
     if options.json:
         print(orjson.dumps(result).decode())
@@ -166,9 +166,9 @@ def _set_aside(database: SqliteDatabase) -> Path | None:
         return None
     kept = database.path.with_name(f"{database.path.name}.replaced-{time.strftime('%Y%m%dT%H%M%S')}")
     try:
-        session: SqliteSession = database.open_writer()
-        session.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        session.close()
+        db: SqliteConnection = database.open_writer()
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        db.close()
     except (StorageBroken, sqlite3.Error):
         pass
     for suffix in ("", "-wal", "-shm"):

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from robodyne_rt.settings import ConfigError, Settings
-from robodyne_rt.store.database import Session, open_database
+from robodyne_rt.store.engine.database import DbConnection, open_database
 
 SQLITE = "sqlite:///"
 
 
 @contextmanager
-def opened(settings: Settings, *, make: bool = False) -> Iterator[Session]:
+def opened(settings: Settings, *, make: bool = False) -> Iterator[DbConnection]:
     """Open it, and say on the console which one it is.
 
     Args:
@@ -30,9 +30,9 @@ def opened(settings: Settings, *, make: bool = False) -> Iterator[Session]:
             )
         print(f"no server runs here; using {path}", file=sys.stderr)
     database = open_database(settings.database)
-    session = database.open_writer()
+    db = database.open_writer()
     try:
-        database.prepare(session)
-        yield session
+        database.prepare(db)
+        yield db
     finally:
-        session.close()
+        db.close()

@@ -11,9 +11,9 @@ from robodyne_rt.admin import control, database
 from robodyne_rt.admin.control import NoServer
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.settings import Settings, control_socket
-from robodyne_rt.store import dead_letters
-from robodyne_rt.store.apply import Applier
-from robodyne_rt.store.database import Session, read_meta
+from robodyne_rt.store.engine.database import DbConnection, read_meta
+from robodyne_rt.store.tables import dead_letters
+from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 
 Load = Callable[[argparse.Namespace], Settings]
 
@@ -68,7 +68,7 @@ def _show(options: argparse.Namespace, settings: Settings) -> int:
     letter = _ask(
         settings,
         lambda path: control.do(path, "GET", f"/api/dead-letters/{options.id}"),
-        lambda session: dead_letters.shown(session, options.id),
+        lambda db: dead_letters.shown(db, options.id),
     )
     print(orjson.dumps(letter, option=orjson.OPT_INDENT_2).decode())
     return 0
@@ -77,13 +77,13 @@ def _show(options: argparse.Namespace, settings: Settings) -> int:
 def _act(options: argparse.Namespace, settings: Settings) -> int:
     wanted = None if options.all else options.ids
 
-    def in_database(session: Session) -> list[Entity]:
-        session.begin()
-        applier = Applier(session)
-        applier.age_s = int(float(read_meta(session, "age_s") or 0))
-        results = dead_letters.act(applier, options.action, wanted, time.time())
-        session.seal()
-        session.commit()
+    def in_database(db: DbConnection) -> list[Entity]:
+        db.begin()
+        tables = DeviceMessageWriter(db)
+        tables.age_s = int(float(read_meta(db, "age_s") or 0))
+        results = dead_letters.act(tables, options.action, wanted, time.time())
+        db.assign_offsets()
+        db.commit()
         return results
 
     results: list[Entity] = _ask(
@@ -104,10 +104,10 @@ def _act(options: argparse.Namespace, settings: Settings) -> int:
     return 1 if any(result.get("error") for result in results) else 0
 
 
-def _ask(settings: Settings, of_server: Callable[..., Any], of_database: Callable[[Session], Any]) -> Any:
+def _ask(settings: Settings, of_server: Callable[..., Any], of_database: Callable[[DbConnection], Any]) -> Any:
     """Ask the server that runs here; without one, the database itself."""
     try:
         return of_server(control_socket(settings))
     except NoServer:
-        with database.opened(settings) as session:
-            return of_database(session)
+        with database.opened(settings) as db:
+            return of_database(db)

@@ -19,9 +19,10 @@ from robodyne_rt.admin.control import NoServer, Refused
 from robodyne_rt.core import times
 from robodyne_rt.errors import StorageBroken, StorageUnavailable
 from robodyne_rt.settings import ConfigError, Settings, control_socket
-from robodyne_rt.store import accounts, dead_letters, highwater
-from robodyne_rt.store.database import Database, Session, open_database
-from robodyne_rt.store.sqlite import SqliteDatabase
+from robodyne_rt.store.engine.database import Database, DbConnection, open_database
+from robodyne_rt.store.engine.sqlite import SqliteDatabase
+from robodyne_rt.store.log import high_water
+from robodyne_rt.store.tables import accounts, dead_letters
 
 Load = Callable[[argparse.Namespace], Settings]
 
@@ -138,7 +139,7 @@ def _secret(settings: Settings) -> Iterator[Finding]:
 def _database(settings: Settings) -> Iterator[Finding]:
     try:
         database = open_database(settings.database)
-        session = database.open_reader() if _exists(database) else None
+        db = database.open_reader() if _exists(database) else None
     except (ConfigError, StorageBroken, StorageUnavailable) as error:
         yield Finding("database", "error", str(error))
         return
@@ -149,17 +150,17 @@ def _database(settings: Settings) -> Iterator[Finding]:
         return
     if isinstance(database, SqliteDatabase):
         yield from _sqlite_build()
-    if session is None:
+    if db is None:
         yield Finding("database", "warning", f"{database.name}: not there yet; the server makes it at its first start")
         return
     try:
-        yield from _contents(database, session)
-        if settings.auth.mode == "local" and not accounts.users(session):
+        yield from _contents(database, db)
+        if settings.auth.mode == "local" and not accounts.users(db):
             yield Finding("users", "warning", "nobody can log in yet: robodyne-rt init makes the first administrator")
     except Exception as error:
         yield Finding("database", "error", f"{database.name}: cannot be read: {str(error).strip()}")
     finally:
-        session.close()
+        db.close()
 
 
 def _exists(database: Database) -> bool:
@@ -187,26 +188,26 @@ def has_wal_reset_bug(version: tuple[int, ...]) -> bool:
     return not ((3, 50, 7) <= version < (3, 51, 0) or (3, 44, 6) <= version < (3, 45, 0))
 
 
-def _contents(database: Database, session: Session) -> Iterator[Finding]:
+def _contents(database: Database, db: DbConnection) -> Iterator[Finding]:
     if isinstance(database, SqliteDatabase):
-        (verdict,) = session.execute("PRAGMA quick_check(1)").fetchone()
+        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             yield Finding("database", "error", f"{database.name}: damaged: {verdict}. Stop the server and restore a backup")
             return
     yield Finding("database", "ok", database.name)
-    missing = session.missing_triggers()
+    missing = db.missing_triggers()
     if missing:
         yield Finding(
             "change log",
             "error",
             f"triggers are gone or switched off ({', '.join(missing)}): restart the server, it makes them",
         )
-    heads = dict(session.execute('SELECT topic, "offset" FROM topic_head').fetchall())
-    newest = dict(session.execute('SELECT topic, max("offset") FROM change GROUP BY topic').fetchall())
+    heads = dict(db.execute('SELECT topic, "offset" FROM topic_head').fetchall())
+    newest = dict(db.execute('SELECT topic, max("offset") FROM change GROUP BY topic').fetchall())
     torn = [topic for topic, offset in newest.items() if heads.get(topic) != offset]
     if torn:
         yield Finding("change log", "error", f"its end and its heads differ for {', '.join(torn)}: somebody wrote to it")
-    if letters := dead_letters.ids(session):
+    if letters := dead_letters.ids(db):
         yield Finding("dead letters", "warning", f"{len(letters)} wait for a person: robodyne-rt dlq list")
 
 
@@ -245,7 +246,7 @@ def _spooled(path: Path) -> int:
 
 
 def _clock(settings: Settings) -> Iterator[Finding]:
-    note = highwater.read(highwater.note_path(Path(settings.database.spool_path).absolute()))
+    note = high_water.read(high_water.note_path(Path(settings.database.spool_path).absolute()))
     now = time.time()
     if note is not None and note.at > now + CLOCK_SLACK_S:
         yield Finding(

@@ -50,7 +50,7 @@ class LiveRobots:
         if robot.telemetry and (entity["last_seen"] or "") >= robot.telemetry_at:
             robot.telemetry = {}
 
-    def foretold(self, entity: Entity) -> None:
+    def optimistic(self, entity: Entity) -> None:
         """Take a robot's state that is not stored yet: one that spoke again can fall silent again."""
         robot = self._robots.get(entity["robot_id"])
         if robot is not None:

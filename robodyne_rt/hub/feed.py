@@ -22,7 +22,7 @@ from robodyne_rt.hub.connection import Subscription
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import STATUS, TOPICS
-from robodyne_rt.ports import ChangeReader, Clock, Foretold
+from robodyne_rt.ports import ChangeReader, Clock, OptimisticChange
 
 logger = logging.getLogger(__name__)
 
@@ -246,7 +246,7 @@ class TopicFeed(Feed):
         *,
         reader: ChangeReader,
         snapshot: Update,
-        was_cut_off: bool,
+        left_unconfirmed: bool,
         window_rows: int | None,
         live_robots: LiveRobots | None,
         spawn: Callable[..., None],
@@ -258,12 +258,12 @@ class TopicFeed(Feed):
         self._live_robots = live_robots
         self._spawn = spawn
         self.offset = self._sent_offset = snapshot.offset
-        self._trusted_from = snapshot.offset + 1 if was_cut_off else 0
+        self._trusted_from = snapshot.offset + 1 if left_unconfirmed else 0
         self._backlog = Backlog(name, offset=snapshot.offset, limit=BACKLOG_ENTITIES)
         self._volatile: dict[int, Entity] = {}
         # What storage has not confirmed, by entity: laid over everything that is sent.
-        self._foretold: dict[int, Foretold] = {}
-        self._foretold_version = 0
+        self._optimistic: dict[int, OptimisticChange] = {}
+        self._optimistic_version = 0
         self._snapshot: Update | None = snapshot
         self._snapshot_at = self._clock.now()
         self._snapshot_lock = anyio.Lock()
@@ -277,7 +277,7 @@ class TopicFeed(Feed):
 
     @property
     def volatile_version(self) -> int:
-        return self._foretold_version + (self._live_robots.version if self._live_robots else 0)
+        return self._optimistic_version + (self._live_robots.version if self._live_robots else 0)
 
     # -- the stream ------------------------------------------------------------------------------------------------
 
@@ -331,24 +331,24 @@ class TopicFeed(Feed):
             self._volatile[entity["id"]] = self._as_seen(entity)
             self.plan_flush()
 
-    def foretell(self, changes: dict[int, Foretold]) -> None:
+    def show_optimistic(self, changes: dict[int, OptimisticChange]) -> None:
         """Push what storage has not confirmed, and lay it over everything that is sent until `settled`."""
-        self._foretold |= changes
+        self._optimistic |= changes
         if self._window_rows is not None:  # a storm of events while the database is away: the newest are what is shown
-            while len(self._foretold) > self._window_rows:
-                del self._foretold[next(iter(self._foretold))]
-        self._foretold_version += 1
+            while len(self._optimistic) > self._window_rows:
+                del self._optimistic[next(iter(self._optimistic))]
+        self._optimistic_version += 1
         self._encoded.clear()
         for change in changes.values():
             if self._live_robots is not None:
-                self._live_robots.foretold(change.entity)
+                self._live_robots.optimistic(change.entity)
             self.push_volatile(change.entity)
 
     def settled(self, stored: list[int], failed: list[int]) -> None:
         """Lay nothing more over these; whoever saw what failed gets what is stored instead, or its removal."""
         for key in (*stored, *failed):
-            self._foretold.pop(key, None)
-        self._foretold_version += 1
+            self._optimistic.pop(key, None)
+        self._optimistic_version += 1
         self._encoded.clear()
         if not failed:
             return
@@ -373,13 +373,13 @@ class TopicFeed(Feed):
     def seen(self) -> list[Entity]:
         """Return the entities of the window as screens see them, from memory."""
         known = {key: self._as_seen(entity) for key, entity in self.current().items()}
-        return list((known | {key: change.entity for key, change in self._foretold.items() if key not in known}).values())
+        return list((known | {key: change.entity for key, change in self._optimistic.items() if key not in known}).values())
 
     def overlaid(self, entities: list[Entity]) -> list[Entity]:
         """Return stored entities as screens see them, and those that are not stored yet."""
         known = {entity["id"] for entity in entities}
         shown = [self._as_seen(entity) for entity in entities]
-        return shown + [change.entity for key, change in self._foretold.items() if key not in known]
+        return shown + [change.entity for key, change in self._optimistic.items() if key not in known]
 
     def flush(self) -> None:
         if self._volatile:
@@ -389,18 +389,18 @@ class TopicFeed(Feed):
 
     def _as_seen(self, entity: Entity) -> Entity:
         """Return an entity with what is newer than the stored state laid over it."""
-        if self._foretold and (foretold := self._foretold.get(entity["id"])) is not None:
-            entity = entity | foretold.fields
+        if self._optimistic and (optimistic := self._optimistic.get(entity["id"])) is not None:
+            entity = entity | optimistic.fields
         return entity if self._live_robots is None else self._live_robots.overlay(entity)
 
     def _encode(self, update: Update, *, recovered: bool = False, whole: bool = False) -> bytes:
         """Return the JSON of an update; with `whole` what is not stored yet is in it as well."""
-        if self._foretold or self._live_robots is not None:
+        if self._optimistic or self._live_robots is not None:
             found = {key: self._as_seen(entity) for key, entity in update.entities.items()}
             if whole:
-                for key, foretold in self._foretold.items():
+                for key, optimistic in self._optimistic.items():
                     if key not in found and key not in update.removed:
-                        found[key] = foretold.entity
+                        found[key] = optimistic.entity
                 if update.snapshot and self._window_rows is not None:
                     found = dict(sorted(found.items())[-self._window_rows :])
             entities = list(found.values())
@@ -441,7 +441,7 @@ class TopicFeed(Feed):
 
     def _not_stored(self, *, telemetry: bool) -> list[Entity]:
         """Return what is shown and not stored; telemetry only for who gets no live one."""
-        found = {key: self._as_seen(foretold.entity) for key, foretold in self._foretold.items()}
+        found = {key: self._as_seen(optimistic.entity) for key, optimistic in self._optimistic.items()}
         if telemetry and self._live_robots is not None:
             found |= {entity["id"]: self._as_seen(entity) for entity in self._live_robots.current()}
         return list(found.values())

@@ -37,7 +37,7 @@ from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import PUBLIC_TOPICS, STATUS
 from robodyne_rt.model.words import OrderStatus
-from robodyne_rt.ports import ChangeReader, Clock, Foretold, MessageStore
+from robodyne_rt.ports import ChangeReader, Clock, MessageStore, OptimisticChange
 from robodyne_rt.settings import Hub as HubSettings
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class ConnectionManager:
         reader: ChangeReader,
         store: MessageStore,
         snapshots: Mapping[str, Update],
-        was_cut_off: bool = False,
+        left_unconfirmed: bool = False,
         windows: Mapping[str, int],
         offline_after_s: float,
         robots_limit: int,
@@ -116,7 +116,7 @@ class ConnectionManager:
                 name,
                 reader=reader,
                 snapshot=snapshots[name],
-                was_cut_off=was_cut_off,
+                left_unconfirmed=left_unconfirmed,
                 window_rows=window_rows(name, windows),
                 live_robots=self.live_robots if name == "robots" else None,
                 spawn=self._spawn,
@@ -361,9 +361,9 @@ class ConnectionManager:
         feed = self._topic_feeds.get(topic)
         return {} if feed is None else feed.current()
 
-    def foretell(self, topic: str, changes: dict[int, Foretold]) -> None:
+    def show_optimistic(self, topic: str, changes: dict[int, OptimisticChange]) -> None:
         """Push what storage has not confirmed yet."""
-        self._topic_feeds[topic].foretell(changes)
+        self._topic_feeds[topic].show_optimistic(changes)
 
     def settle(self, topic: str, *, stored: list[int], failed: list[int]) -> None:
         """Lay nothing more over these entities."""

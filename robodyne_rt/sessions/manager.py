@@ -55,7 +55,7 @@ class Link(Protocol):
     def close(self, error: RobodyneError) -> None: ...
 
 
-class Records(Protocol):
+class SessionRepository(Protocol):
     """What of sessions is stored; `store/` implements it."""
 
     async def find(self, token_digest: str, since: float) -> Entity | None: ...
@@ -108,7 +108,7 @@ class SessionManager:
         self,
         *,
         store: SessionStore,
-        records: Records,
+        repository: SessionRepository,
         ttl_s: float,
         stale_after_s: float,
         single: bool,
@@ -116,7 +116,7 @@ class SessionManager:
         on_presence: Callable[[], None],
     ) -> None:
         self._store = store
-        self._records = records
+        self._repository = repository
         self._ttl_s = ttl_s
         self._stale_after_s = stale_after_s
         self._single = single
@@ -219,7 +219,7 @@ class SessionManager:
         self._make_room(session.user)
         if not principal.is_anonymous:
             now = times.to_text(self._clock.wall())
-            self._records.create(
+            self._repository.create(
                 {
                     "id": session.id,
                     "token_digest": digest,
@@ -249,7 +249,7 @@ class SessionManager:
     async def _load(self, digest: str) -> Session | None:
         """Return a session that is not in memory; None where there is none, or that cannot be known now."""
         try:
-            stored = await self._records.find(digest, self._clock.wall() - self._ttl_s)
+            stored = await self._repository.find(digest, self._clock.wall() - self._ttl_s)
         except StorageUnavailable:
             logger.warning("a session cannot be resumed: the database is away", extra={"action": "session_not_resumed"})
             return None
@@ -408,7 +408,7 @@ class SessionManager:
         now, wall = self._clock.now(), self._clock.wall()
         seen = [(s.id, s.outbox.acked, wall - (now - s.last_seen)) for s in sessions if not s.principal.is_anonymous]
         if seen:
-            self._records.refresh(seen)
+            self._repository.refresh(seen)
 
     def flush(self) -> None:
         """Store how far everybody is: the server ends."""

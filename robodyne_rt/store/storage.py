@@ -19,17 +19,17 @@ from anyio.abc import TaskGroup
 from robodyne_rt import systemd
 from robodyne_rt.errors import StorageBroken, StorageUnavailable
 from robodyne_rt.model.changes import Entity
-from robodyne_rt.ports import Clock, Screens
+from robodyne_rt.ports import ChangeSink, Clock
 from robodyne_rt.settings import Settings
-from robodyne_rt.store import highwater
-from robodyne_rt.store.acknowledged import Acknowledged
-from robodyne_rt.store.changes import Readers
-from robodyne_rt.store.database import Session, open_database, renew_epoch
-from robodyne_rt.store.highwater import HighWater
-from robodyne_rt.store.intake import Intake
-from robodyne_rt.store.spool import Spool
-from robodyne_rt.store.sqlite import finish_copy, part_of
-from robodyne_rt.store.writer import Writer
+from robodyne_rt.store.engine.database import DbConnection, open_database, renew_epoch
+from robodyne_rt.store.engine.sqlite import finish_copy, part_of
+from robodyne_rt.store.intake.acknowledged import Acknowledged
+from robodyne_rt.store.intake.intake import Intake
+from robodyne_rt.store.intake.spool import Spool
+from robodyne_rt.store.intake.writer import Writer
+from robodyne_rt.store.log import high_water
+from robodyne_rt.store.log.change_log import ReaderPool
+from robodyne_rt.store.log.high_water import HighWaterMark
 
 logger = logging.getLogger(__name__)
 
@@ -55,15 +55,15 @@ class Storage:
 
     intake: Intake
     writer: Writer
-    readers: Readers
-    was_cut_off: bool
+    readers: ReaderPool
+    left_unconfirmed: bool
 
     def __init__(self, settings: Settings, *, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
         self._database = open_database(settings.database)
         self._spool_path = Path(settings.database.spool_path).absolute()
-        self._note_path = highwater.note_path(self._spool_path)
+        self._note_path = high_water.note_path(self._spool_path)
         self._lost: dict[str, int] = {}
         self.kind = self._database.kind
         self.windows = {
@@ -95,12 +95,12 @@ class Storage:
 
     def _open(self) -> None:
         settings, database = self._settings, self._database
-        session = database.open_writer()
+        db = database.open_writer()
         try:
-            epoch = database.prepare(session)
+            epoch = database.prepare(db)
             marker = self._spool_path.with_suffix(".foretold")
-            self.was_cut_off = marker.exists()
-            epoch = self._check_history(session, epoch)
+            self.left_unconfirmed = marker.exists()
+            epoch = self._check_history(db, epoch)
             spool = self._open_spool()
             self.intake = Intake(
                 acknowledged=Acknowledged(database),
@@ -113,7 +113,7 @@ class Storage:
             )
             self.writer = Writer(
                 database,
-                session,
+                db,
                 epoch=epoch,
                 spool=spool,
                 windows=self.windows,
@@ -127,14 +127,14 @@ class Storage:
                 report=self.intake.on_report,
             )
         except database.errors as error:
-            session.close()
+            db.close()
             raise StorageBroken(f"{database.name}: {error}") from error
         except BaseException:
-            session.close()
+            db.close()
             raise
         self._spool = spool
-        self._doorbell = database.doorbell(self.writer.ring)
-        self.readers = Readers(database, epoch=epoch, windows=self.windows)
+        self._doorbell = database.change_listener(self.writer.notify)
+        self.readers = ReaderPool(database, epoch=epoch, windows=self.windows)
 
     def _open_spool(self) -> Spool | None:
         if not self._settings.database.spool_max_bytes:
@@ -147,7 +147,7 @@ class Storage:
 
     # -- running -----------------------------------------------------------------------------------------------------
 
-    def start(self, tasks: TaskGroup, screens: Screens) -> None:
+    def start(self, tasks: TaskGroup, screens: ChangeSink) -> None:
         """Start the threads; updates go to `screens` from now on."""
         self.intake.start(asyncio.get_running_loop(), self.writer, screens)
         self._writer_ended = anyio.Event()
@@ -198,13 +198,13 @@ class Storage:
 
     # -- history -----------------------------------------------------------------------------------------------------
 
-    def _check_history(self, session: Session, epoch: str) -> str:
+    def _check_history(self, db: DbConnection, epoch: str) -> str:
         """Return the epoch; a new one where the database is older than the note beside it."""
-        heads = dict(session.execute('SELECT topic, "offset" FROM topic_head').fetchall())
-        note = highwater.read(self._note_path)
+        heads = dict(db.execute('SELECT topic, "offset" FROM topic_head').fetchall())
+        note = high_water.read(self._note_path)
         self._lost = note.lost(self._database.name, epoch, heads) if note else {}
         if self._lost:
-            epoch = renew_epoch(session, epoch)
+            epoch = renew_epoch(db, epoch)
             logger.error(
                 "%s lacks changes that were confirmed (%s): new epoch %s",
                 self._database.name,
@@ -222,14 +222,14 @@ class Storage:
 
     async def _note_head(self) -> None:
         """Note outside the database how far its log has come."""
-        noted: HighWater | None = None
+        noted: HighWaterMark | None = None
         told = False
         while True:
             heads = dict(self.writer.positions)
-            note = HighWater(self._database.name, self.readers.epoch, heads, time.time())
+            note = HighWaterMark(self._database.name, self.readers.epoch, heads, time.time())
             if noted is None or (noted.heads, noted.epoch) != (heads, note.epoch):
                 try:
-                    await anyio.to_thread.run_sync(highwater.write, self._note_path, note)
+                    await anyio.to_thread.run_sync(high_water.write, self._note_path, note)
                     noted, told = note, False
                 except OSError as error:
                     if not told:

@@ -18,10 +18,10 @@ from robodyne_rt.model.access import normal_name
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
 from robodyne_rt.secret import Secret
-from robodyne_rt.store import accounts
-from robodyne_rt.store.changes import Readers
-from robodyne_rt.store.database import Session
-from robodyne_rt.store.intake import Intake
+from robodyne_rt.store.engine.database import DbConnection
+from robodyne_rt.store.intake.intake import Intake
+from robodyne_rt.store.log.change_log import ReaderPool
+from robodyne_rt.store.tables import accounts
 from robodyne_rt.web import passwords
 from robodyne_rt.web.passwords import Passwords
 from robodyne_rt.web.tokens import Tokens
@@ -61,7 +61,7 @@ class Accounts:
     """The service behind `/api/auth`, `/api/users`, `/api/tokens` and `/api/devices`."""
 
     def __init__(
-        self, *, intake: Intake, readers: Readers, directory: Directory, secret: Secret, tokens: Tokens, clock: Clock
+        self, *, intake: Intake, readers: ReaderPool, directory: Directory, secret: Secret, tokens: Tokens, clock: Clock
     ) -> None:
         self._intake = intake
         self._readers = readers
@@ -75,13 +75,13 @@ class Accounts:
         """Return whether a user, a program or a screen has a name here."""
         return self._directory.knows(name)
 
-    async def read(self, query: Callable[[Session], T]) -> T:
+    async def read(self, query: Callable[[DbConnection], T]) -> T:
         """Read from the database."""
         return await self._readers.read(query)
 
     async def change(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """Run a function of `store/accounts.py` with the writer's session."""
-        return await self._intake.call(lambda applier: function(applier.session, *arguments, **named))
+        return await self._intake.call(lambda tables: function(tables.db, *arguments, **named))
 
     # -- logging in ----------------------------------------------------------------------------------------------
 
@@ -227,7 +227,7 @@ class Accounts:
 
 
 def give_out(
-    session: Session,
+    db: DbConnection,
     issue: Callable[..., str],
     *,
     id: int,
@@ -247,11 +247,11 @@ def give_out(
     """
     lifetime_s = min(lifetime_s, LONGEST_S)
     user = accounts.checked_name(user, "user")
-    is_user = session.execute("SELECT 1 FROM user_ WHERE name = ?", (user,)).fetchone() is not None
+    is_user = db.execute("SELECT 1 FROM user_ WHERE name = ?", (user,)).fetchone() is not None
     if roles is None and not is_user:
         raise ResourceNotFound(f"there is no user {user!r}; name a role to make a token for a program")
     if roles is not None and is_user:
         raise Conflict(f"{user!r} is a user, whose tokens have the user's roles: name none, or choose another name")
-    accounts.add_token(session, id, kind, user, roles, label, None, now + lifetime_s, now)
+    accounts.add_token(db, id, kind, user, roles, label, None, now + lifetime_s, now)
     token = issue(name=user, roles=None, token=id, lifetime_s=lifetime_s)
     return {"token": token, "id": id, "user": user, "roles": roles, "expires_at": times.to_text(now + lifetime_s)}

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from robodyne_rt.errors import InvalidPayload
-from robodyne_rt.store import accounts
+from robodyne_rt.store.tables import accounts
 from robodyne_rt.web.accounts import API_S
 from robodyne_rt.web.body import json_answer, read_object, text_field
 from robodyne_rt.web.context import CONTEXT

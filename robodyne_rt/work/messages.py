@@ -29,7 +29,7 @@ HELD_AT_MOST = 10_000
 """Messages in memory that are not stored yet."""
 
 
-class MessageRecords(Protocol):
+class MessageRepository(Protocol):
     """What of staff messages is stored; `store/` implements it."""
 
     def next_id(self) -> int: ...
@@ -37,7 +37,7 @@ class MessageRecords(Protocol):
     async def first(self, sender: str, key: str) -> int | None: ...
 
     @property
-    def is_settled(self) -> bool: ...
+    def is_persisted(self) -> bool: ...
 
     async def find(self, id: int) -> Entity | None: ...
 
@@ -57,9 +57,9 @@ class MessageRecords(Protocol):
 class StaffMessages:
     """Messages between people, over all sessions."""
 
-    def __init__(self, *, sessions: SessionManager, records: MessageRecords, clock: Clock) -> None:
+    def __init__(self, *, sessions: SessionManager, repository: MessageRepository, clock: Clock) -> None:
         self._sessions = sessions
-        self._records = records
+        self._repository = repository
         self._clock = clock
         self._limit = SlidingWindow(limit=SENT_PER_MINUTE, window_s=60.0)
         # Accepted or about to be, and not in the database yet, by id: who comes meanwhile is told from here.
@@ -102,22 +102,22 @@ class StaffMessages:
 
     async def _send(self, sender: Principal, columns: Entity, key: str | None, digest: str, repeated: int | None) -> Entity:
         """Push and store a message; `repeated` is the id that it got when it came first."""
-        id = repeated or self._records.next_id()
+        id = repeated or self._repository.next_id()
         columns |= {"id": id, "sender": sender.name, "timestamp": self._clock.stamp(), "websocket_sent": False}
         if repeated is None:
             columns["websocket_sent"] = self._push(columns)
             self._storing[id] = columns
             self._remember(sender.name, key, id)
         try:
-            stored = await self._records.store(columns, key, digest)
-            if repeated is None and not self._records.is_settled:
+            stored = await self._repository.store(columns, key, digest)
+            if repeated is None and not self._repository.is_persisted:
                 self._spooled[id] = columns
         finally:
             self._storing.pop(id, None)
         self._remember(sender.name, key, stored)
         if repeated is not None or stored != id:
             with contextlib.suppress(StorageUnavailable):
-                return await self._records.find(stored) or session_wire.staff_message(columns) | {"id": stored}
+                return await self._repository.find(stored) or session_wire.staff_message(columns) | {"id": stored}
         return session_wire.staff_message(columns) | {"id": stored}
 
     def _remember(self, sender: str, key: str | None, id: int) -> None:
@@ -128,13 +128,13 @@ class StaffMessages:
 
     def _let_go(self) -> None:
         """Forget what is in the database by now."""
-        if self._records.is_settled:
+        if self._repository.is_persisted:
             self._spooled.clear()
 
     async def _first(self, sender: str, key: str) -> int | None:
         """Return the message that a key was used for; nobody waits long for that."""
         with anyio.move_on_after(PUSH_DEADLINE_S), contextlib.suppress(StorageUnavailable):
-            return await self._records.first(sender, key)
+            return await self._repository.first(sender, key)
         return None
 
     def _push(self, columns: Entity) -> bool:
@@ -163,7 +163,7 @@ class StaffMessages:
             if _is_for(principal, held)
         ]
         try:
-            found = await self._records.unread(session.user, addresses(principal), own=_own(principal)) + found
+            found = await self._repository.unread(session.user, addresses(principal), own=_own(principal)) + found
         finally:
             await self._bring(session, found)
 
@@ -180,7 +180,7 @@ class StaffMessages:
             if not message["websocketSent"]:
                 sent.append(message["id"])
         if sent:
-            self._records.mark_sent(sent)
+            self._repository.mark_sent(sent)
 
     async def deliver_until_done(self, session: Session) -> None:
         """Send a session what its user has not read, as soon as that can be known."""
@@ -204,7 +204,7 @@ class StaffMessages:
             StorageUnavailable: it is not noted.
         """
         at = self._clock.stamp()
-        sender = await self._records.read(message_id, reader.name, addresses(reader), at)
+        sender = await self._repository.read(message_id, reader.name, addresses(reader), at)
         if sender is None:
             return
         payload = session_wire.told("message_read", messageId=message_id, userId=reader.name, readAt=at)
@@ -215,11 +215,11 @@ class StaffMessages:
 
     async def listed(self, user: Principal, *, before: int | None, limit: int) -> list[Entity]:
         """Return what somebody sent and was sent, newest first."""
-        return await self._records.listed(user.name, addresses(user), before, limit)
+        return await self._repository.listed(user.name, addresses(user), before, limit)
 
     async def unread(self, user: Principal, *, before: int | None, limit: int) -> list[Entity]:
         """Return the newest of what somebody was sent and has not read, oldest first."""
-        return await self._records.unread(user.name, addresses(user), own=_own(user), before=before, limit=limit)
+        return await self._repository.unread(user.name, addresses(user), own=_own(user), before=before, limit=limit)
 
 
 def addresses(principal: Principal) -> list[str]:

@@ -44,7 +44,7 @@ ABSENCE_S = 5.0
 ABSENCE_LOOK_S = 1.0
 
 
-class RequestRecords(Protocol):
+class RequestRepository(Protocol):
     """What of requests is stored; `store/` implements it."""
 
     def next_id(self) -> int: ...
@@ -104,7 +104,7 @@ class RequestDesk:
         self,
         *,
         sessions: SessionManager,
-        records: RequestRecords,
+        repository: RequestRepository,
         answerer: Answerer,
         limit: SlidingWindow,
         shared: bool,
@@ -114,7 +114,7 @@ class RequestDesk:
         self.stats = RequestStats()
         self.callbacks = PendingCallbacks()
         self._sessions = sessions
-        self._records = records
+        self._repository = repository
         self._answerer = answerer
         self._limit = limit
         self._shared = shared
@@ -146,7 +146,7 @@ class RequestDesk:
     async def _find_left(self) -> bool:
         """Find the requests that were not answered when the server ended; each waits for its session to come back."""
         try:
-            left = await self._records.pending()
+            left = await self._repository.pending()
         except StorageUnavailable:
             return False
         except Exception:
@@ -218,7 +218,7 @@ class RequestDesk:
             return
         verdict = self._limit.take(self._limited(session), self._clock.now())
         request = Request(
-            id=self._records.next_id(),
+            id=self._repository.next_id(),
             user=session.user,
             request_id=request_id,
             text=text,
@@ -240,7 +240,7 @@ class RequestDesk:
     async def _is_known(self, session: Session, request_id: str, dialect: Dialect, *, again: bool) -> bool:
         """Answer what only the database remembers, and return whether it does: to ask again costs nothing."""
         try:
-            known = await self._records.find(session.user, request_id)
+            known = await self._repository.find(session.user, request_id)
         except StorageUnavailable:
             known = None
         if known is None or known["status"] == "PENDING":
@@ -293,7 +293,7 @@ class RequestDesk:
             "timestamp": request.asked_at,
         }
         try:
-            known = await self._records.take(columns)
+            known = await self._repository.take(columns)
             if known is not None and known["status"] == "PENDING":
                 request.id = known["id"]  # an earlier run took it, and this one has not taken it up yet
                 self._forget_left(request)
@@ -366,7 +366,7 @@ class RequestDesk:
             "answered_at": times.to_text(self._clock.wall()),
         }
         try:
-            await self._records.answer(stored)
+            await self._repository.answer(stored)
         except StorageUnavailable:
             logger.warning("an answer could not be stored; it is sent all the same", extra={"action": "answer_unstored"})
         except Exception:

@@ -6,8 +6,8 @@ from robodyne_rt.core import times
 from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.ports import Clock
-from robodyne_rt.store.changes import Readers
-from robodyne_rt.store.database import Session
+from robodyne_rt.store.engine.database import DbConnection
+from robodyne_rt.store.log.change_log import ReaderPool
 
 EVENTS_AT_MOST = 500
 _EVENT = ("type", "severity", "description", "related_entity_type", "related_entity_id", "timestamp")
@@ -24,7 +24,7 @@ class Seen(Protocol):
 class LiveRestaurant:
     """Implements `ports.Restaurant`: asks the database, so that what another program wrote a moment ago counts."""
 
-    def __init__(self, *, readers: Readers, hub: Seen, clock: Clock) -> None:
+    def __init__(self, *, readers: ReaderPool, hub: Seen, clock: Clock) -> None:
         self._readers = readers
         self._hub = hub
         self._clock = clock
@@ -39,14 +39,12 @@ class LiveRestaurant:
     async def events_since(self, epoch_s: float) -> list[Entity]:
         since = times.to_text(epoch_s)
 
-        def query(session: Session) -> list[Entity]:
+        def query(db: DbConnection) -> list[Entity]:
             # The newest by id, whatever their time: what another program writes late is among them, and the cost is bounded.
-            rows = session.execute(
-                f"SELECT {', '.join(_EVENT)} FROM event ORDER BY id DESC LIMIT ?", (EVENTS_AT_MOST,)
-            ).fetchall()
+            rows = db.execute(f"SELECT {', '.join(_EVENT)} FROM event ORDER BY id DESC LIMIT ?", (EVENTS_AT_MOST,)).fetchall()
             found = [dict(zip(_EVENT, row, strict=True)) for row in rows]
             for event in found:
-                event["timestamp"] = session.time_text(event["timestamp"]) or ""
+                event["timestamp"] = db.time_text(event["timestamp"]) or ""
             return [event for event in found if event["timestamp"] >= since]
 
         return await self._readers.read(query)

@@ -19,7 +19,7 @@ from figures import CLIENT_TIMEOUT_S, Figure, Scale, subscribe_one
 from rig import HERE, BenchError, Rig
 
 from robodyne_rt.sim.cluster import Cluster, NoPostgres
-from robodyne_rt.store.postgres import wanted_triggers
+from robodyne_rt.store.engine.postgres import wanted_triggers
 
 WRITERS = 8
 

@@ -8,22 +8,22 @@ from typing import Any
 
 from robodyne_rt.core import device_messages
 from robodyne_rt.model.changes import Entity, Update
-from robodyne_rt.ports import Clock, Foretold
-from robodyne_rt.store.acknowledged import Acknowledged
-from robodyne_rt.store.intake import Intake
-from robodyne_rt.store.spool import Spool
-from robodyne_rt.store.writer import Writer
-from robodyne_rt.store.writes import CallWrite
+from robodyne_rt.ports import Clock, OptimisticChange
+from robodyne_rt.store.intake.acknowledged import Acknowledged
+from robodyne_rt.store.intake.intake import Intake
+from robodyne_rt.store.intake.spool import Spool
+from robodyne_rt.store.intake.writer import Writer
+from robodyne_rt.store.intake.writes import CallWrite
 from tests.stores import WINDOWS, Store
 
 
-class Screens:
+class ChangeSink:
     """Keeps what would be shown; implements `ports.Screens`."""
 
     def __init__(self) -> None:
         self.updates: list[Update] = []
         self.entities: dict[str, dict[int, Entity]] = {}
-        self.foretold: list[tuple[str, dict[int, Foretold]]] = []
+        self.optimistic: list[tuple[str, dict[int, OptimisticChange]]] = []
         self.settled: list[tuple[str, list[int], list[int]]] = []
         self.epochs: list[str] = []
 
@@ -44,8 +44,8 @@ class Screens:
     def current(self, topic: str) -> dict[int, Entity]:
         return self.entities.get(topic, {})
 
-    def foretell(self, topic: str, changes: dict[int, Foretold]) -> None:
-        self.foretold.append((topic, changes))
+    def show_optimistic(self, topic: str, changes: dict[int, OptimisticChange]) -> None:
+        self.optimistic.append((topic, changes))
 
     def settle(self, topic: str, *, stored: list[int], failed: list[int]) -> None:
         self.settled.append((topic, stored, failed))
@@ -61,10 +61,10 @@ class Running:
         settings: dict[str, Any] = {"batch_max": 100, "changes_retained": 1000, "fallback_interval_s": 0.2, "notify": True}
         settings |= options
         self.database = store.database(notify=settings["notify"], **database_options)
-        session = self.database.open_writer()
-        self.epoch = self.database.prepare(session)
+        db = self.database.open_writer()
+        self.epoch = self.database.prepare(db)
         self.clock = Clock()
-        self.screens = Screens()
+        self.screens = ChangeSink()
         self.spool = Spool(folder / "spool.db", max_bytes=spool_max_bytes) if spool_max_bytes else None
         self.intake = Intake(
             acknowledged=Acknowledged(self.database),
@@ -77,7 +77,7 @@ class Running:
         )
         self.writer = Writer(
             self.database,
-            session,
+            db,
             epoch=self.epoch,
             spool=self.spool,
             windows=WINDOWS,
@@ -88,7 +88,7 @@ class Running:
         for topic, snapshot in self.writer.snapshots.items():
             self.screens.entities[topic] = dict(snapshot.entities)
         self.intake.start(asyncio.get_running_loop(), self.writer, self.screens)
-        self.doorbell = self.database.doorbell(self.writer.ring)
+        self.doorbell = self.database.change_listener(self.writer.notify)
         self.failure: BaseException | None = None
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()

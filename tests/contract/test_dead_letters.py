@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from robodyne_rt.errors import Conflict, DeadLettered, ResourceNotFound
-from robodyne_rt.store import dead_letters
-from robodyne_rt.store.apply import Applier
-from robodyne_rt.store.changes import Readers
-from robodyne_rt.store.dead_letters import DeadLetters
-from robodyne_rt.store.talk import AnswerWrite, RequestWrite
+from robodyne_rt.store.intake.people_writes import AnswerWrite, RequestWrite
+from robodyne_rt.store.log.change_log import ReaderPool
+from robodyne_rt.store.tables import dead_letters
+from robodyne_rt.store.tables.dead_letters import DeadLetters
+from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 from tests.contract.running import Running
 from tests.stores import WINDOWS, Store
 
@@ -27,7 +27,7 @@ async def running(store: Store, tmp_path: Path) -> AsyncIterator[Running]:
 
 @pytest.fixture
 async def desk(running: Running) -> AsyncIterator[DeadLetters]:
-    readers = Readers(running.database, epoch=running.epoch, windows=WINDOWS)
+    readers = ReaderPool(running.database, epoch=running.epoch, windows=WINDOWS)
     yield DeadLetters(readers=readers, intake=running.intake, clock=running.clock)
     readers.close()
 
@@ -127,10 +127,10 @@ async def test_letters_are_kept_for_their_time_and_no_longer(store: Store, tmp_p
     running = Running(store, tmp_path, retention_days=14)
     forbid(store)
     await running.tell(**bad())
-    running.writer._upkeeper.started_at -= 13 * 86400
-    await running.until(lambda: running.writer._applier.age_s > 12 * 86400)
+    running.writer._maintenance.started_at -= 13 * 86400
+    await running.until(lambda: running.writer._tables.age_s > 12 * 86400)
     await running.tell(**bad("2"))
-    running.writer._upkeeper.started_at -= 2 * 86400
+    running.writer._maintenance.started_at -= 2 * 86400
     await running.until(lambda: store.ask("SELECT message_id FROM dead_letter") == [("2",)])
     await running.stop()
 
@@ -140,17 +140,17 @@ async def test_the_command_finds_them_without_a_server(store: Store, tmp_path: P
     forbid(store)
     told = await running.tell(**bad())
     await running.stop()
-    session = store.database().open_writer()
+    db = store.database().open_writer()
     try:
-        (letter,) = dead_letters.listed(session)
+        (letter,) = dead_letters.listed(db)
         assert letter["id"] == told.details["dead_letter"]
         allow(store)
-        session.begin()
-        assert dead_letters.act(Applier(session), "requeue", None, 0.0)[0]["stored"]
-        session.seal()
-        session.commit()
+        db.begin()
+        assert dead_letters.act(DeviceMessageWriter(db), "requeue", None, 0.0)[0]["stored"]
+        db.assign_offsets()
+        db.commit()
     finally:
-        session.close()
+        db.close()
     assert store.ask("SELECT description FROM event WHERE type = 'CALL'") == [("bad",)]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.store import postgres
+from robodyne_rt.store.engine import postgres
 from tests.contract.running import Running
 from tests.stores import Store
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from robodyne_rt.sim.cluster import Cluster
-from robodyne_rt.store.database import Database, read_meta
+from robodyne_rt.store.engine.database import Database, read_meta
 from tests import stores
 from tests.stores import Store
 
@@ -16,19 +16,19 @@ NEW_INDEXES = ("chat_message_by_request", "chat_message_by_session", "chat_messa
 
 def prepared(store: Store) -> Database:
     database = store.database()
-    session = database.open_writer()
-    database.prepare(session)
-    session.close()
+    db = database.open_writer()
+    database.prepare(db)
+    db.close()
     return database
 
 
 def columns(store: Store) -> dict[str, set[str]]:
     database = store.database()
-    session = database.open_writer()
+    db = database.open_writer()
     try:
-        return {table: {column.name for column in session.columns(table)} for table in (*NEW_TABLES, "chat_message", "event")}
+        return {table: {column.name for column in db.columns(table)} for table in (*NEW_TABLES, "chat_message", "event")}
     finally:
-        session.close()
+        db.close()
 
 
 def indexes(store: Store) -> set[tuple[Any, ...]]:
@@ -63,12 +63,12 @@ def test_version_2_becomes_version_3(store: Store, tmp_path: Path, cluster_of: C
     assert columns(store) == columns(fresh)
     assert indexes(store) == indexes(fresh)
     assert store.ask("SELECT id, question, user_name FROM chat_message") == [(7, "q", None)]
-    session = store.database().open_writer()
+    db = store.database().open_writer()
     try:
-        assert session.missing_triggers() == []
-        assert read_meta(session, "schema_version") == "3"
-        session.execute("INSERT INTO user_(name) VALUES ('kim')")
-        session.seal_foreign()
-        assert dict(session.execute('SELECT topic, "offset" FROM topic_head').fetchall())["users"] == 1
+        assert db.missing_triggers() == []
+        assert read_meta(db, "schema_version") == "3"
+        db.execute("INSERT INTO user_(name) VALUES ('kim')")
+        db.assign_foreign_offsets()
+        assert dict(db.execute('SELECT topic, "offset" FROM topic_head').fetchall())["users"] == 1
     finally:
-        session.close()
+        db.close()

@@ -14,8 +14,10 @@ import pytest
 
 from robodyne_rt.errors import Conflict, DeadLettered, StorageUnavailable
 from robodyne_rt.sim.cluster import Cluster
-from robodyne_rt.store import changes, database, intake, sqlite
-from robodyne_rt.store.records import MessageRecords
+from robodyne_rt.store.engine import database, sqlite
+from robodyne_rt.store.intake import intake
+from robodyne_rt.store.log import change_log as changes
+from robodyne_rt.store.repositories import MessageRepository
 from tests import stores
 from tests.contract.running import Running
 from tests.stores import Store
@@ -102,7 +104,7 @@ async def test_what_comes_while_the_database_is_away_is_acknowledged_shown_and_s
     before = len(acknowledged)
     await running.until(lambda: len(acknowledged) > before + 200)
     assert running.intake.state == "spooling"
-    shown = {change.entity["description"] for topic, changes in running.screens.foretold for change in changes.values()}
+    shown = {change.entity["description"] for topic, changes in running.screens.optimistic for change in changes.values()}
     assert shown
     await asyncio.to_thread(fault.end)
     await running.until(lambda: running.intake.state == "ok")
@@ -115,7 +117,7 @@ async def test_what_comes_while_the_database_is_away_is_acknowledged_shown_and_s
     order = [int(text) for (text,) in store.ask("SELECT description FROM event WHERE type = 'INFO' ORDER BY id")
              for text in [text.removeprefix("n-")]]  # fmt: skip
     assert order == sorted(order)
-    await running.until(lambda: not running.screens.foretold or running.screens.settled)
+    await running.until(lambda: not running.screens.optimistic or running.screens.settled)
     assert not running.intake._unsettled
     assert running.spool is not None and not running.spool.rows(running.writer._drained, 10)
 
@@ -137,13 +139,13 @@ async def test_messages_are_checked_while_the_database_is_away(running: Running,
     assert isinstance(await running.tell(msg_type="Order", order_id=77, status="READY", id="c"), StorageUnavailable)
     assert await running.tell(msg_type="Order", order_id=placed["order_id"], status="READY", id="d") == placed
     assert await running.tell(msg_type="Albabot", robot_id="alba-1", status="SERVING", battery_level=40) is None
-    foretold = {topic: changes for topic, changes in running.screens.foretold}
-    (order,) = foretold["orders"].values()
+    optimistic = {topic: changes for topic, changes in running.screens.optimistic}
+    (order,) = optimistic["orders"].values()
     assert [item["name"] for item in order.entity["items"]] == ["kimchi"]
     assert (order.entity["status"], order.entity["table_id"]) == ("READY", None)  # its table has no id yet
-    (robot,) = foretold["robots"].values()
+    (robot,) = optimistic["robots"].values()
     assert (robot.entity["robot_id"], robot.entity["status"], robot.fields["battery_level"]) == ("alba-1", "SERVING", 40)
-    assert "tables" not in foretold
+    assert "tables" not in optimistic
     await asyncio.to_thread(fault.end)
     await running.until(lambda: running.intake.state == "ok")
     assert store.ask("SELECT status, (SELECT table_number FROM table_ t WHERE t.id = table_id) FROM order_") == [("READY", 3)]
@@ -277,8 +279,8 @@ async def test_a_receipt_for_what_is_stored_under_another_id_holds_up_nobody(
 ) -> None:
     """Repeated while the database cannot be read a message has another id for a while; who read that one is asked again."""
     store, fault = outage
-    readers = changes.Readers(running.database, epoch=running.epoch, windows=stores.WINDOWS)
-    records = MessageRecords(readers=readers, intake=running.intake)
+    readers = changes.ReaderPool(running.database, epoch=running.epoch, windows=stores.WINDOWS)
+    records = MessageRepository(readers=readers, intake=running.intake)
     message = {"id": 1, "sender": "lee", "recipient": "kim", "message": "come", "message_type": "TEXT", "audio_url": None}
     message |= {"timestamp": "2026-11-21T19:42:00.000001Z", "websocket_sent": True}
     assert await records.store(message, "k", "d") == 1
@@ -314,7 +316,7 @@ async def test_what_a_crash_left_in_the_spool_though_it_was_stored_is_waited_for
     again = Running(store, tmp_path)
     try:
         assert again.spool is not None and again.spool.rows_at_start == 1
-        await again.intake.past_stored(0)
+        await again.intake.wait_until_drained(0)
         assert again.intake.state == "ok"
         assert isinstance(await again.tell(**event(2)), dict)
         assert store.ask("SELECT description FROM event WHERE type = 'INFO' ORDER BY id") == [("n-1",), ("n-2",)]
@@ -334,16 +336,16 @@ async def test_rows_of_the_spool_that_were_committed_unheard_are_not_waited_for(
     if isinstance(lost, sqlite3.Error):
         lost.sqlite_errorcode = sqlite3.SQLITE_BUSY
     unheard = []
-    commit = database.Session.commit
+    commit = database.DbConnection.commit
 
-    def commit_unheard(session: database.Session) -> None:
+    def commit_unheard(db: database.DbConnection) -> None:
         is_drain = writer._is_draining()
-        commit(session)
+        commit(db)
         if is_drain and not unheard:
-            unheard.append(session)
+            unheard.append(db)
             raise lost
 
-    monkeypatch.setattr(database.Session, "commit", commit_unheard)
+    monkeypatch.setattr(database.DbConnection, "commit", commit_unheard)
     await asyncio.to_thread(fault.end)
     await running.until(lambda: unheard)
     await running.until(lambda: running.intake.state == "ok")
@@ -444,7 +446,7 @@ async def test_a_read_that_hangs_is_given_up(own_cluster: Cluster, tmp_path: Pat
     monkeypatch.setattr(changes, "READ_PATIENCE_S", 0.3)
     store = stores.make_store("postgres", tmp_path, lambda: own_cluster)
     running = Running(store, tmp_path)
-    readers = changes.Readers(running.database, epoch=running.epoch, windows=stores.WINDOWS)
+    readers = changes.ReaderPool(running.database, epoch=running.epoch, windows=stores.WINDOWS)
     assert (await readers.snapshot("events")).offset == 0
     own_cluster.send(signal.SIGSTOP)
     try:

@@ -9,10 +9,12 @@ import pytest
 from robodyne_rt.core import times
 from robodyne_rt.errors import Conflict, InvalidPayload, ResourceNotFound
 from robodyne_rt.model.changes import Entity
-from robodyne_rt.store import accounts, kinds, writes
-from robodyne_rt.store.changes import Readers
-from robodyne_rt.store.records import MessageRecords, RequestRecords, SessionRecords
-from robodyne_rt.store.talk import AnswerWrite, ReceiptWrite, RequestWrite, StaffMessageWrite
+from robodyne_rt.store.intake import write_registry as write_registry
+from robodyne_rt.store.intake import writes
+from robodyne_rt.store.intake.people_writes import AnswerWrite, ReceiptWrite, RequestWrite, StaffMessageWrite
+from robodyne_rt.store.log.change_log import ReaderPool
+from robodyne_rt.store.repositories import MessageRepository, RequestRepository, SessionRepository
+from robodyne_rt.store.tables import accounts
 from tests.contract.running import Running
 from tests.stores import WINDOWS, Store
 
@@ -28,8 +30,8 @@ async def running(store: Store, tmp_path: Path) -> AsyncIterator[Running]:
 
 
 @pytest.fixture
-async def readers(running: Running) -> AsyncIterator[Readers]:
-    readers = Readers(running.database, epoch=running.epoch, windows=WINDOWS)
+async def readers(running: Running) -> AsyncIterator[ReaderPool]:
+    readers = ReaderPool(running.database, epoch=running.epoch, windows=WINDOWS)
     yield readers
     readers.close()
 
@@ -46,7 +48,7 @@ def message(id: int, **more: Any) -> Entity:
 
 async def test_users_reach_the_directory_through_the_log(running: Running) -> None:
     async def do(function: Any, *arguments: Any, **named: Any) -> Any:
-        return await running.intake.call(lambda applier: function(applier.session, *arguments, **named))
+        return await running.intake.call(lambda tables: function(tables.db, *arguments, **named))
 
     added = await do(accounts.add_user, name="김", roles=["kitchen"], password_hash="h", now=NOW)
     assert added["roles"] == ["kitchen"] and added["password"] is True
@@ -84,7 +86,7 @@ async def test_users_reach_the_directory_through_the_log(running: Running) -> No
 
 async def test_a_device_has_two_keys_while_they_are_exchanged(running: Running) -> None:
     async def do(function: Any, *arguments: Any, **named: Any) -> Any:
-        return await running.intake.call(lambda applier: function(applier.session, *arguments, **named))
+        return await running.intake.call(lambda tables: function(tables.db, *arguments, **named))
 
     first = await do(accounts.add_device, "alba-1", robots=None, now=NOW)
     second = await do(accounts.rotate_device, "alba-1")
@@ -102,8 +104,8 @@ async def test_a_device_has_two_keys_while_they_are_exchanged(running: Running) 
     await do(accounts.add_device, "alba-1", robots=["*"], now=NOW)
 
 
-async def test_a_request_is_taken_once_and_answered_once(running: Running, readers: Readers) -> None:
-    records = RequestRecords(readers=readers, intake=running.intake)
+async def test_a_request_is_taken_once_and_answered_once(running: Running, readers: ReaderPool) -> None:
+    records = RequestRepository(readers=readers, intake=running.intake)
     assert await records.take(request(1)) is None
     assert await records.take(request(1)) is None  # the same write again, after a commit that nobody heard of
     known = await records.take(request(2))
@@ -120,15 +122,15 @@ async def test_a_request_is_taken_once_and_answered_once(running: Running, reade
     assert (entry["question"], entry["answered_at"]) == ("alba-1 어디?", AT)
 
 
-async def test_a_session_is_found_by_its_token_with_what_may_not_have_arrived(running: Running, readers: Readers) -> None:
-    sessions = SessionRecords(readers=readers, intake=running.intake)
-    requests = RequestRecords(readers=readers, intake=running.intake)
+async def test_a_session_is_found_by_its_token_with_what_may_not_have_arrived(running: Running, readers: ReaderPool) -> None:
+    sessions = SessionRepository(readers=readers, intake=running.intake)
+    requests = RequestRepository(readers=readers, intake=running.intake)
     columns = {"id": "s1", "token_digest": "t", "user_name": "kim", "device": "", "acked": 0, "created_at": AT, "last_seen": AT}
     sessions.create(columns)
     for seq in (1, 2, 3):
         await requests.answer(request(seq, f"r{seq}", status="COMPLETED", code=None, response="a", seq=seq, answered_at=AT))
     sessions.refresh([("s1", 1, NOW)])
-    await running.do(lambda applier: None)
+    await running.do(lambda tables: None)
     found = await sessions.find("t", NOW - 10)
     assert found is not None
     assert (found["acked"], found["seq"], [answer["seq"] for answer in found["answers"]]) == (1, 3, [2, 3])
@@ -136,8 +138,8 @@ async def test_a_session_is_found_by_its_token_with_what_may_not_have_arrived(ru
     assert await sessions.find("other", NOW - 10) is None
 
 
-async def test_a_staff_message_is_stored_once_and_unread_until_it_is_read(running: Running, readers: Readers) -> None:
-    records = MessageRecords(readers=readers, intake=running.intake)
+async def test_a_staff_message_is_stored_once_and_unread_until_it_is_read(running: Running, readers: ReaderPool) -> None:
+    records = MessageRepository(readers=readers, intake=running.intake)
     assert await records.store(message(1), "k", "d") == 1
     assert await records.store(message(2), "k", "d") == 1
     with pytest.raises(Conflict):
@@ -156,7 +158,7 @@ async def test_a_staff_message_is_stored_once_and_unread_until_it_is_read(runnin
     # What a role was told before there was a user is not for them; what they were told themselves is.
     later = times.to_epoch_s(AT) + 1
     added = {"name": "new", "roles": ["kitchen"], "password_hash": None, "now": later}
-    await running.intake.call(lambda applier: accounts.add_user(applier.session, **added))
+    await running.intake.call(lambda tables: accounts.add_user(tables.db, **added))
     new = {"user": "new", "recipients": ["new", "role:kitchen"], "own": "new"}
     assert await records.unread(**new) == []
     await records.store(message(8, timestamp=times.to_text(later)), None, "d")
@@ -185,6 +187,6 @@ async def test_a_staff_message_is_stored_once_and_unread_until_it_is_read(runnin
     ids=lambda write: write.kind,
 )
 def test_every_kind_survives_the_spool(write: writes.Write) -> None:
-    again = kinds.load(writes.dump(write))
+    again = write_registry.load(writes.dump(write))
     assert (type(again), again.fields(), again.name, again.digest) == (type(write), write.fields(), write.name, write.digest)
     assert write.letter()["payload"] == writes.dump(write).decode()

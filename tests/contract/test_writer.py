@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from robodyne_rt.errors import Conflict, InvalidPayload, StorageBroken
-from robodyne_rt.store import upkeep
-from robodyne_rt.store import writer as writer_module
-from robodyne_rt.store.apply import Applier
-from robodyne_rt.store.writes import CallWrite
+from robodyne_rt.store.intake import writer as writer_module
+from robodyne_rt.store.intake.writes import CallWrite
+from robodyne_rt.store.log import retention as upkeep
+from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 from tests.contract.running import Running
 from tests.stores import Store
 
@@ -33,7 +33,7 @@ def look(store: Store) -> Any:
 
 
 def insert(number: int) -> Any:
-    return lambda applier: applier._execute("INSERT INTO table_(table_number) VALUES (?)", (number,)) and number
+    return lambda tables: tables._execute("INSERT INTO table_(table_number) VALUES (?)", (number,)) and number
 
 
 async def test_what_is_submitted_in_one_turn_is_one_transaction(running: Running, look: Any) -> None:
@@ -44,7 +44,7 @@ async def test_what_is_submitted_in_one_turn_is_one_transaction(running: Running
 
 
 async def test_a_write_that_fails_is_refused_alone(running: Running, look: Any) -> None:
-    results = await running.do(insert(1), insert(2), insert(1), lambda applier: 1 / 0, insert(3))
+    results = await running.do(insert(1), insert(2), insert(1), lambda tables: 1 / 0, insert(3))
     assert [isinstance(result, Exception) for result in results] == [False, False, True, True, False]
     assert look("SELECT table_number FROM table_ ORDER BY 1") == [(1,), (2,), (3,)]
 
@@ -74,7 +74,7 @@ async def test_a_refused_message_leaves_no_trace_and_may_be_repaired_under_its_i
     order = {"msg_type": "Order", "table_number": 9, "items": [{"name": "kimchi"}], "id": "1"}
     assert isinstance(await running.tell(**order), InvalidPayload)
     assert look("SELECT (SELECT count(*) FROM device_message), (SELECT count(*) FROM table_)") == [(0, 0)]
-    await running.do(lambda applier: applier._execute("INSERT INTO menu_item(name) VALUES ('kimchi')") and None)
+    await running.do(lambda tables: tables._execute("INSERT INTO menu_item(name) VALUES ('kimchi')") and None)
     assert "order_id" in await running.tell(**order)
 
 
@@ -145,7 +145,7 @@ async def test_a_bulk_load_comes_in_pieces_without_gaps(running: Running, store:
         while not running.updates or running.updates[-1].offset < 12000:
             await asyncio.sleep(0.02)
     assert all(later.prev == earlier.offset for earlier, later in zip(running.updates, running.updates[1:], strict=False))
-    assert all(len(update.entities) <= writer_module.LINES_AT_ONCE for update in running.updates)
+    assert all(len(update.entities) <= writer_module.MAX_LINES_PER_UPDATE for update in running.updates)
 
 
 async def test_the_log_is_pruned_to_what_is_retained(running: Running, look: Any) -> None:
@@ -162,7 +162,7 @@ async def test_message_ids_are_forgotten_after_seven_days(running: Running, look
     await running.tell(msg_type="Event", type="CALL", id="old")
     await running.tell(msg_type="Event", type="CALL", id="new")
     old = "UPDATE device_message SET at = at - 8 * 86400 WHERE id = 'old'"
-    await running.do(lambda applier: applier._execute(old) and None)
+    await running.do(lambda tables: tables._execute(old) and None)
     async with asyncio.timeout(10):
         while look("SELECT id FROM device_message") != [("new",)]:
             await asyncio.sleep(0.05)
@@ -207,7 +207,7 @@ async def test_a_corrupt_file_ends_the_writer_and_acknowledges_nothing(store: St
     running = Running(store, tmp_path)
     await running.do(insert(1))
 
-    def corrupt(applier: Applier) -> None:
+    def corrupt(tables: DeviceMessageWriter) -> None:
         error = sqlite3.DatabaseError("database disk image is malformed")
         error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         raise error
@@ -222,7 +222,7 @@ async def test_a_corrupt_file_ends_the_writer_and_acknowledges_nothing(store: St
 
 async def test_behind_and_caught_up_are_told(running: Running) -> None:
     gate = threading.Event()
-    running.intake.submit(CallWrite(lambda applier: gate.wait(10)))
+    running.intake.submit(CallWrite(lambda tables: gate.wait(10)))
     await asyncio.sleep(0.05)
     resumed = asyncio.Event()
     for number in range(400):
@@ -256,8 +256,8 @@ async def test_the_databases_age_is_kept_over_restarts(store: Store, tmp_path: P
     ages = []
     for _ in range(2):
         running = Running(store, tmp_path)
-        running.writer._upkeeper.started_at -= 1000
+        running.writer._maintenance.started_at -= 1000
         await running.until(lambda: bool(store.ask("SELECT 1 FROM meta WHERE key = 'age_s' AND length(value) > 3")))
         await running.stop()
-        ages.append(running.writer._applier.age_s)
+        ages.append(running.writer._tables.age_s)
     assert ages[0] >= 1000 and ages[1] >= 2000

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robodyne_rt.core import device_messages
-from robodyne_rt.store import kinds, writes
-from robodyne_rt.store.writes import EventWrite, MessageWrite, VanishedWrite
+from robodyne_rt.store.intake import write_registry as write_registry
+from robodyne_rt.store.intake import writes
+from robodyne_rt.store.intake.writes import EventWrite, MessageWrite, VanishedWrite
 
 TEXT = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=20).filter(str.strip)
 JSON = st.recursive(
@@ -50,7 +51,7 @@ def test_a_message_comes_back_as_it_was(kind: str, data: st.DataObject) -> None:
         body["id"] = data.draw(TEXT)
     parsed = device_messages.check({"msg_type": kind, **body})
     write = MessageWrite(parsed.message, "d", parsed.digest, "2026-11-21T00:00:00.000000Z", [5, 6, 7])
-    again = kinds.load(writes.dump(write))
+    again = write_registry.load(writes.dump(write))
     assert isinstance(again, MessageWrite)
     assert type(again.message) is type(write.message)
     before, after = write.message.model_dump(), again.message.model_dump()
@@ -69,4 +70,4 @@ def test_every_kind_of_message_is_tried_above() -> None:
     [VanishedWrite("alba-1", "2026-11-21T00:00:00.000000Z", 9), EventWrite(4, "ERROR", "ERROR", "text", {"a": [1]}, "now")],
 )
 def test_the_servers_own_writes_come_back_as_they_were(write: writes.Write) -> None:
-    assert kinds.load(writes.dump(write)).fields() == write.fields()
+    assert write_registry.load(writes.dump(write)).fields() == write.fields()

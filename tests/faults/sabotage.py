@@ -110,7 +110,7 @@ def _late_commit() -> None:
 
 def _late_spool() -> None:
     """Say that the spool has a message, and write it there 0.2 s later."""
-    from robodyne_rt.store.spool import Spool
+    from robodyne_rt.store.intake.spool import Spool
 
     honest = Spool._append
 
@@ -125,16 +125,16 @@ def _late_spool() -> None:
 
 def _no_doubt() -> None:
     """Take a COMMIT that was not answered for one that did not happen."""
-    from robodyne_rt.store.postgres import PostgresSession
+    from robodyne_rt.store.engine.postgres import PostgresConnection
 
-    PostgresSession.leaves_doubt = False
+    PostgresConnection.commit_may_be_unknown = False
 
 
 def _no_letters() -> None:
     """Forget what the database refuses."""
-    from robodyne_rt.store.apply import Applier
+    from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 
-    Applier.park = lambda self, letter, digest: None  # type: ignore[method-assign]
+    DeviceMessageWriter.store_dead_letter = lambda self, letter, digest: None  # type: ignore[method-assign]
 
 
 def _through(connection: type[sqlite3.Connection]) -> None:
@@ -173,7 +173,7 @@ def _wall_clock_ids() -> None:
 
 def _patient() -> None:
     """Wait for a database that hangs for as long as it takes."""
-    from robodyne_rt.store import intake
+    from robodyne_rt.store.intake import intake
 
     intake.PATIENCE_S = 1e6
 

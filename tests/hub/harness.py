@@ -14,9 +14,9 @@ from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.ports import Clock
 from robodyne_rt.settings import Hub
-from robodyne_rt.store.changes import ChangeLog
-from robodyne_rt.store.database import Session
-from robodyne_rt.store.sqlite import SqliteDatabase
+from robodyne_rt.store.engine.database import DbConnection
+from robodyne_rt.store.engine.sqlite import SqliteDatabase
+from robodyne_rt.store.log.change_log import ChangeLog
 from tests.e2e.server import Replica
 from tests.stores import WINDOWS
 
@@ -93,9 +93,9 @@ class FakeTransport:
 class DirectReader:
     """Reads the log at once, in the loop's own thread; implements `ports.ChangeReader`."""
 
-    def __init__(self, session: Session, epoch: str) -> None:
+    def __init__(self, db: DbConnection, epoch: str) -> None:
         self.epoch = epoch
-        self.log = ChangeLog(session, windows=WINDOWS)
+        self.log = ChangeLog(db, windows=WINDOWS)
         self.snapshots = 0
 
     async def snapshot(self, topic: str) -> Update:
@@ -130,11 +130,11 @@ class Rig:
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.database = SqliteDatabase(f"sqlite:///{folder / 'robodyne.db'}")
-        self.session = self.database.open_writer()
-        self.connection = self.session.connection
+        self.db = self.database.open_writer()
+        self.connection = self.db.connection
         # Tests that count in thousands need no disk.
         self.connection.execute("PRAGMA synchronous = OFF")
-        self.epoch = self.database.prepare(self.session)
+        self.epoch = self.database.prepare(self.db)
         self.clock = HandClock()
         self.settings = Hub(**settings)
         self.store = NoStore()
@@ -142,7 +142,7 @@ class Rig:
 
     def start(self) -> None:
         """Build the hub as a server's start does; also after a restart."""
-        self.reader = DirectReader(self.session, self.epoch)
+        self.reader = DirectReader(self.db, self.epoch)
         snapshots = {topic: self.reader.log.snapshot(topic) for topic in TOPICS}
         self.positions = {topic: snapshot.offset for topic, snapshot in snapshots.items()}
         self.hub = ConnectionManager(

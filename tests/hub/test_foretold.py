@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.ports import Foretold
+from robodyne_rt.ports import OptimisticChange
 from tests.hub.harness import Rig, Screen
 
 
@@ -14,9 +14,9 @@ def robot(rig: Rig) -> dict[str, Any]:
     return {"id": 1}
 
 
-def foretell(rig: Rig, **fields: Any) -> None:
+def show_optimistic(rig: Rig, **fields: Any) -> None:
     entity = {**rig.hub.current("robots")[1], **fields}
-    rig.hub.foretell("robots", {1: Foretold(entity, fields)})
+    rig.hub.show_optimistic("robots", {1: OptimisticChange(entity, fields)})
 
 
 async def shown(screen: Screen) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ async def test_what_is_foretold_leaves_at_once_and_again_when_it_is_stored(rig: 
     await rig.feed()
     screen = await rig.connect("robots")
     screen.take()
-    foretell(rig, battery_level=7)
+    show_optimistic(rig, battery_level=7)
     assert await shown(screen) == [{"battery_level": 7, "status": "IDLE", "volatile": True}]
     rig.sql("UPDATE robot SET battery_level = 7")
     assert await shown(screen) == [{"battery_level": 7, "status": "IDLE", "volatile": False}]
@@ -45,7 +45,7 @@ async def test_an_older_stored_state_does_not_make_a_screen_jump_back(rig: Rig, 
     await rig.feed()
     screen = await rig.connect("robots")
     screen.take()
-    foretell(rig, battery_level=7)
+    show_optimistic(rig, battery_level=7)
     await shown(screen)
     rig.sql("UPDATE robot SET battery_level = 30, status = 'SERVING'")  # stored meanwhile, older than what is foretold
     assert await shown(screen) == [{"battery_level": 7, "status": "SERVING", "volatile": False}]
@@ -57,7 +57,7 @@ async def test_telemetry_does_not_undo_what_is_foretold(rig: Rig, robot: Any) ->
     await rig.feed()
     screen = await rig.connect("robots")
     screen.take()
-    foretell(rig, status="SERVING")
+    show_optimistic(rig, status="SERVING")
     await shown(screen)
     rig.hub.telemetry("a", {"x": 3.0}, rig.clock.stamp())
     assert await shown(screen) == [{"battery_level": 50, "status": "SERVING", "volatile": True}]
@@ -67,7 +67,7 @@ async def test_what_fails_is_followed_by_what_is_stored(rig: Rig, robot: Any) ->
     await rig.feed()
     live, paced = await rig.connect("robots"), await rig.connect("robots", interval_s=1.0)
     live.take(), paced.take()
-    foretell(rig, battery_level=7)
+    show_optimistic(rig, battery_level=7)
     rig.tick(1.1)
     assert [message["battery_level"] for message in await shown(paced)] == [7]
     await shown(live)
@@ -86,7 +86,7 @@ async def test_an_event_that_is_never_stored_is_removed_everywhere(rig: Rig) -> 
     live = await rig.connect("events")
     live.take()
     event = {"id": 77, "type": "CALL", "description": "ghost"}
-    rig.hub.foretell("events", {77: Foretold(event, event)})
+    rig.hub.show_optimistic("events", {77: OptimisticChange(event, event)})
     await rig.feed()
     (message,) = live.take()
     assert message["volatile"] and message["data"] == [event]
@@ -106,7 +106,7 @@ async def test_an_event_that_is_never_stored_is_removed_everywhere(rig: Rig) -> 
 async def test_a_storm_of_foretold_events_keeps_the_newest_of_the_window(rig: Rig) -> None:
     for id in range(1, 101):
         event = {"id": id, "type": "CALL"}
-        rig.hub.foretell("events", {id: Foretold(event, event)})
+        rig.hub.show_optimistic("events", {id: OptimisticChange(event, event)})
     screen = await rig.connect("events")
     (snapshot,) = screen.take()
     assert [event["id"] for event in snapshot["data"]] == list(range(81, 101))

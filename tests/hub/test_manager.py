@@ -69,8 +69,8 @@ async def test_a_clients_own_ping_is_answered_at_once_and_limited(rig: Rig) -> N
     assert screen.take() == [{"type": "pong", "topic": "robots", "data": {"n": 1}}]
     for number in range(3):
         screen.say(type="ping", data={"n": number})
-    kinds = [message["type"] if message["type"] == "pong" else message["data"]["code"] for message in screen.take()]
-    assert kinds == ["pong", "RATE_LIMITED", "RATE_LIMITED"]
+    write_registry = [message["type"] if message["type"] == "pong" else message["data"]["code"] for message in screen.take()]
+    assert write_registry == ["pong", "RATE_LIMITED", "RATE_LIMITED"]
 
 
 @pytest.mark.parametrize(

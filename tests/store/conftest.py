@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from robodyne_rt.model.topics import TOPICS
-from robodyne_rt.store.changes import ChangeLog
-from robodyne_rt.store.sqlite import SqliteDatabase, SqliteSession
+from robodyne_rt.store.engine.sqlite import SqliteConnection, SqliteDatabase
+from robodyne_rt.store.log.change_log import ChangeLog
 from tests.stores import WINDOWS
 
 
 class LogReader:
     """Reads what is new per topic, and checks on the way that offsets have no gaps."""
 
-    def __init__(self, session: SqliteSession) -> None:
-        self.log = ChangeLog(session, windows=WINDOWS)
+    def __init__(self, db: SqliteConnection) -> None:
+        self.log = ChangeLog(db, windows=WINDOWS)
         self.positions = dict.fromkeys(TOPICS, 0)
-        self._connection = session.connection
+        self._connection = db.connection
 
     def news(self, topic: str) -> tuple[list[int], list[int]]:
         """Return (ids of changed entities, removed ids) since the last call."""
@@ -44,18 +44,18 @@ def database(tmp_path: Path) -> SqliteDatabase:
 
 
 @pytest.fixture
-def session(database: SqliteDatabase) -> Iterator[SqliteSession]:
+def db(database: SqliteDatabase) -> Iterator[SqliteConnection]:
     """The writer's session on a prepared file."""
-    session = database.open_writer()
-    database.prepare(session)
-    yield session
-    session.close()
+    db = database.open_writer()
+    database.prepare(db)
+    yield db
+    db.close()
 
 
 @pytest.fixture
-def writer(session: SqliteSession) -> sqlite3.Connection:
+def writer(db: SqliteConnection) -> sqlite3.Connection:
     """The writer's connection to a prepared file."""
-    return session.connection
+    return db.connection
 
 
 @pytest.fixture
@@ -67,5 +67,5 @@ def foreign(database: SqliteDatabase, writer: sqlite3.Connection) -> Iterator[sq
 
 
 @pytest.fixture
-def reader(session: SqliteSession) -> LogReader:
-    return LogReader(session)
+def reader(db: SqliteConnection) -> LogReader:
+    return LogReader(db)

@@ -9,8 +9,8 @@ import pytest
 
 from robodyne_rt.errors import SchemaTooNew, StorageBroken
 from robodyne_rt.settings import ConfigError
+from robodyne_rt.store.engine.sqlite import SqliteDatabase
 from robodyne_rt.store.migrations import Migration
-from robodyne_rt.store.sqlite import SqliteDatabase
 
 
 def test_the_writers_settings_hold(writer: sqlite3.Connection) -> None:

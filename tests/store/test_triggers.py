@@ -5,8 +5,8 @@ import sqlite3
 import pytest
 
 from robodyne_rt.model.topics import TOPICS
-from robodyne_rt.store import sqlite_triggers as triggers
-from robodyne_rt.store.sqlite import SqliteDatabase, SqliteSession
+from robodyne_rt.store.engine.sqlite import SqliteConnection, SqliteDatabase
+from robodyne_rt.store.engine.triggers import sqlite as triggers
 from tests.store.conftest import LogReader
 
 INSERTS = {
@@ -202,14 +202,14 @@ def test_a_rolled_back_write_leaves_no_line_and_no_gap(foreign: sqlite3.Connecti
 
 
 def test_triggers_are_made_anew_where_somebody_dropped_or_changed_them(
-    database: SqliteDatabase, session: SqliteSession, writer: sqlite3.Connection
+    database: SqliteDatabase, db: SqliteConnection, writer: sqlite3.Connection
 ) -> None:
     names = list(triggers.statements())
     writer.execute(f'DROP TRIGGER "{names[0]}"')
-    assert session.missing_triggers() == [names[0]]
+    assert db.missing_triggers() == [names[0]]
     writer.execute('CREATE TRIGGER "zz_old" AFTER INSERT ON robot BEGIN SELECT 1; END')
-    database.prepare(session)
-    assert session.missing_triggers() == []
+    database.prepare(db)
+    assert db.missing_triggers() == []
     assert not writer.execute("SELECT 1 FROM sqlite_master WHERE name = 'zz_old'").fetchone()
 
 

@@ -15,13 +15,13 @@ import orjson
 
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import TOPICS
-from robodyne_rt.ports import Foretold
-from robodyne_rt.store import schema
-from robodyne_rt.store.apply import Applier
-from robodyne_rt.store.changes import ChangeLog, Lookups
-from robodyne_rt.store.database import begin_history, insert
-from robodyne_rt.store.sqlite import SqliteSession
-from robodyne_rt.store.writes import Write
+from robodyne_rt.ports import OptimisticChange
+from robodyne_rt.store.engine import schema
+from robodyne_rt.store.engine.database import begin_history, insert
+from robodyne_rt.store.engine.sqlite import SqliteConnection
+from robodyne_rt.store.intake.writes import Write
+from robodyne_rt.store.log.change_log import ChangeLog, Lookups
+from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 
 HIDDEN_FROM = 2**53
 """Ids that the database would give start here: nobody knows them yet, so they are shown to nobody."""
@@ -35,24 +35,24 @@ REMEMBERED_IDS = 50_000
 """Message ids known while the database is away; the database itself knows them all, and is asked when it is back."""
 
 
-class Foresight(NamedTuple):
+class Prediction(NamedTuple):
     """What one write will do: the answer's details, and entities by topic and id."""
 
     result: Any
-    changes: dict[str, dict[int, Foretold]]
+    changes: dict[str, dict[int, OptimisticChange]]
 
 
-class Forecast:
+class Predictor:
     """A stand-in for the database, as good as what screens show. Belongs to one thread."""
 
     def __init__(self, *, windows: Mapping[str, int]) -> None:
         self._windows = windows
-        self._session: SqliteSession | None = None
+        self._db: SqliteConnection | None = None
 
     @property
     def is_active(self) -> bool:
         """Whether it holds anything."""
-        return self._session is not None
+        return self._db is not None
 
     def begin(self, current: Mapping[str, Mapping[int, Entity]], lookups: Lookups) -> None:
         """Fill it.
@@ -62,44 +62,44 @@ class Forecast:
             lookups: rows of the tables that are no topics.
         """
         connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        session = self._session = SqliteSession(connection)
+        db = self._db = SqliteConnection(connection)
         shipped = schema.load("sqlite")
         for statement in (*shipped.creation, *shipped.triggers.values()):
-            session.execute(statement)
-        begin_history(session, "forecast")
-        self._applier = _Applier(session)
-        self._log = ChangeLog(session, windows=self._windows)
+            db.execute(statement)
+        begin_history(db, "forecast")
+        self._tables = _Applier(db)
+        self._log = ChangeLog(db, windows=self._windows)
         self._known: dict[str, dict[int, Entity]] = {topic: dict(current.get(topic, {})) for topic in TOPICS}
         self._expected: dict[tuple[str, int], Entity] = {}
         self._applied = 0
-        self._generated = {topic: _generated_columns(session, TOPICS[topic].table) for topic in BASE_TOPICS}
-        session.execute("BEGIN")
+        self._generated = {topic: _generated_columns(db, TOPICS[topic].table) for topic in BASE_TOPICS}
+        db.execute("BEGIN")
         for table, rows in lookups.items():
             for row in rows:
                 self._insert(table, row)
         for topic in BASE_TOPICS:
             for entity in self._known[topic].values():
                 self._put(topic, entity)
-        session.execute("COMMIT")
+        db.execute("COMMIT")
         self._positions = self._log.heads()
 
     def end(self) -> None:
         """Forget everything."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        if self._db is not None:
+            self._db.close()
+            self._db = None
 
-    def apply(self, write: Write) -> Foresight:
+    def apply(self, write: Write) -> Prediction:
         """Do a write, in order after those before.
 
         Raises:
             RobodyneError: it will be refused.
         """
-        session = self._session
-        assert session is not None
-        self._applier.age_s = self._applied  # counts here: the oldest ids are forgotten first
-        result = write.apply(self._applier)
-        changes: dict[str, dict[int, Foretold]] = {}
+        db = self._db
+        assert db is not None
+        self._tables.age_s = self._applied  # counts here: the oldest ids are forgotten first
+        result = write.apply(self._tables)
+        changes: dict[str, dict[int, OptimisticChange]] = {}
         for topic, head in self._log.heads().items():
             if head == self._positions[topic]:
                 continue
@@ -107,13 +107,13 @@ class Forecast:
             self._positions[topic] = head
             for key, entity in update.entities.items():
                 if key < HIDDEN_FROM:
-                    changes.setdefault(topic, {})[key] = self._foretold(topic, key, entity)
+                    changes.setdefault(topic, {})[key] = self._optimistic(topic, key, entity)
         self._applied += 1
         if self._applied % TRIM_EVERY == 0:
-            self._trim(session)
-        return Foresight(result, changes)
+            self._trim(db)
+        return Prediction(result, changes)
 
-    def _foretold(self, topic: str, key: int, entity: Entity) -> Foretold:
+    def _optimistic(self, topic: str, key: int, entity: Entity) -> OptimisticChange:
         shown = {name: None if type(value) is int and value >= HIDDEN_FROM else value for name, value in entity.items()}
         known = self._known[topic].get(key)
         if known is None:
@@ -122,7 +122,7 @@ class Forecast:
             expected = {name: value for name, value in shown.items() if known.get(name) != value}
             shown = known | expected
         self._expected[topic, key] = expected
-        return Foretold(shown, expected)
+        return OptimisticChange(shown, expected)
 
     def learn(self, update: Update) -> None:
         """Take what was stored; what is still expected of an entity stays laid over it."""
@@ -134,7 +134,7 @@ class Forecast:
         for key in update.removed:
             known.pop(key, None)
             self._remove(topic, key)
-        assert self._session is not None
+        assert self._db is not None
         self._positions = self._log.heads()
 
     def settle(self, topic: str, key: int) -> None:
@@ -163,37 +163,37 @@ class Forecast:
         self._insert(rows.table, row)
 
     def _insert(self, table: str, row: Entity) -> None:
-        assert self._session is not None
+        assert self._db is not None
         try:
-            insert(self._session, table, row)
+            insert(self._db, table, row)
         except sqlite3.IntegrityError:
             return  # what a foreign program wrote elsewhere does not fit here: the stand-in goes without it
 
     def _remove(self, topic: str, key: int) -> None:
-        assert self._session is not None
+        assert self._db is not None
         for nested in TOPICS[topic].nested:
-            self._session.execute(f"DELETE FROM {nested.rows.table} WHERE {nested.parent_column} = ?", (key,))
-        self._session.execute(f"DELETE FROM {TOPICS[topic].table} WHERE id = ?", (key,))
+            self._db.execute(f"DELETE FROM {nested.rows.table} WHERE {nested.parent_column} = ?", (key,))
+        self._db.execute(f"DELETE FROM {TOPICS[topic].table} WHERE id = ?", (key,))
 
-    def _trim(self, session: SqliteSession) -> None:
+    def _trim(self, db: SqliteConnection) -> None:
         """Keep it small however long the database stays away."""
-        session.execute("BEGIN")
+        db.execute("BEGIN")
         for table in GROWING_TABLES:
-            session.execute(f"DELETE FROM {table}")
-        session.execute(
+            db.execute(f"DELETE FROM {table}")
+        db.execute(
             "DELETE FROM device_message WHERE at < (SELECT at FROM device_message ORDER BY at DESC LIMIT 1 OFFSET ?)",
             (REMEMBERED_IDS,),
         )
-        session.execute("DELETE FROM change")
-        session.execute("COMMIT")
+        db.execute("DELETE FROM change")
+        db.execute("COMMIT")
         self._positions = self._log.heads()
 
 
-class _Applier(Applier):
+class _Applier(DeviceMessageWriter):
     """Gives the ids that the database would give, out of reach of real ones."""
 
-    def __init__(self, session: SqliteSession) -> None:
-        super().__init__(session)
+    def __init__(self, db: SqliteConnection) -> None:
+        super().__init__(db)
         self._hidden = itertools.count(HIDDEN_FROM)
 
     def _insert(self, table: str, columns: Entity) -> int:
@@ -202,9 +202,9 @@ class _Applier(Applier):
         return super()._insert(table, columns)
 
 
-def _generated_columns(session: SqliteSession, table: str) -> set[str]:
+def _generated_columns(db: SqliteConnection, table: str) -> set[str]:
     """Return the columns of a table that SQLite computes."""
-    return {row[1] for row in session.execute(f"PRAGMA table_xinfo({table})") if row[6] in (2, 3)}
+    return {row[1] for row in db.execute(f"PRAGMA table_xinfo({table})") if row[6] in (2, 3)}
 
 
 def _text(value: Any) -> str | None:

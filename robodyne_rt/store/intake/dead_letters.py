@@ -6,12 +6,12 @@ from robodyne_rt.core import times
 from robodyne_rt.errors import Conflict, DeadLettered, RobodyneError
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
-from robodyne_rt.store.apply import Applier
-from robodyne_rt.store.spool import SpooledRow
-from robodyne_rt.store.writes import Write
+from robodyne_rt.store.intake.spool import SpooledRow
+from robodyne_rt.store.intake.writes import Write
+from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 
 
-class Parked(Write):
+class DeadLetterWrite(Write):
     """What is left of a write at fault: a row in `dead_letter`."""
 
     __slots__ = ("_row", "_write")
@@ -28,11 +28,11 @@ class Parked(Write):
             letter["message_id"] = None  # that id is another message's, which is stored
         self._row = letter | {"error": text, "attempts": attempts, "first_at": now, "last_at": now}
 
-    def apply(self, applier: Applier) -> Any:
-        return applier.park(self._row, self._write.digest)
+    def apply(self, tables: DeviceMessageWriter) -> Any:
+        return tables.store_dead_letter(self._row, self._write.digest)
 
 
-class Spooled(Write):
+class SpooledWrite(Write):
     """A write out of the spool: acknowledged, so a refusal now (its dish was deleted meanwhile) parks it, in the same
     transaction."""
 
@@ -46,17 +46,17 @@ class Spooled(Write):
         self.letter_id = 0
         self._clock = clock
 
-    def apply(self, applier: Applier) -> Any:
+    def apply(self, tables: DeviceMessageWriter) -> Any:
         self.refusal = None
         try:
-            self.write.apply(applier)
+            self.write.apply(tables)
         except DeadLettered:
             return  # it was parked before, under the same id
         except RobodyneError as refusal:
             if not self.write.parked:
                 return
             self.refusal = refusal
-            self.letter_id = Parked(self.write, refusal, 1, self._clock).apply(applier)
+            self.letter_id = DeadLetterWrite(self.write, refusal, 1, self._clock).apply(tables)
 
     def letter(self) -> Entity:
         return self.write.letter()
@@ -70,7 +70,7 @@ class Spooled(Write):
         return self.write.keys
 
 
-class Unreadable(Write):
+class UnreadableRow(Write):
     """A row of the spool that this version cannot read: parked as it is."""
 
     __slots__ = ("_row",)
@@ -82,5 +82,5 @@ class Unreadable(Write):
         self._row = {"id": id, "kind": self.kind, "device": None, "message_id": None, "payload": row.payload}
         self._row |= {"error": f"{type(error).__name__}: {error}"[:2000], "attempts": 1, "first_at": now, "last_at": now}
 
-    def apply(self, applier: Applier) -> Any:
-        return applier.park(self._row, "")
+    def apply(self, tables: DeviceMessageWriter) -> Any:
+        return tables.store_dead_letter(self._row, "")

@@ -25,12 +25,12 @@ from psycopg import sql
 
 from robodyne_rt.errors import SchemaTooNew, StorageBroken, StorageUnavailable
 from robodyne_rt.settings import ConfigError
-from robodyne_rt.store import schema
-from robodyne_rt.store.database import (
+from robodyne_rt.store.engine import schema
+from robodyne_rt.store.engine.database import (
     Column,
     Database,
+    DbConnection,
     Fault,
-    Session,
     begin_history,
     read_meta,
     schema_version,
@@ -46,7 +46,7 @@ OLDEST_VERSION = 130000
 
 CONNECT_TIMEOUT_S = 3
 READ_DEADLINE_MS = 2000
-SEAL_AT_ONCE = 5000
+MAX_ASSIGNED_AT_ONCE = 5000
 """Notes per sealing: a bulk load must not become one endless transaction."""
 
 LISTEN_PROBE_S = 5.0
@@ -70,10 +70,10 @@ _OPTIONS = {
 _SESSION_SETTINGS = ("SET timezone = 'UTC'", "SET datestyle = 'ISO, YMD'", "SET enable_seqscan = off", "SET jit = off")
 _WRITER_SETTINGS = ("SET synchronous_commit = on", "SET robodyne.quiet = 'on'")
 
-_LOCK_SEAL = "SELECT value FROM meta WHERE key = 'epoch' FOR UPDATE"
+_LOCK_EPOCH = "SELECT value FROM meta WHERE key = 'epoch' FOR UPDATE"
 
-_SEAL = f"""WITH taken AS (
-    DELETE FROM inbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM inbox ORDER BY id LIMIT {SEAL_AT_ONCE}))
+_ASSIGN_OFFSETS = f"""WITH taken AS (
+    DELETE FROM inbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM inbox ORDER BY id LIMIT {MAX_ASSIGNED_AT_ONCE}))
     RETURNING id, xid, at, topic, key, op, native
 ), grouped AS (
     SELECT topic, key, min(id) AS first, max(at) AS at, (array_agg(op ORDER BY native DESC, id DESC))[1] AS op
@@ -98,14 +98,14 @@ _BUSY_STATES = ("40001", "40P01", "55P03", "57014")
 _HOPELESS_STATES = ("28000", "28P01", "3D000", "3F000", "42501", "0A000")
 
 
-class PostgresSession(Session):
+class PostgresConnection(DbConnection):
     """One connection to a server.
 
     Args:
         prepares: whether statements may be prepared; not behind a pooler that hands each transaction another connection.
     """
 
-    leaves_doubt = True
+    commit_may_be_unknown = True
 
     def __init__(self, connection: "psycopg.Connection[Any]", *, prepares: bool = True) -> None:
         self.connection = connection
@@ -149,20 +149,20 @@ class PostgresSession(Session):
             return
         super().rollback()
 
-    def seal(self) -> None:
-        self._run(_LOCK_SEAL)
-        self._run(_SEAL)
+    def assign_offsets(self) -> None:
+        self._run(_LOCK_EPOCH)
+        self._run(_ASSIGN_OFFSETS)
 
-    def seal_foreign(self) -> None:
+    def assign_foreign_offsets(self) -> None:
         while True:
             self.begin()
-            self._run(_LOCK_SEAL)
-            row = self._run(_SEAL).fetchone()
+            self._run(_LOCK_EPOCH)
+            row = self._run(_ASSIGN_OFFSETS).fetchone()
             self.commit()
-            if row is None or row[0] < SEAL_AT_ONCE:
+            if row is None or row[0] < MAX_ASSIGNED_AT_ONCE:
                 return
 
-    def is_news(self, positions: dict[str, int]) -> bool:
+    def has_foreign_changes(self, positions: dict[str, int]) -> bool:
         row = self._run('SELECT EXISTS (SELECT FROM inbox), (SELECT sum("offset") FROM topic_head)').fetchone()
         return row is not None and (row[0] or int(row[1] or 0) != sum(positions.values()))
 
@@ -187,7 +187,7 @@ class PostgresSession(Session):
         except ValueError:
             return None
 
-    def mend(self) -> None:
+    def repair_sequences(self) -> None:
         """Bring the sequences of ids up to what foreign programs inserted with ids of their own."""
         rows = self._run(
             "SELECT c.relname, pg_get_serial_sequence(format('%I', c.relname), 'id') FROM pg_class c"
@@ -270,7 +270,7 @@ class PostgresDatabase(Database):
         except psycopg.ProgrammingError as error:
             raise ConfigError(f"[database] url: {error}") from error
 
-    def open_writer(self) -> PostgresSession:
+    def open_writer(self) -> PostgresConnection:
         try:
             connection = self._connect()
         except psycopg.OperationalError as error:
@@ -284,11 +284,11 @@ class PostgresDatabase(Database):
                 raise ConfigError(
                     f"[database] url: {self.name} is Postgres {connection.info.server_version // 10000}; 13 is needed"
                 )
-            session = PostgresSession(connection, prepares=not self._is_pooled(connection))
+            db = PostgresConnection(connection, prepares=not self._is_pooled(connection))
             for setting in (*_SESSION_SETTINGS, *_WRITER_SETTINGS):
-                session.execute(setting)
-            self._replace_backend(session)
-            self._read_back(session)
+                db.execute(setting)
+            self._replace_backend(db)
+            self._read_back(db)
         except psycopg.Error as error:
             connection.close()
             if self.fault(error) is Fault.WRITE:
@@ -297,33 +297,33 @@ class PostgresDatabase(Database):
         except BaseException:
             connection.close()
             raise
-        return session
+        return db
 
-    def _replace_backend(self, session: PostgresSession) -> None:
+    def _replace_backend(self, db: PostgresConnection) -> None:
         """End what our last connection left on the server: behind a broken link it would hold its locks for minutes."""
         if self._pooled:
             return
         if self._backend is not None:
-            session.execute(
+            db.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = ? AND backend_start = ?::timestamptz",
                 self._backend,
             )
-        self._backend = session.execute(
+        self._backend = db.execute(
             "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()"
         ).fetchone()
 
-    def _read_back(self, session: PostgresSession) -> None:
+    def _read_back(self, db: PostgresConnection) -> None:
         """Success means durable: refuse a server that may forget what it said is committed."""
-        self._facts = [("database", self.name), ("Postgres", str(session.execute("SHOW server_version").fetchone()[0]))]
+        self._facts = [("database", self.name), ("Postgres", str(db.execute("SHOW server_version").fetchone()[0]))]
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):
-            (value,) = session.execute(f"SHOW {setting}").fetchone()
+            (value,) = db.execute(f"SHOW {setting}").fetchone()
             self._facts.append((setting, value))
             if value == "off":
                 raise ConfigError(
                     f"[database] url: {self.name} runs with {setting} = {value}: what it calls committed may be lost. "
                     f"Set {setting} = on there"
                 )
-        (read_only,) = session.execute("SELECT pg_is_in_recovery()").fetchone()
+        (read_only,) = db.execute("SELECT pg_is_in_recovery()").fetchone()
         if read_only:
             raise StorageUnavailable(f"{self.name} is a standby: it takes no writes now")
         if self._pooled:
@@ -352,73 +352,73 @@ class PostgresDatabase(Database):
                 )
         return self._pooled
 
-    def open_reader(self) -> PostgresSession:
-        session = PostgresSession(self._connect(), prepares=not self._pooled)
+    def open_reader(self) -> PostgresConnection:
+        db = PostgresConnection(self._connect(), prepares=not self._pooled)
         for setting in (*_SESSION_SETTINGS, f"SET statement_timeout = {READ_DEADLINE_MS}"):
-            session.execute(setting)
-        return session
+            db.execute(setting)
+        return db
 
-    def prepare(self, session: Session) -> str:
-        assert isinstance(session, PostgresSession)
-        session.begin()
+    def prepare(self, db: DbConnection) -> str:
+        assert isinstance(db, PostgresConnection)
+        db.begin()
         try:
-            session.execute("SELECT pg_advisory_xact_lock(?)", (SCHEMA_LOCK,))
-            row = session.execute("SELECT current_schema(), to_regclass('meta') IS NOT NULL").fetchone()
+            db.execute("SELECT pg_advisory_xact_lock(?)", (SCHEMA_LOCK,))
+            row = db.execute("SELECT current_schema(), to_regclass('meta') IS NOT NULL").fetchone()
             name, exists = row
             if name is None:
                 raise ConfigError(f"[database] url: {self.name}: its search_path names no schema that exists")
-            version = schema_version(session) if exists else 0
+            version = schema_version(db) if exists else 0
             if version > self.schema_version:
                 raise SchemaTooNew(
                     f"{self.name}: schema version {version}, this program knows up to {self.schema_version}: "
                     "install the newer version again"
                 )
-            self._make(session, name, version)
-            epoch = begin_history(session, secrets.token_hex(6))
-            session.commit()
+            self._make(db, name, version)
+            epoch = begin_history(db, secrets.token_hex(6))
+            db.commit()
         except psycopg.Error as error:
-            session.rollback()
+            db.rollback()
             if self.fault(error) is Fault.WRITE:
                 raise StorageBroken(f"{self.name}: the schema cannot be made: {error}") from error
             raise StorageUnavailable(f"{self.name}: {error}") from error
         except BaseException:
-            session.rollback()
+            db.rollback()
             raise
         return epoch
 
-    def _make(self, session: PostgresSession, name: str, version: int) -> None:
+    def _make(self, db: PostgresConnection, name: str, version: int) -> None:
         shipped = schema.load("postgres")
         quoted = '"' + name.replace('"', '""') + '"'
         place: Callable[[str], str] = lambda statement: statement.replace(schema.SCHEMA, quoted)  # noqa: E731
         if version == 0:
             for statement in shipped.creation:
-                session.execute(place(statement))
+                db.execute(place(statement))
             logger.info("created the schema in %s", self.name, extra={"action": "database_created"})
         for number in range(version, self.schema_version) if version else ():
             logger.info("migrating to schema version %d", number + 1, extra={"action": "database_migrated"})
             for statement in self._migrations[number - 1].postgres:
-                session.execute(place(statement))
+                db.execute(place(statement))
         if version < self.schema_version:
-            write_meta(session, "schema_version", str(self.schema_version))
+            write_meta(db, "schema_version", str(self.schema_version))
         wanted = wanted_triggers(doorbell=self._rings)
         digest = f"{hash_of(shipped.functions, wanted)}"
-        unwanted = set(_triggers(session)) - set(wanted)
-        if digest == read_meta(session, "triggers") and not session.missing_triggers() and not unwanted:
+        unwanted = set(_triggers(db)) - set(wanted)
+        if digest == read_meta(db, "triggers") and not db.missing_triggers() and not unwanted:
             return
         for statement in shipped.functions:
-            session.execute(place(statement))
-        for trigger, table in _triggers(session).items():
-            session.execute(f'DROP TRIGGER "{trigger}" ON {quoted}."{table}"')
+            db.execute(place(statement))
+        for trigger, table in _triggers(db).items():
+            db.execute(f'DROP TRIGGER "{trigger}" ON {quoted}."{table}"')
         for trigger, statement in wanted.items():
-            session.execute(place(statement))
+            db.execute(place(statement))
             table = statement.partition(" ON ")[2].split()[0]
-            session.execute(place(f'ALTER TABLE {table} ENABLE ALWAYS TRIGGER "{trigger}"'))
-        write_meta(session, "triggers", digest)
+            db.execute(place(f'ALTER TABLE {table} ENABLE ALWAYS TRIGGER "{trigger}"'))
+        write_meta(db, "triggers", digest)
 
-    def doorbell(self, ring: Callable[[], None]) -> "PostgresDoorbell | None":
+    def change_listener(self, notify: Callable[[], None]) -> "PostgresChangeListener | None":
         if not self._notify or self._pooled:
             return None
-        return PostgresDoorbell(self._connect, ring)
+        return PostgresChangeListener(self._connect, notify)
 
     def facts(self) -> list[tuple[str, str]]:
         return list(self._facts)
@@ -427,13 +427,13 @@ class PostgresDatabase(Database):
 _HOPELESS_WORDS = ("password authentication failed", "does not exist", "no password supplied", "no pg_hba.conf entry")
 
 
-class PostgresDoorbell:
+class PostgresChangeListener:
     """A connection of its own that listens; it comes back by itself, and after each return asks for a look."""
 
-    def __init__(self, connect: Callable[[], "psycopg.Connection[Any]"], ring: Callable[[], None]) -> None:
+    def __init__(self, connect: Callable[[], "psycopg.Connection[Any]"], notify: Callable[[], None]) -> None:
         self.trouble = "not listening yet"
         self._connect = connect
-        self._ring = ring
+        self._notify_writer = notify
         self._stopped = threading.Event()
         self._wake, self._woken = socket.socketpair()
 
@@ -450,7 +450,7 @@ class PostgresDoorbell:
                     assert channel is not None
                     connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel[0])))
                     self.trouble, pause_s = "", 0.1
-                    self._ring()  # what was committed while nobody listened
+                    self._notify_writer()  # what was committed while nobody listened
                     self._listen(connection)
             except (psycopg.Error, ConfigError, OSError) as error:
                 self.trouble = f"not listening: {' '.join(str(error).split())}"
@@ -469,7 +469,7 @@ class PostgresDoorbell:
                 while connection.pgconn.notifies() is not None:
                     rang = True
                 if rang:
-                    self._ring()
+                    self._notify_writer()
                 elif connection.pgconn.status != psycopg.pq.ConnStatus.OK:
                     raise psycopg.OperationalError("the connection was closed")
             else:
@@ -492,8 +492,8 @@ def hash_of(functions: Sequence[str], triggers: dict[str, str]) -> str:
     return hashlib.blake2b(orjson.dumps([*functions, *triggers.items()]), digest_size=12).hexdigest()
 
 
-def _triggers(session: Session) -> dict[str, str]:
-    rows = session.execute(
+def _triggers(db: DbConnection) -> dict[str, str]:
+    rows = db.execute(
         "SELECT t.tgname, c.relname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
         " WHERE c.relnamespace = current_schema()::regnamespace AND NOT t.tgisinternal AND starts_with(t.tgname, ?)",
         (schema.TRIGGER_PREFIX,),

@@ -10,14 +10,14 @@ from robodyne_rt.core import session_wire, times
 from robodyne_rt.errors import ResourceNotFound
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Outcome
-from robodyne_rt.store.apply import Applier
-from robodyne_rt.store.database import Session, insert
-from robodyne_rt.store.writes import Write
+from robodyne_rt.store.engine.database import DbConnection, insert
+from robodyne_rt.store.intake.writes import Write
+from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 
-HISTORY_AT_MOST = 200
-PENDING_AT_MOST = 10_000
-UNDELIVERED_AT_MOST = 1000
-UNREAD_AT_MOST = 1000
+MAX_HISTORY = 200
+MAX_PENDING = 10_000
+MAX_UNDELIVERED = 1000
+MAX_UNREAD = 1000
 
 
 class FieldsWrite(Write):
@@ -44,14 +44,14 @@ class RequestWrite(FieldsWrite):
     __slots__ = ()
     kind = "request"
 
-    def apply(self, applier: Applier) -> Any:
+    def apply(self, tables: DeviceMessageWriter) -> Any:
         columns = self.columns
-        session = applier.session
-        known = _request(session, columns["user_name"], columns["request_id"])
+        db = tables.db
+        known = _request(db, columns["user_name"], columns["request_id"])
         if known is not None and known["id"] != columns["id"]:
             return known
         if known is None:
-            insert(session, "chat_message", columns | {"status": "PENDING"})
+            insert(db, "chat_message", columns | {"status": "PENDING"})
         return None
 
 
@@ -61,15 +61,15 @@ class AnswerWrite(FieldsWrite):
     __slots__ = ()
     kind = "answer"
 
-    def apply(self, applier: Applier) -> Any:
-        columns, session = self.columns, applier.session
-        first = _request(session, columns["user_name"], columns["request_id"])
+    def apply(self, tables: DeviceMessageWriter) -> Any:
+        columns, db = self.columns, tables.db
+        first = _request(db, columns["user_name"], columns["request_id"])
         if first is None:
-            insert(session, "chat_message", columns)
+            insert(db, "chat_message", columns)
         elif first["id"] == columns["id"] or first["status"] == "PENDING":
             names = ("session_id", "status", "code", "response", "seq", "answered_at")
             sets = ", ".join(f"{name} = ?" for name in names)
-            session.execute(f"UPDATE chat_message SET {sets} WHERE id = ?", (*(columns[name] for name in names), first["id"]))
+            db.execute(f"UPDATE chat_message SET {sets} WHERE id = ?", (*(columns[name] for name in names), first["id"]))
 
 
 class SessionWrite(Write):
@@ -90,10 +90,10 @@ class SessionWrite(Write):
     def row(self) -> int:
         return self._row
 
-    def apply(self, applier: Applier) -> Any:
-        known = applier.session.execute("SELECT 1 FROM session WHERE id = ?", (self.columns["id"],)).fetchone()
+    def apply(self, tables: DeviceMessageWriter) -> Any:
+        known = tables.db.execute("SELECT 1 FROM session WHERE id = ?", (self.columns["id"],)).fetchone()
         if known is None:
-            insert(applier.session, "session", self.columns)
+            insert(tables.db, "session", self.columns)
 
 
 class StaffMessageWrite(FieldsWrite):
@@ -122,15 +122,15 @@ class StaffMessageWrite(FieldsWrite):
         named = {"device": self.name[0], "message_id": self.name[1]} if self.name else {}
         return super().letter() | named
 
-    def apply(self, applier: Applier) -> Any:
+    def apply(self, tables: DeviceMessageWriter) -> Any:
         id = self.columns["id"]
-        session = applier.session
+        db = tables.db
         if self.name is not None:
-            first = applier.first_of(*self.name, self._digest, id)
+            first = tables.claim(*self.name, self._digest, id)
             if first != id:
                 return first
-        if session.execute("SELECT 1 FROM staff_message WHERE id = ?", (id,)).fetchone() is None:
-            insert(session, "staff_message", self.columns | {"websocket_sent": int(self.columns["websocket_sent"])})
+        if db.execute("SELECT 1 FROM staff_message WHERE id = ?", (id,)).fetchone() is None:
+            insert(db, "staff_message", self.columns | {"websocket_sent": int(self.columns["websocket_sent"])})
         return id
 
 
@@ -151,12 +151,12 @@ class ReceiptWrite(Write):
     def fields(self) -> Entity:
         return {"message_id": self.message_id, "user": self.user, "recipients": self.recipients, "at": self.at}
 
-    def apply(self, applier: Applier) -> Any:
-        session = applier.session
-        row = session.execute("SELECT sender, recipient FROM staff_message WHERE id = ?", (self.message_id,)).fetchone()
+    def apply(self, tables: DeviceMessageWriter) -> Any:
+        db = tables.db
+        row = db.execute("SELECT sender, recipient FROM staff_message WHERE id = ?", (self.message_id,)).fetchone()
         if row is None or row[1] not in self.recipients:
             raise ResourceNotFound(f"no message {self.message_id}")
-        done = session.execute(
+        done = db.execute(
             "INSERT INTO staff_message_receipt(message_id, user_name, read_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
             (self.message_id, self.user, self.at),
         )
@@ -168,37 +168,37 @@ class ReceiptWrite(Write):
 _REQUEST = ("id", "user_name", "session_id", "request_id", "dialect", "question", "response", "status", "code", "seq")
 
 
-def _request(session: Session, user: str, request_id: str) -> Entity | None:
-    rows = session.select(
+def _request(db: DbConnection, user: str, request_id: str) -> Entity | None:
+    rows = db.select(
         f"SELECT {', '.join(_REQUEST)} FROM chat_message WHERE user_name = ? AND request_id = ?", (user, request_id)
     )
     return dict(zip(_REQUEST, rows[0], strict=True)) if rows else None
 
 
-def request(session: Session, user: str, request_id: str) -> Entity | None:
+def request(db: DbConnection, user: str, request_id: str) -> Entity | None:
     """Return what is stored of a request."""
-    return _request(session, user, request_id)
+    return _request(db, user, request_id)
 
 
-def pending(session: Session) -> list[Entity]:
+def pending(db: DbConnection) -> list[Entity]:
     """Return the requests that have no answer yet, oldest first."""
-    rows = session.select(
-        f"SELECT {', '.join(_REQUEST)} FROM chat_message WHERE status = 'PENDING' ORDER BY id LIMIT ?", (PENDING_AT_MOST,)
+    rows = db.select(
+        f"SELECT {', '.join(_REQUEST)} FROM chat_message WHERE status = 'PENDING' ORDER BY id LIMIT ?", (MAX_PENDING,)
     )
     return [dict(zip(_REQUEST, row, strict=True)) for row in rows]
 
 
-def history(session: Session, user: str, *, before: int | None, limit: int) -> list[Entity]:
+def history(db: DbConnection, user: str, *, before: int | None, limit: int) -> list[Entity]:
     """Return a user's requests and answers, newest first."""
     columns = ("id", "request_id", "question", "response", "status", "code", "timestamp", "answered_at")
-    rows = session.select(
+    rows = db.select(
         f"SELECT {', '.join(columns)} FROM chat_message WHERE user_name = ? AND id < ? ORDER BY id DESC LIMIT ?",
-        (user, before if before is not None else 1 << 53, min(limit, HISTORY_AT_MOST)),
+        (user, before if before is not None else 1 << 53, min(limit, MAX_HISTORY)),
     )
     found = []
     for row in rows:
         entry = dict(zip(columns, row, strict=True))
-        entry |= {name: session.time_text(entry[name]) for name in ("timestamp", "answered_at")}
+        entry |= {name: db.time_text(entry[name]) for name in ("timestamp", "answered_at")}
         entry["requestId"] = entry.pop("request_id")
         found.append(entry)
     return found
@@ -207,41 +207,41 @@ def history(session: Session, user: str, *, before: int | None, limit: int) -> l
 # -- sessions --------------------------------------------------------------------------------------------------------
 
 
-def refresh_sessions(session: Session, seen: list[tuple[str, int, float]]) -> None:
+def refresh_sessions(db: DbConnection, seen: list[tuple[str, int, float]]) -> None:
     """Note of each session (id, number of the newest confirmed answer, epoch seconds) that it is in use."""
     for id, acked, at in seen:
-        session.execute("UPDATE session SET acked = ?, last_seen = ? WHERE id = ?", (acked, times.to_text(at), id))
+        db.execute("UPDATE session SET acked = ?, last_seen = ? WHERE id = ?", (acked, times.to_text(at), id))
 
 
-def find_session(session: Session, token_digest: str, *, since: float) -> Entity | None:
+def find_session(db: DbConnection, token_digest: str, *, since: float) -> Entity | None:
     """Return a session that was in use after `since` (epoch seconds): its columns, `seq`, the number of its newest answer, and
     `answers`, those that may not have arrived, oldest first."""
     names = ("id", "user_name", "device", "token_digest", "acked", "created_at")
-    row = session.execute(
+    row = db.execute(
         f"SELECT {', '.join(names)} FROM session WHERE token_digest = ? AND last_seen >= ?",
         (token_digest, times.to_text(since)),
     ).fetchone()
     if row is None:
         return None
     found: Entity = dict(zip(names, row, strict=True))
-    found["created_at"] = session.time_text(found["created_at"])
-    (seq,) = session.execute("SELECT max(seq) FROM chat_message WHERE session_id = ?", (found["id"],)).fetchone()
+    found["created_at"] = db.time_text(found["created_at"])
+    (seq,) = db.execute("SELECT max(seq) FROM chat_message WHERE session_id = ?", (found["id"],)).fetchone()
     found["seq"] = seq or 0
-    answers = session.select(
+    answers = db.select(
         f"SELECT {', '.join(_REQUEST)} FROM chat_message WHERE session_id = ? AND seq > ? ORDER BY seq DESC LIMIT ?",
-        (found["id"], found["acked"], UNDELIVERED_AT_MOST),
+        (found["id"], found["acked"], MAX_UNDELIVERED),
     )
     found["answers"] = [dict(zip(_REQUEST, answer, strict=True)) for answer in reversed(answers)]
     return found
 
 
-def forget_sessions(session: Session, *, before: float) -> int:
+def forget_sessions(db: DbConnection, *, before: float) -> int:
     """Delete sessions that were not in use since `before` (epoch seconds); what they asked and nobody answered is over."""
-    session.execute(
+    db.execute(
         "UPDATE chat_message SET status = 'ERROR', code = 'TIMEOUT' WHERE status = 'PENDING' AND timestamp < ?",
         (times.to_text(before),),
     )
-    return int(session.execute("DELETE FROM session WHERE last_seen < ?", (times.to_text(before),)).rowcount)
+    return int(db.execute("DELETE FROM session WHERE last_seen < ?", (times.to_text(before),)).rowcount)
 
 
 # -- staff messages --------------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ _MESSAGE = ("id", "sender", "recipient", "message", "message_type", "audio_url",
 
 
 def unread(
-    session: Session, user: str, recipients: list[str], *, own: str, before: int | None = None, limit: int = UNREAD_AT_MOST
+    db: DbConnection, user: str, recipients: list[str], *, own: str, before: int | None = None, limit: int = MAX_UNREAD
 ) -> list[Entity]:
     """Return the newest of what a user was sent and has not read, oldest first.
 
@@ -260,51 +260,51 @@ def unread(
         before: only ids below this.
     """
     marks = ", ".join("?" * len(recipients))
-    rows = session.select(
+    rows = db.select(
         f"SELECT {', '.join(_MESSAGE)} FROM staff_message WHERE recipient IN ({marks}) AND id < ? AND (recipient = ? OR"
         " (sender <> ? AND timestamp >= coalesce((SELECT created_at FROM user_ WHERE name = ?), timestamp))) AND NOT EXISTS"
         " (SELECT 1 FROM staff_message_receipt WHERE message_id = staff_message.id AND user_name = ?)"
         " ORDER BY id DESC LIMIT ?",
-        (*recipients, before if before is not None else 1 << 53, user, own, user, user, min(limit, UNREAD_AT_MOST)),
+        (*recipients, before if before is not None else 1 << 53, user, own, user, user, min(limit, MAX_UNREAD)),
     )
-    return [_message(session, row) for row in reversed(rows)]
+    return [_message(db, row) for row in reversed(rows)]
 
 
-def messages(session: Session, user: str, recipients: list[str], *, before: int | None, limit: int) -> list[Entity]:
+def messages(db: DbConnection, user: str, recipients: list[str], *, before: int | None, limit: int) -> list[Entity]:
     """Return what a user sent, or was sent to any of `recipients`, newest first, each with who read it."""
     marks = ", ".join("?" * len(recipients))
-    rows = session.select(
+    rows = db.select(
         f"SELECT {', '.join(_MESSAGE)} FROM staff_message WHERE (recipient IN ({marks}) OR sender = ?) AND id < ?"
         " ORDER BY id DESC LIMIT ?",
-        (*recipients, user, before if before is not None else 1 << 53, min(limit, HISTORY_AT_MOST)),
+        (*recipients, user, before if before is not None else 1 << 53, min(limit, MAX_HISTORY)),
     )
-    found = [_message(session, row) for row in rows]
+    found = [_message(db, row) for row in rows]
     for message in found:
-        receipts = session.execute(
+        receipts = db.execute(
             "SELECT user_name, read_at FROM staff_message_receipt WHERE message_id = ? ORDER BY read_at", (message["id"],)
         )
-        message["readBy"] = [{"userId": name, "readAt": session.time_text(at)} for name, at in receipts.fetchall()]
+        message["readBy"] = [{"userId": name, "readAt": db.time_text(at)} for name, at in receipts.fetchall()]
     return found
 
 
-def first_message(session: Session, sender: str, key: str) -> int | None:
+def first_message(db: DbConnection, sender: str, key: str) -> int | None:
     """Return the message that a sender's key was used for."""
-    row = session.execute('SELECT "row" FROM device_message WHERE device = ? AND id = ?', (f"user:{sender}", key)).fetchone()
+    row = db.execute('SELECT "row" FROM device_message WHERE device = ? AND id = ?', (f"user:{sender}", key)).fetchone()
     return row[0] if row else None
 
 
-def find_message(session: Session, id: int) -> Entity | None:
+def find_message(db: DbConnection, id: int) -> Entity | None:
     """Return a staff message as clients see it."""
-    rows = session.select(f"SELECT {', '.join(_MESSAGE)} FROM staff_message WHERE id = ?", (id,))
-    return _message(session, rows[0]) if rows else None
+    rows = db.select(f"SELECT {', '.join(_MESSAGE)} FROM staff_message WHERE id = ?", (id,))
+    return _message(db, rows[0]) if rows else None
 
 
-def mark_sent(session: Session, ids: list[int]) -> None:
+def mark_sent(db: DbConnection, ids: list[int]) -> None:
     """Note that messages reached a session of their recipient."""
     for id in ids:
-        session.execute("UPDATE staff_message SET websocket_sent = 1 WHERE id = ? AND websocket_sent = 0", (id,))
+        db.execute("UPDATE staff_message SET websocket_sent = 1 WHERE id = ? AND websocket_sent = 0", (id,))
 
 
-def _message(session: Session, row: tuple[Any, ...]) -> Entity:
+def _message(db: DbConnection, row: tuple[Any, ...]) -> Entity:
     message = dict(zip(_MESSAGE, row, strict=True))
-    return session_wire.staff_message(message | {"timestamp": session.time_text(message["timestamp"])})
+    return session_wire.staff_message(message | {"timestamp": db.time_text(message["timestamp"])})

@@ -20,7 +20,7 @@ from robodyne_rt.core.json_depth import is_too_deep
 from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import TOPICS, Nested, Rows, Topic
-from robodyne_rt.store.database import Database, Fault, Session
+from robodyne_rt.store.engine.database import Database, DbConnection, Fault
 
 T = TypeVar("T")
 
@@ -29,10 +29,10 @@ logger = logging.getLogger(__name__)
 READ_PATIENCE_S = 5.0
 """A read that has not come back after so long is given up; what hangs is the database, not the query."""
 
-COUNTED_AT_MOST = 1000
+MAX_COUNTED = 1000
 """Counts in `status` stop here, so that their cost does not grow with what is stored."""
 
-LOOKED_UP_AT_MOST = 5000
+MAX_LOOKED_UP = 5000
 """Dishes, and ingredients, that are known while the database is away."""
 
 Decoder = Callable[[Any], Any]
@@ -55,9 +55,9 @@ def _json(value: Any) -> Any:
 class _Rows:
     """How one table becomes entities."""
 
-    def __init__(self, session: Session, rows: Rows) -> None:
+    def __init__(self, db: DbConnection, rows: Rows) -> None:
         self.name = rows.table
-        columns = session.columns(rows.table)
+        columns = db.columns(rows.table)
         self.columns = tuple(column.name for column in columns)
         self.select = ", ".join(f'"{name}"' for name in self.columns)
         self.decoders: list[tuple[str, Decoder]] = [(name, _json) for name in rows.json]
@@ -85,14 +85,12 @@ class ChangeLog:
         windows: numbers of the snapshot windows by setting name (rows, or minutes).
     """
 
-    def __init__(self, session: Session, *, windows: Mapping[str, int]) -> None:
-        self._session = session
-        self._execute = session.execute
+    def __init__(self, db: DbConnection, *, windows: Mapping[str, int]) -> None:
+        self._db = db
+        self._execute = db.execute
         self._windows = windows
-        self._rows = {topic.name: _Rows(session, topic.rows) for topic in TOPICS.values()}
-        self._nested = {
-            topic.name: [(nested, _Rows(session, nested.rows)) for nested in topic.nested] for topic in TOPICS.values()
-        }
+        self._rows = {topic.name: _Rows(db, topic.rows) for topic in TOPICS.values()}
+        self._nested = {topic.name: [(nested, _Rows(db, nested.rows)) for nested in topic.nested] for topic in TOPICS.values()}
         self.unreadable: list[tuple[str, int, str]] = []
         self.newest_at = ""
 
@@ -178,14 +176,14 @@ class ChangeLog:
             return self._fetch(topic, "WHERE id = ?", (keys[0],))
         if not keys:
             return {}
-        condition, parameter = self._session.is_in("id", keys)
+        condition, parameter = self._db.is_in("id", keys)
         return self._fetch(topic, f"WHERE {condition} ORDER BY id", (parameter,))
 
     def _fetch(self, topic: str, where: str, parameters: tuple[Any, ...]) -> dict[int, Entity]:
         rows = self._rows[topic]
         found = {
             row[0]: rows.entity(row, self._report)
-            for row in self._session.select(f"SELECT {rows.select} FROM {rows.name} {where}", parameters)
+            for row in self._db.select(f"SELECT {rows.select} FROM {rows.name} {where}", parameters)
         }
         if found:
             for nested, nested_rows in self._nested[topic]:
@@ -197,9 +195,9 @@ class ChangeLog:
     def _attach(self, parents: dict[int, Entity], nested: Nested, rows: _Rows) -> None:
         for parent in parents.values():
             parent[nested.field] = []
-        condition, parameter = self._session.is_in(nested.parent_column, list(parents))
+        condition, parameter = self._db.is_in(nested.parent_column, list(parents))
         query = f"SELECT {rows.select} FROM {rows.name} WHERE {condition} ORDER BY id"
-        for row in self._session.select(query, (parameter,)):
+        for row in self._db.select(query, (parameter,)):
             child = rows.entity(row, self._report)
             parents[child.pop(nested.parent_column)][nested.field].append(child)
 
@@ -225,12 +223,12 @@ class ChangeLog:
             return dict(execute(query).fetchall())
 
         def counted(query: str) -> int:
-            return int(execute(f"SELECT count(*) FROM ({query} LIMIT {COUNTED_AT_MOST}) AS counted").fetchone()[0])
+            return int(execute(f"SELECT count(*) FROM ({query} LIMIT {MAX_COUNTED}) AS counted").fetchone()[0])
 
         # Of the newest events only, so that no index is needed that every event would have to keep.
-        newest = f"SELECT acknowledged_at FROM event ORDER BY id DESC LIMIT {COUNTED_AT_MOST}"
+        newest = f"SELECT acknowledged_at FROM event ORDER BY id DESC LIMIT {MAX_COUNTED}"
         (unacknowledged,) = execute(f"SELECT count(*) FROM ({newest}) AS newest WHERE acknowledged_at IS NULL").fetchone()
-        (dead_letters,) = execute(f"SELECT count(*) FROM (SELECT 1 FROM dead_letter LIMIT {COUNTED_AT_MOST}) AS l").fetchone()
+        (dead_letters,) = execute(f"SELECT count(*) FROM (SELECT 1 FROM dead_letter LIMIT {MAX_COUNTED}) AS l").fetchone()
         is_open = "status IN ('PLACED', 'PREPARING', 'READY', 'SERVING')"
         return {
             "robots": {
@@ -240,7 +238,7 @@ class ChangeLog:
             "tables": {"by_status": by("SELECT status, count(*) FROM table_ GROUP BY status")},
             "orders": {
                 "open": counted(f"SELECT 1 FROM order_ WHERE {is_open}"),
-                "oldest_placed_at": self._session.time_text(
+                "oldest_placed_at": self._db.time_text(
                     execute(f"SELECT min(timestamp) FROM order_ WHERE {is_open}").fetchone()[0]
                 ),
             },
@@ -260,22 +258,22 @@ class ChangeLog:
         """Return what orders and stock reports are resolved by: the rows of tables that are no topics."""
         found: Lookups = {}
         for table in ("menu_item", "ingredient"):
-            columns = ", ".join(column.name for column in self._session.columns(table))
-            rows = self._execute(f"SELECT {columns} FROM {table} ORDER BY id LIMIT {LOOKED_UP_AT_MOST}").fetchall()
+            columns = ", ".join(column.name for column in self._db.columns(table))
+            rows = self._execute(f"SELECT {columns} FROM {table} ORDER BY id LIMIT {MAX_LOOKED_UP}").fetchall()
             found[table] = [dict(zip(columns.split(", "), row, strict=True)) for row in rows]
         return found
 
     @contextlib.contextmanager
     def reading(self) -> Iterator["ChangeLog"]:
         """One read transaction: all reads inside see one state."""
-        self._session.begin_reading()
+        self._db.begin_reading()
         try:
             yield self
         finally:
-            self._session.rollback()
+            self._db.rollback()
 
 
-class Readers:
+class ReaderPool:
     """The loop's way to the change log; implements `ports.ChangeReader`.
 
     Args:
@@ -300,7 +298,7 @@ class Readers:
     async def overview(self) -> Entity:
         return await self._read(lambda log: log.overview())
 
-    async def read(self, query: Callable[[Session], T]) -> T:
+    async def read(self, query: Callable[[DbConnection], T]) -> T:
         """Run `query` with a read-only session, in one transaction.
 
         Raises:
@@ -320,7 +318,7 @@ class Readers:
                 )
         except TimeoutError:
             for reader in taken:
-                reader.session.interrupt()  # a server that hangs must not keep our threads
+                reader.db.interrupt()  # a server that hangs must not keep our threads
             raise StorageUnavailable("the database does not answer", retry_after_s=1) from None
 
     def _in_thread(self, query: "Callable[[_Reader], T]", taken: "list[_Reader]") -> T:
@@ -333,7 +331,7 @@ class Readers:
             result = query(reader)
         except self._database.errors as error:
             if reader is not None:
-                reader.session.close()
+                reader.db.close()
             if self._database.fault(error) is Fault.WRITE:
                 raise
             raise StorageUnavailable(f"the database cannot be read now: {str(error).strip()}", retry_after_s=1) from error
@@ -341,7 +339,7 @@ class Readers:
             if not self._closed:
                 self._idle.append(reader)
                 return result
-        reader.session.close()
+        reader.db.close()
         return result
 
     def close(self) -> None:
@@ -350,20 +348,20 @@ class Readers:
             self._closed = True
             idle, self._idle = self._idle, []
         for reader in idle:
-            reader.session.close()
+            reader.db.close()
 
 
 class _Reader:
     """One read-only session and the change log seen through it."""
 
-    def __init__(self, session: Session, windows: Mapping[str, int]) -> None:
-        self.session = session
-        self._log = ChangeLog(session, windows=windows)
+    def __init__(self, db: DbConnection, windows: Mapping[str, int]) -> None:
+        self.db = db
+        self._log = ChangeLog(db, windows=windows)
 
     def read_log(self, query: Callable[[ChangeLog], T]) -> T:
         with self._log.reading():
             return query(self._log)
 
-    def read(self, query: Callable[[Session], T]) -> T:
+    def read(self, query: Callable[[DbConnection], T]) -> T:
         with self._log.reading():
-            return query(self.session)
+            return query(self.db)

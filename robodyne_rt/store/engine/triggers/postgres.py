@@ -16,8 +16,8 @@ What is not obvious:
 from collections.abc import Iterator
 
 from robodyne_rt.model.topics import TOPICS, Nested, Topic
-from robodyne_rt.store.schema import SCHEMA, TRIGGER_PREFIX
-from robodyne_rt.store.sqlite_triggers import loud_columns, sql_table
+from robodyne_rt.store.engine.schema import SCHEMA, TRIGGER_PREFIX
+from robodyne_rt.store.engine.triggers.sqlite import loud_columns, sql_table
 
 INBOX = f"""CREATE TABLE {SCHEMA}.inbox (
 	id BIGINT GENERATED ALWAYS AS IDENTITY,
@@ -72,7 +72,7 @@ def _of_topic(topic: Topic) -> Iterator[tuple[str, str]]:
     yield _trigger(table, "rekey", f"AFTER UPDATE ON {{}} {row} WHEN (OLD.id <> NEW.id)", "zz_note_old", topic)
     yield _trigger(table, "delete", f"AFTER DELETE ON {{}} {row}", "zz_note_old", topic)
     yield _trigger(table, "truncate", "AFTER TRUNCATE ON {} FOR EACH STATEMENT", "zz_note_all", topic)
-    yield _ring(table, topic)
+    yield _notify_writer(table, topic)
 
 
 def _of_nested(topic: Topic, nested: Nested) -> Iterator[tuple[str, str]]:
@@ -84,10 +84,10 @@ def _of_nested(topic: Topic, nested: Nested) -> Iterator[tuple[str, str]]:
     yield _trigger(table, "move", f"AFTER UPDATE ON {{}} {row} WHEN (OLD.{parent} <> NEW.{parent})", old, topic)
     yield _trigger(table, "delete", f"AFTER DELETE ON {{}} {row}", old, topic)
     yield _trigger(table, "truncate", "AFTER TRUNCATE ON {} FOR EACH STATEMENT", "zz_note_all", topic)
-    yield _ring(table, topic)
+    yield _notify_writer(table, topic)
 
 
-def _ring(table: str, topic: Topic) -> tuple[str, str]:
+def _notify_writer(table: str, topic: Topic) -> tuple[str, str]:
     # The server itself does not need the bell: it seals what it writes.
     when = "WHEN (current_setting('robodyne.quiet', true) IS DISTINCT FROM 'on')"
     head = f"AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {{}} FOR EACH STATEMENT {when}"

@@ -30,9 +30,9 @@ from robodyne_rt.core.device_messages import (
 from robodyne_rt.errors import Conflict, DeadLettered, InvalidPayload
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.model.words import OrderStatus, TableStatus
-from robodyne_rt.store.database import Session
+from robodyne_rt.store.engine.database import DbConnection
 
-MENTIONED_AT_MOST = 500
+MAX_MENTIONED = 500
 """Robots, and tables, that are made by being mentioned."""
 
 QUIET_INTERVAL_S = 10.0
@@ -49,14 +49,14 @@ _ROBOT_COLUMNS = ("id", *_ROBOT_STATE, "last_seen", "reported_at")
 _SELECT_ROBOT = f"SELECT {', '.join(_ROBOT_COLUMNS)} FROM robot WHERE robot_id = ?"
 
 
-class Applier:
+class DeviceMessageWriter:
     """Writes messages with one session; belongs to the thread that owns it."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, db: DbConnection) -> None:
+        self.db = db
         self.age_s = 0
         """Seconds that this database was served for: by them ids are forgotten, because a wall clock may jump by years."""
-        self._execute = session.execute
+        self._execute = db.execute
         self._reported: dict[str, float] = {}
         self._handlers: dict[type[DeviceMessage], Callable[..., None]] = {
             Hello: self._hello,
@@ -85,7 +85,7 @@ class Applier:
         """
         if digest:
             key = (device, message.id)
-        elif self.session.leaves_doubt:
+        elif self.db.commit_may_be_unknown:
             key = ("", f"#{ids[0]}")  # our own name for it: a commit that was never answered must not be done twice
         else:
             self._apply(message, device, heard_at, ids)
@@ -97,7 +97,7 @@ class Applier:
         if not taken.rowcount:
             if digest:
                 assert message.id is not None
-                ids = [self._row_of_first(device, message.id, digest)]
+                ids = [self._row_of_claim(device, message.id, digest)]
             return details(message, ids)
         try:
             self._apply(message, device, heard_at, ids)
@@ -107,7 +107,7 @@ class Applier:
             raise
         return details(message, ids)
 
-    def first_of(self, device: str, id: str, digest: str, row: int) -> int:
+    def claim(self, device: str, id: str, digest: str, row: int) -> int:
         """Take an id; return the row that it was first taken for, which is `row` where that is now.
 
         Raises:
@@ -118,7 +118,7 @@ class Applier:
             'INSERT INTO device_message(device, id, body, "row", at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING',
             (device, id, digest, row, self.age_s),
         )
-        return row if taken.rowcount else self._row_of_first(device, id, digest)
+        return row if taken.rowcount else self._row_of_claim(device, id, digest)
 
     def telemetry(self, robot_id: str, fields: Entity, heard_at: str) -> None:
         """Store the newest telemetry of a robot."""
@@ -154,7 +154,7 @@ class Applier:
         """Return whether an event is stored."""
         return self._execute("SELECT 1 FROM event WHERE id = ?", (id,)).fetchone() is not None
 
-    def park(self, letter: Entity, digest: str) -> int:
+    def store_dead_letter(self, letter: Entity, digest: str) -> int:
         """Insert one dead letter and return its id; a message that it holds counts as taken, so that its device is told the
         same again. Nothing in a letter may keep it from being stored: what cannot be parked would be tried for ever."""
         letter = letter | {name: text.replace("\0", "\ufffd") for name, text in letter.items() if isinstance(text, str)}
@@ -179,8 +179,8 @@ class Applier:
         else:
             self._handlers[type(message)](message, device, heard_at, ids)
 
-    def _row_of_first(self, device: str, id: str, digest: str) -> int:
-        row = row_of_first(self.session, device, id, digest)
+    def _row_of_claim(self, device: str, id: str, digest: str) -> int:
+        row = row_of_claim(self.db, device, id, digest)
         assert row is not None  # its id is taken, says who asks
         return row
 
@@ -409,9 +409,9 @@ class Applier:
 
     def _make_room(self, table: str) -> None:
         (count,) = self._execute(f"SELECT count(*) FROM {table}").fetchone()
-        if count >= MENTIONED_AT_MOST:
+        if count >= MAX_MENTIONED:
             what = table.rstrip("_")
-            raise InvalidPayload(f"{MENTIONED_AT_MOST} {what}s are known already; add another one in the database")
+            raise InvalidPayload(f"{MAX_MENTIONED} {what}s are known already; add another one in the database")
 
     def _insert(self, table: str, columns: Entity) -> int:
         names = ", ".join(columns)
@@ -424,20 +424,20 @@ class Applier:
         self._execute(f"UPDATE {table} SET {sets} WHERE id = ?", (*columns.values(), id))
 
 
-def row_of_first(session: Session, device: str, id: str, digest: str) -> int | None:
+def row_of_claim(db: DbConnection, device: str, id: str, digest: str) -> int | None:
     """Return the id of the row that a message made when it came first; None where it never came.
 
     Raises:
         Conflict: the id was used for another body.
         DeadLettered: what it was used for could not be stored.
     """
-    taken = session.execute('SELECT body, "row" FROM device_message WHERE device = ? AND id = ?', (device, id)).fetchone()
+    taken = db.execute('SELECT body, "row" FROM device_message WHERE device = ? AND id = ?', (device, id)).fetchone()
     if taken is None:
         return None
     body, row = taken
     if body != digest:
         raise other_body(id)
-    letter = session.execute("SELECT id FROM dead_letter WHERE device = ? AND message_id = ?", (device, id)).fetchone()
+    letter = db.execute("SELECT id FROM dead_letter WHERE device = ? AND message_id = ?", (device, id)).fetchone()
     if letter:
         raise DeadLettered(dead_letter=letter[0])
     return int(row)

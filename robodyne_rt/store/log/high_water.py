@@ -16,7 +16,7 @@ from robodyne_rt.model.changes import Entity
 logger = logging.getLogger(__name__)
 
 
-class HighWater(NamedTuple):
+class HighWaterMark(NamedTuple):
     """What the note says: the epoch, the newest offset of each topic, and when that was (epoch seconds)."""
 
     database: str
@@ -36,11 +36,11 @@ def note_path(spool_path: Path) -> Path:
     return spool_path.with_suffix(".head")
 
 
-def read(path: Path) -> HighWater | None:
+def read(path: Path) -> HighWaterMark | None:
     """Return the note, None where there is none that can be read."""
     try:
         values: Entity = orjson.loads(path.read_bytes())
-        return HighWater(values["database"], values["epoch"], dict(values["heads"]), float(values["at"]))
+        return HighWaterMark(values["database"], values["epoch"], dict(values["heads"]), float(values["at"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -48,7 +48,7 @@ def read(path: Path) -> HighWater | None:
         return None
 
 
-def write(path: Path, note: HighWater) -> None:
+def write(path: Path, note: HighWaterMark) -> None:
     """Replace the note; it is on the disk when this returns.
 
     Raises:

@@ -26,25 +26,25 @@ from robodyne_rt.errors import DeadLettered, RobodyneError, StorageBroken, Stora
 from robodyne_rt.model.changes import Update
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.ports import Clock
-from robodyne_rt.store import kinds
-from robodyne_rt.store.apply import Applier
-from robodyne_rt.store.changes import ChangeLog, GapInLog
-from robodyne_rt.store.database import Database, Fault, Session, read_meta, renew_epoch, write_meta
-from robodyne_rt.store.parking import Parked, Spooled, Unreadable
-from robodyne_rt.store.reports import Done, Failure, Report, WriterStats
-from robodyne_rt.store.spool import Spool, SpooledRow
-from robodyne_rt.store.upkeep import Upkeep
-from robodyne_rt.store.writes import Write
+from robodyne_rt.store.engine.database import Database, DbConnection, Fault, read_meta, renew_epoch, write_meta
+from robodyne_rt.store.intake import write_registry
+from robodyne_rt.store.intake.dead_letters import DeadLetterWrite, SpooledWrite, UnreadableRow
+from robodyne_rt.store.intake.reports import Done, Failure, Report, WriterStats
+from robodyne_rt.store.intake.spool import Spool, SpooledRow
+from robodyne_rt.store.intake.writes import Write
+from robodyne_rt.store.log.change_log import ChangeLog, GapInLog
+from robodyne_rt.store.log.retention import Maintenance
+from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.1
 """How often foreign commits are looked for: 2.5 us each on SQLite, 40 us on Postgres, well inside the 250 ms promised."""
 
-LINES_AT_ONCE = 500
+MAX_LINES_PER_UPDATE = 500
 """Lines of the log that become one update: a bulk load must not become one endless message."""
 
-UPDATES_AT_ONCE = 10
+MAX_UPDATES_PER_CYCLE = 10
 """Updates of one topic per turn; the rest waits for the next turn, so that a bulk load does not hold up the devices."""
 
 WRITER_NODE = 30
@@ -80,7 +80,7 @@ class Writer:
     def __init__(
         self,
         database: Database,
-        session: Session,
+        db: DbConnection,
         *,
         epoch: str,
         spool: Spool | None = None,
@@ -112,18 +112,18 @@ class Writer:
         self._generation = 0
         self._failed_generation = -1
         self._ending = False
-        self._rung = False
+        self._notified = False
         self._backup: _Backup | None = None
-        self._session: Session | None = None
-        self._upkeeper = Upkeep(
+        self._db: DbConnection | None = None
+        self._maintenance = Maintenance(
             database,
-            session,
+            db,
             stats=self.stats,
             changes_retained=changes_retained,
             look_interval_s=fallback_interval_s,
             retention_days=retention_days,
         )
-        self._use(session)
+        self._use(db)
         self.snapshots = {topic: self._log.snapshot(topic) for topic in TOPICS}
         """What each topic's window shows at start; updates go on from there."""
         self.lookups = self._log.menu()
@@ -140,11 +140,11 @@ class Writer:
         self._more_news = False
         self._next_fallback = 0.0
 
-    def _use(self, session: Session) -> None:
-        self._session = session
-        self._applier = Applier(session)
-        self._applier.age_s = self._upkeeper.age_s
-        self._log = ChangeLog(session, windows=self._windows)
+    def _use(self, db: DbConnection) -> None:
+        self._db = db
+        self._tables = DeviceMessageWriter(db)
+        self._tables.age_s = self._maintenance.age_s
+        self._log = ChangeLog(db, windows=self._windows)
 
     # -- the loop's side -----------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class Writer:
         """Allow the spool's rows up to a number to be drained: they are durable there."""
         self._drain_target = upto  # a plain int: the thread reads it when it turns
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Ask for a look at what foreign programs committed."""
         self._queue.put(True)
 
@@ -172,8 +172,8 @@ class Writer:
 
     def interrupt(self) -> None:
         """Make a call that hangs fail: the database is taken for away."""
-        if (session := self._session) is not None:
-            session.interrupt()
+        if (db := self._db) is not None:
+            db.interrupt()
 
     def stop(self) -> None:
         """Ask the thread to commit what is queued and end."""
@@ -194,16 +194,16 @@ class Writer:
                 if self._backup is not None and not self._away:
                     self._run_backup()
         finally:
-            if self._session is not None:
+            if self._db is not None:
                 if not self._away:
-                    self._finish(self._session)
-                self._session.close()
+                    self._finish(self._db)
+                self._db.close()
             if self._spool is not None:
                 self._spool.close_reader()
 
-    def _finish(self, session: Session) -> None:
+    def _finish(self, db: DbConnection) -> None:
         try:
-            session.checkpoint()
+            db.checkpoint()
         except self._database.errors:
             logger.exception("the last checkpoint failed", extra={"action": "checkpoint_failed"})
 
@@ -215,7 +215,7 @@ class Writer:
                 if item is None:
                     self._ending = True
                 elif item is True:
-                    self._rung = True
+                    self._notified = True
                 elif isinstance(item, _Backup):
                     self._backup = item
                 elif item and item[0] > self._failed_generation:
@@ -237,7 +237,7 @@ class Writer:
     def _turn(self) -> None:
         if self._away and not self._come_back():
             return
-        assert self._session is not None
+        assert self._db is not None
         if self._is_draining():
             self._drain_some()
             return
@@ -252,7 +252,7 @@ class Writer:
         is_due = self._is_fallback_due()
         if batch or self._is_news() or is_due:
             try:
-                self._read_news(report.updates, seal=not batch)
+                self._read_news(report.updates, assign_offsets=not batch)
                 if is_due:
                     report.lookups = self._log.menu()
                 if self._log.unreadable:
@@ -281,15 +281,15 @@ class Writer:
 
     def _roll_back_or_raise(self, error: Exception) -> None:
         """Undo the transaction after a write's own fault; anything else is a fault of the database and goes on upwards."""
-        assert self._session is not None
+        assert self._db is not None
         if isinstance(error, self._database.errors):
             fault = self._database.fault(error)
             if fault is Fault.BUSY and self._database.kind == "postgres":
-                self._session.rollback()  # a deadlock: we were chosen to yield, and nothing of it happened
+                self._db.rollback()  # a deadlock: we were chosen to yield, and nothing of it happened
                 return
             if fault is not Fault.WRITE:
                 raise error
-        self._session.rollback()
+        self._db.rollback()
 
     def _one_by_one(self, batch: Sequence[Write], report: Report) -> None:
         """Find out which writes are at fault; the others are committed."""
@@ -317,11 +317,11 @@ class Writer:
                     errors.append(error)
         outcome: BaseException = errors[-1]
         if write.kept:
-            parked = Parked(write, errors[-1], self._attempts, self._clock)
+            parked = DeadLetterWrite(write, errors[-1], self._attempts, self._clock)
             stored = Report()
             self._transaction([parked], stored, one_by_one=False, before=before)
             letter = stored.done[0][1]
-            self._note_parked(write, letter, errors[-1], report)
+            self._note_dead_letter(write, letter, errors[-1], report)
             outcome = DeadLettered(dead_letter=letter)
         report.done.append((write, None, outcome))
 
@@ -329,59 +329,59 @@ class Writer:
         self, batch: Sequence[Write], report: Report, *, one_by_one: bool, before: Callable[[], None] | None = None
     ) -> None:
         """Apply writes and commit them; `report.done` gets them in order."""
-        session = self._session
-        assert session is not None
-        applier, done = self._applier, report.done
-        session.begin()
+        db = self._db
+        assert db is not None
+        tables, done = self._tables, report.done
+        db.begin()
         if before is not None:
             before()
         if one_by_one:
             for write in batch:
-                done.append(self._try(session, write, report))
+                done.append(self._try(db, write, report))
         else:
             for write in batch:
                 try:
-                    done.append((write, write.apply(applier), None))
+                    done.append((write, write.apply(tables), None))
                 except RobodyneError as refusal:
                     done.append((write, None, refusal))
-        session.seal()
-        session.commit()
+        db.assign_offsets()
+        db.commit()
 
-    def _try(self, session: Session, write: Write, report: Report) -> Done:
+    def _try(self, db: DbConnection, write: Write, report: Report) -> Done:
         """Apply one write under a savepoint, as often as it may fail, then park it."""
         error: Exception | None = None
         # It failed together with its batch already, which was one attempt; the first of these may be an innocent neighbour.
         for attempt in range(1, self._attempts + 1):
-            session.execute("SAVEPOINT work")
+            db.execute("SAVEPOINT work")
             try:
-                result = write.apply(self._applier)
+                result = write.apply(self._tables)
             except RobodyneError as refusal:
-                session.execute("RELEASE SAVEPOINT work")
+                db.execute("RELEASE SAVEPOINT work")
                 return (write, None, refusal)
             except Exception as fault:
                 if not self._is_at_fault(fault):
                     raise
-                session.execute("ROLLBACK TO SAVEPOINT work")
+                db.execute("ROLLBACK TO SAVEPOINT work")
                 error = fault
                 if attempt == 1:
-                    session.mend()
+                    db.repair_sequences()
             else:
-                session.execute("RELEASE SAVEPOINT work")
+                db.execute("RELEASE SAVEPOINT work")
                 return (write, result, None)
         assert error is not None
         self.stats.errors += 1
         if not write.kept:
             logger.error("a %s could not be stored: %s", write.kind, error, extra={"action": "write_failed"})
             return (write, None, error)
-        letter = Parked(write, error, self._attempts, self._clock).apply(self._applier)
-        self._note_parked(write, letter, error, report)
+        letter = DeadLetterWrite(write, error, self._attempts, self._clock).apply(self._tables)
+        self._note_dead_letter(write, letter, error, report)
         return (write, None, DeadLettered(dead_letter=letter))
 
     def _is_at_fault(self, error: Exception) -> bool:
         """Return whether an error is the write's own, not the database's."""
         return not isinstance(error, self._database.errors) or self._database.fault(error) is Fault.WRITE
 
-    def _note_parked(self, write: Write, letter: int, error: Exception, report: Report) -> None:
+    def _note_dead_letter(self, write: Write, letter: int, error: Exception, report: Report) -> None:
         self.stats.dead_letters += 1
         report.parked.append((write, letter, str(error)))
         logger.error(
@@ -407,18 +407,18 @@ class Writer:
         self.stats.failures += 1
         self._held = []
         self._failed_generation = self._generation
-        assert self._session is not None or self._away
-        if self._session is not None and (fault is Fault.AWAY or not self._rolled_back(self._session)):
-            self._session.close()
-            self._session = None
+        assert self._db is not None or self._away
+        if self._db is not None and (fault is Fault.AWAY or not self._rolled_back(self._db)):
+            self._db.close()
+            self._db = None
         self._pause_s = min(BACKOFF_S[1], 2 * self._pause_s) if self._away else BACKOFF_S[0]
         self._away = True
         self._next_try = time.monotonic() + self._pause_s
         self._report(Report(failure=Failure(self._failed_generation)))
 
-    def _rolled_back(self, session: Session) -> bool:
+    def _rolled_back(self, db: DbConnection) -> bool:
         try:
-            session.rollback()
+            db.rollback()
         except self._database.errors:
             return False
         return True
@@ -433,15 +433,15 @@ class Writer:
         if now < self._next_try:
             return False
         try:
-            if self._session is None:
+            if self._db is None:
                 self._use(self._database.open_writer())
-            session = self._session
-            assert session is not None
-            session.begin()
-            write_meta(session, "written_at", times.to_text(self._clock.wall()))  # a disk with room, a database that commits
-            session.commit()
+            db = self._db
+            assert db is not None
+            db.begin()
+            write_meta(db, "written_at", times.to_text(self._clock.wall()))  # a disk with room, a database that commits
+            db.commit()
             report = Report(recovered=True)
-            self._check_history(session, report)
+            self._check_history(db, report)
             # The last rows of the spool may have been committed without our hearing of it.
             self._drained = report.drained = self._read_mark()
             if self._spool is not None and self._drained:
@@ -466,21 +466,21 @@ class Writer:
         fault = self._database.fault(error)
         if isinstance(error, self._database.errors) and fault is Fault.BROKEN:
             raise StorageBroken(f"{self._database.name}: {error}") from error
-        if self._session is not None and (fault is Fault.AWAY or not self._rolled_back(self._session)):
-            self._session.close()
-            self._session = None
+        if self._db is not None and (fault is Fault.AWAY or not self._rolled_back(self._db)):
+            self._db.close()
+            self._db = None
         self._pause_s = min(BACKOFF_S[1], 2 * self._pause_s)
         self._next_try = time.monotonic() + self._pause_s
 
-    def _check_history(self, session: Session, report: Report) -> None:
+    def _check_history(self, db: DbConnection, report: Report) -> None:
         """A database that came back with another epoch, or older than we saw it, has lost history (SPEC section 6)."""
         heads = self._log.heads()
-        epoch = read_meta(session, "epoch") or ""
+        epoch = read_meta(db, "epoch") or ""
         behind = [topic for topic, position in self.positions.items() if heads.get(topic, 0) < position]
         if epoch == self._epoch and not behind:
             return
         if epoch == self._epoch:
-            epoch = renew_epoch(session, epoch)
+            epoch = renew_epoch(db, epoch)
         self.stats.regressions += 1
         logger.error(
             "%s came back without changes that it had confirmed: new epoch %s", self._database.name, epoch,
@@ -496,14 +496,14 @@ class Writer:
         return self._drain_target > self._drained and not self._away
 
     def _read_mark(self) -> int:
-        if not self._mark or self._session is None:
+        if not self._mark or self._db is None:
             return 0
-        return int(read_meta(self._session, self._mark) or 0)
+        return int(read_meta(self._db, self._mark) or 0)
 
     def _drain_some(self) -> None:
         """Store the next rows of the spool, once: their mark is in the same transaction."""
-        assert self._spool is not None and self._session is not None
-        session = self._session
+        assert self._spool is not None and self._db is not None
+        db = self._db
         try:
             rows = self._spool.rows(self._drained, self._batch_max)
         except StorageUnavailable as error:
@@ -521,43 +521,45 @@ class Writer:
         last = rows[-1].seq
         try:
             try:
-                self._transaction(batch, Report(), one_by_one=False, before=lambda: self._set_mark(session, last))
+                self._transaction(batch, Report(), one_by_one=False, before=lambda: self._set_mark(db, last))
             except Exception as error:
                 self._roll_back_or_raise(error)
-                self._transaction(batch, report, one_by_one=True, before=lambda: self._set_mark(session, last))
+                self._transaction(batch, report, one_by_one=True, before=lambda: self._set_mark(db, last))
         except Exception as error:
             # As in `_one_by_one`: each gets a transaction of its own, and in it the mark of how far we are.
             self._roll_back_or_raise(error)
             report = Report()
             for seq, write in pairs:
-                self._alone(write, report, before=lambda seq=seq: self._set_mark(session, seq))  # type: ignore[misc]
-            self._set_mark(session, last)
+                self._alone(write, report, before=lambda seq=seq: self._set_mark(db, seq))  # type: ignore[misc]
+            self._set_mark(db, last)
         self.stats.commits += 1
         self.stats.trouble = ""
         self._drained = last
         self.stats.drained += len(rows)
         for write in batch:
             if write.refusal is not None:
-                self._note_parked(write, write.letter_id, write.refusal, report)
+                self._note_dead_letter(write, write.letter_id, write.refusal, report)
         report.lost = [write for write, *_ in report.parked]
         self._spool.forget(last)
         report.drained = last
         report.done = []
         try:
-            self._read_news(report.updates, seal=False)
+            self._read_news(report.updates, assign_offsets=False)
         finally:
             self._report(report)
         self._upkeep(wrote=True)
 
-    def _set_mark(self, session: Session, seq: int) -> None:
-        write_meta(session, self._mark, str(seq))
+    def _set_mark(self, db: DbConnection, seq: int) -> None:
+        write_meta(db, self._mark, str(seq))
 
-    def _spooled(self, row: SpooledRow) -> Spooled:
+    def _spooled(self, row: SpooledRow) -> SpooledWrite:
         """Return the write of a row."""
         try:
-            return Spooled(kinds.load(row.payload), self._clock)
+            return SpooledWrite(write_registry.load(row.payload), self._clock)
         except (ValueError, KeyError, TypeError, RobodyneError) as error:
-            return Spooled(Unreadable(row, error, self._ids.next(int(self._clock.wall() * 1000)), self._clock), self._clock)
+            return SpooledWrite(
+                UnreadableRow(row, error, self._ids.next(int(self._clock.wall() * 1000)), self._clock), self._clock
+            )
 
     def _note_spool_unreadable(self, error: StorageUnavailable) -> None:
         if self.stats.trouble != error.text:
@@ -569,12 +571,12 @@ class Writer:
     # -- reading what is new -------------------------------------------------------------------------------------
 
     def _is_news(self) -> bool:
-        assert self._session is not None
+        assert self._db is not None
         if self._more_news:
             return True
-        rung, self._rung = self._rung, False
-        if self._notify and (rung or self._database.kind == "sqlite" or not self._held):
-            return self._session.is_news(self.positions)
+        notified, self._notified = self._notified, False
+        if self._notify and (notified or self._database.kind == "sqlite" or not self._held):
+            return self._db.has_foreign_changes(self.positions)
         return False
 
     def _is_fallback_due(self) -> bool:
@@ -584,16 +586,16 @@ class Writer:
         self._next_fallback = now + self._fallback_interval_s
         return True
 
-    def _read_news(self, updates: list[Update], *, seal: bool = True) -> None:
+    def _read_news(self, updates: list[Update], *, assign_offsets: bool = True) -> None:
         """Add an update for each topic that moved; a topic whose log has a hole gets a snapshot instead.
 
         Args:
             updates: what stands here is told, and `positions` are behind it, also where this fails in the middle.
             seal: whether there may be foreign changes without an offset; our own transaction has just sealed otherwise.
         """
-        assert self._session is not None
-        if seal:
-            self._session.seal_foreign()
+        assert self._db is not None
+        if assign_offsets:
+            self._db.assign_foreign_offsets()
         self._more_news = False
         # No transaction around it: a state that is newer than its position is right, and comes again.
         for topic, head in self._log.heads().items():
@@ -603,10 +605,10 @@ class Writer:
             try:
                 if position > head:
                     raise GapInLog(f"{topic}: the head went back from {position} to {head}")
-                for _ in range(UPDATES_AT_ONCE):
+                for _ in range(MAX_UPDATES_PER_CYCLE):
                     if position >= head:
                         break
-                    update = self._log.after(topic, position, LINES_AT_ONCE)
+                    update = self._log.after(topic, position, MAX_LINES_PER_UPDATE)
                     if update.offset == position:
                         raise GapInLog(f"{topic}: nothing after {position}, though the head is {head}")
                     position = self.positions[topic] = update.offset
@@ -631,22 +633,22 @@ class Writer:
     # -- upkeep --------------------------------------------------------------------------------------------------
 
     def _upkeep(self, wrote: bool) -> None:
-        session = self._session
-        assert session is not None
-        if wrote and (pages := session.upkeep(self.stats.commits)) is not None:
+        db = self._db
+        assert db is not None
+        if wrote and (pages := db.upkeep(self.stats.commits)) is not None:
             self.stats.wal_pages = pages
         # Here and not where news is looked for: that is not asked while devices keep us busy.
-        self._upkeeper.run(session, self._applier, self.positions)
+        self._maintenance.run(db, self._tables, self.positions)
 
     # -- backup --------------------------------------------------------------------------------------------------
 
     def _run_backup(self) -> None:
         """Copy the database in small steps on this connection, with turns in between: so it always makes progress."""
         backup, self._backup = self._backup, None
-        assert backup is not None and self._session is not None
+        assert backup is not None and self._db is not None
         error: BaseException | None = None
         try:
-            self._session.copy(backup.target, pages=BACKUP_PAGES, between=self._turn_during_backup)
+            self._db.copy(backup.target, pages=BACKUP_PAGES, between=self._turn_during_backup)
         except (StorageBroken, StorageUnavailable, OSError) as caught:
             error = caught
         except self._database.errors as caught:

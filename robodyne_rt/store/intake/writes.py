@@ -15,7 +15,7 @@ from robodyne_rt.core.device_messages import DeviceMessage, OrderReport
 from robodyne_rt.errors import RobodyneError
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Outcome
-from robodyne_rt.store.apply import Applier, details
+from robodyne_rt.store.tables.device_writes import DeviceMessageWriter, details
 
 
 class Write(ABC):
@@ -25,12 +25,12 @@ class Write(ABC):
         order: counts writes in the order in which they were submitted.
         since: monotonic time of submission, in seconds.
         outcome: called once, on the loop, when it is durable or refused; None where nobody asks.
-        foretold: what the forecast said of it: (result, refusal); None where nobody asked.
+        expected: what the prediction said of it: (result, refusal); None where nobody asked.
         kept: whether it goes to the spool where the database is away.
         parked: whether it becomes a dead letter where the database refuses it after it was acknowledged.
     """
 
-    __slots__ = ("foretold", "order", "outcome", "since")
+    __slots__ = ("expected", "order", "outcome", "since")
     kind: str = ""
     kept: ClassVar[bool] = True
     parked: ClassVar[bool] = True
@@ -39,7 +39,7 @@ class Write(ABC):
         self.outcome = outcome
         self.order = 0
         self.since = 0.0
-        self.foretold: tuple[Any, RobodyneError | None] | None = None
+        self.expected: tuple[Any, RobodyneError | None] | None = None
 
     @classmethod
     def from_fields(cls, fields: Entity) -> "Write":
@@ -47,7 +47,7 @@ class Write(ABC):
         return cls(**fields)
 
     @abstractmethod
-    def apply(self, applier: Applier) -> Any:
+    def apply(self, tables: DeviceMessageWriter) -> Any:
         """Write it, in the caller's transaction; return what the outcome is told."""
 
     def fields(self) -> Entity:
@@ -107,7 +107,7 @@ class MessageWrite(Write):
         self.outcome = outcome
         self.order = 0
         self.since = 0.0
-        self.foretold = None
+        self.expected = None
 
     @property
     def digest(self) -> str:
@@ -120,8 +120,8 @@ class MessageWrite(Write):
     def result_of(self, row: int) -> Any:
         return details(self.message, [row])
 
-    def apply(self, applier: Applier) -> Any:
-        return applier.message(self.message, self.device, self._digest, self.heard_at, self.ids)
+    def apply(self, tables: DeviceMessageWriter) -> Any:
+        return tables.message(self.message, self.device, self._digest, self.heard_at, self.ids)
 
     def fields(self) -> Entity:
         return {
@@ -165,8 +165,8 @@ class TelemetryWrite(Write):
         self.columns = columns
         self.heard_at = heard_at
 
-    def apply(self, applier: Applier) -> Any:
-        applier.telemetry(self.robot_id, self.columns, self.heard_at)
+    def apply(self, tables: DeviceMessageWriter) -> Any:
+        tables.telemetry(self.robot_id, self.columns, self.heard_at)
 
 
 class VanishedWrite(Write):
@@ -181,8 +181,8 @@ class VanishedWrite(Write):
         self.heard_at = heard_at
         self.id = id
 
-    def apply(self, applier: Applier) -> Any:
-        applier.vanished(self.robot_id, self.heard_at, self.id)
+    def apply(self, tables: DeviceMessageWriter) -> Any:
+        tables.vanished(self.robot_id, self.heard_at, self.id)
 
     def fields(self) -> Entity:
         return {"robot_id": self.robot_id, "heard_at": self.heard_at, "id": self.id}
@@ -214,10 +214,10 @@ class EventWrite(Write):
         self.data = data
         self.at = at
 
-    def apply(self, applier: Applier) -> Any:
-        if applier.has_event(self.id):
+    def apply(self, tables: DeviceMessageWriter) -> Any:
+        if tables.has_event(self.id):
             return  # by a commit that was never answered
-        applier.event(self.id, self.type, self.severity, None, None, self.description, self.data, self.at)
+        tables.event(self.id, self.type, self.severity, None, None, self.description, self.data, self.at)
 
     def fields(self) -> Entity:
         return {name: getattr(self, name) for name in ("id", "type", "severity", "description", "data", "at")}
@@ -238,12 +238,12 @@ class CallWrite(Write):
     kind = "call"
     kept = False
 
-    def __init__(self, function: Callable[[Applier], Any], outcome: Outcome | None = None) -> None:
+    def __init__(self, function: Callable[[DeviceMessageWriter], Any], outcome: Outcome | None = None) -> None:
         super().__init__(outcome)
         self.function = function
 
-    def apply(self, applier: Applier) -> Any:
-        return self.function(applier)
+    def apply(self, tables: DeviceMessageWriter) -> Any:
+        return self.function(tables)
 
 
 def dump(write: Write) -> bytes:

@@ -20,8 +20,8 @@ import orjson
 
 from robodyne_rt.errors import SchemaTooNew, StorageBroken
 from robodyne_rt.settings import ConfigError
-from robodyne_rt.store import schema
-from robodyne_rt.store.database import Column, Database, Fault, Session, begin_history, schema_version, write_meta
+from robodyne_rt.store.engine import schema
+from robodyne_rt.store.engine.database import Column, Database, DbConnection, Fault, begin_history, schema_version, write_meta
 from robodyne_rt.store.migrations import MIGRATIONS
 from robodyne_rt.store.migrations.migration import Migration
 
@@ -75,7 +75,7 @@ def fault(error: BaseException) -> Fault:
     return _FAULTS.get(code & 0xFF, Fault.WRITE)
 
 
-class SqliteSession(Session):
+class SqliteConnection(DbConnection):
     """One connection to a file."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -102,15 +102,15 @@ class SqliteSession(Session):
         """Interrupt reads that run over the deadline."""
         self.connection.set_progress_handler(lambda: time.monotonic() > self._read_until, 10_000)
 
-    def seal(self) -> None:
+    def assign_offsets(self) -> None:
         return None
 
-    def is_news(self, positions: dict[str, int]) -> bool:
+    def has_foreign_changes(self, positions: dict[str, int]) -> bool:
         version: int = self.execute("PRAGMA data_version").fetchone()[0]
-        is_news, self._data_version = version != self._data_version, version
-        return is_news
+        has_foreign_changes, self._data_version = version != self._data_version, version
+        return has_foreign_changes
 
-    def seal_foreign(self) -> None:
+    def assign_foreign_offsets(self) -> None:
         return None
 
     def missing_triggers(self) -> list[str]:
@@ -127,7 +127,7 @@ class SqliteSession(Session):
     def time_text(self, value: Any) -> str | None:
         return value if value is None or isinstance(value, str) else str(value)
 
-    def mend(self) -> None:
+    def repair_sequences(self) -> None:
         return None
 
     def upkeep(self, commits: int) -> int | None:
@@ -214,7 +214,7 @@ class SqliteDatabase(Database):
     def fault(self, error: BaseException) -> Fault:
         return fault(error)
 
-    def open_writer(self) -> SqliteSession:
+    def open_writer(self) -> SqliteConnection:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=512)
@@ -227,29 +227,29 @@ class SqliteDatabase(Database):
             connection.execute("PRAGMA wal_autocheckpoint = 0")
         except (sqlite3.Error, OSError) as error:
             raise StorageBroken(f"{self.path}: cannot be opened: {error}") from error
-        session = SqliteSession(connection)
-        session.is_news({})
-        return session
+        db = SqliteConnection(connection)
+        db.has_foreign_changes({})
+        return db
 
-    def open_reader(self) -> SqliteSession:
+    def open_reader(self) -> SqliteConnection:
         connection = sqlite3.connect(
             f"file:{_quoted(self.path)}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
         )
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA query_only = ON")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
-        session = SqliteSession(connection)
-        session.limit_reads()
-        return session
+        db = SqliteConnection(connection)
+        db.limit_reads()
+        return db
 
-    def open_instant_reader(self) -> SqliteSession:
-        session = self.open_reader()
-        session.execute("PRAGMA busy_timeout = 0")
-        return session
+    def open_instant_reader(self) -> SqliteConnection:
+        db = self.open_reader()
+        db.execute("PRAGMA busy_timeout = 0")
+        return db
 
-    def prepare(self, session: Session) -> str:
-        assert isinstance(session, SqliteSession)
-        version = schema_version(session) if _has_schema(session) else 0
+    def prepare(self, db: DbConnection) -> str:
+        assert isinstance(db, SqliteConnection)
+        version = schema_version(db) if _has_schema(db) else 0
         if version > self.schema_version:
             raise SchemaTooNew(
                 f"{self.path}: schema version {version}, this program knows up to {self.schema_version}: "
@@ -257,26 +257,26 @@ class SqliteDatabase(Database):
             )
         # What a crashed process left in the WAL goes to the file and to the disk: after a failed fsync the kernel may call
         # pages written that never were (PITFALLS S7).
-        session.checkpoint()
+        db.checkpoint()
         if 0 < version < self.schema_version:
-            self._backup(session.connection, version)
-        session.begin()
+            self._backup(db.connection, version)
+        db.begin()
         try:
             if version == 0:
                 for statement in schema.load("sqlite").creation:
-                    session.execute(statement)
+                    db.execute(statement)
                 logger.info("created %s", self.path, extra={"action": "database_created"})
             for number in range(max(version, 1), self.schema_version) if version else ():
                 logger.info("migrating to schema version %d", number + 1, extra={"action": "database_migrated"})
                 for statement in self._migrations[number - 1].sqlite:
-                    session.execute(statement)
+                    db.execute(statement)
             if version < self.schema_version:
-                write_meta(session, "schema_version", str(self.schema_version))
-            _install_triggers(session)
-            epoch = begin_history(session, secrets.token_hex(6))
-            session.commit()
+                write_meta(db, "schema_version", str(self.schema_version))
+            _install_triggers(db)
+            epoch = begin_history(db, secrets.token_hex(6))
+            db.commit()
         except BaseException:
-            session.rollback()
+            db.rollback()
             raise
         return epoch
 
@@ -364,24 +364,24 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _has_schema(session: Session) -> bool:
-    return session.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is not None
+def _has_schema(db: DbConnection) -> bool:
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is not None
 
 
-def _triggers(session: Session) -> dict[str, str]:
+def _triggers(db: DbConnection) -> dict[str, str]:
     query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name GLOB ?"
-    return dict(session.execute(query, (schema.TRIGGER_PREFIX + "*",)).fetchall())
+    return dict(db.execute(query, (schema.TRIGGER_PREFIX + "*",)).fetchall())
 
 
-def _install_triggers(session: Session) -> None:
+def _install_triggers(db: DbConnection) -> None:
     """Make the database's triggers those of the schema, inside the caller's transaction; what fits already is left alone."""
-    wanted, present = schema.load("sqlite").triggers, _triggers(session)
+    wanted, present = schema.load("sqlite").triggers, _triggers(db)
     for name, sql in present.items():
         if sql != wanted.get(name):
-            session.execute(f'DROP TRIGGER "{name}"')
+            db.execute(f'DROP TRIGGER "{name}"')
     for name, sql in wanted.items():
         if present.get(name) != sql:
-            session.execute(sql)
+            db.execute(sql)
 
 
 def _quoted(path: Path) -> str:

@@ -5,9 +5,9 @@ import time
 from collections.abc import Mapping
 
 from robodyne_rt.model.topics import TOPICS
-from robodyne_rt.store.apply import REMEMBERED_S, Applier
-from robodyne_rt.store.database import Database, Fault, Session, read_meta, write_meta
-from robodyne_rt.store.reports import WriterStats
+from robodyne_rt.store.engine.database import Database, DbConnection, Fault, read_meta, write_meta
+from robodyne_rt.store.intake.reports import WriterStats
+from robodyne_rt.store.tables.device_writes import REMEMBERED_S, DeviceMessageWriter
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ PRUNE_STEP = 500
 PRUNE_INTERVAL_S = 0.25
 
 
-class Upkeep:
+class Maintenance:
     """Belongs to the writer's thread.
 
     Args:
@@ -29,7 +29,7 @@ class Upkeep:
     def __init__(
         self,
         database: Database,
-        session: Session,
+        db: DbConnection,
         *,
         stats: WriterStats,
         changes_retained: int,
@@ -41,7 +41,7 @@ class Upkeep:
         self._changes_retained = changes_retained
         self._look_interval_s = look_interval_s
         self._retention_s = int(retention_days * 86400)
-        self._age_at_start_s = float(read_meta(session, "age_s") or 0)
+        self._age_at_start_s = float(read_meta(db, "age_s") or 0)
         self._noted_age_s = self._age_at_start_s
         self.started_at = time.monotonic()
         self._next_prune = 0.0
@@ -53,38 +53,38 @@ class Upkeep:
         """Seconds that this database was served for."""
         return int(self._age_at_start_s + time.monotonic() - self.started_at)
 
-    def run(self, session: Session, applier: Applier, positions: Mapping[str, int]) -> None:
+    def run(self, db: DbConnection, tables: DeviceMessageWriter, positions: Mapping[str, int]) -> None:
         """Do what is due; an error of a database that is away goes upwards."""
         now = time.monotonic()
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_INTERVAL_S
-            self._prune(session, applier, positions)
+            self._prune(db, tables, positions)
         if now >= self._next_look:
             self._next_look = now + self._look_interval_s
-            self._look_for_triggers(session)
-            self._note_age(session, applier)
-            self._prune_letters(session, applier)
+            self._look_for_triggers(db)
+            self._note_age(db, tables)
+            self._prune_letters(db, tables)
 
-    def _look_for_triggers(self, session: Session) -> None:
-        missing = session.missing_triggers()
+    def _look_for_triggers(self, db: DbConnection) -> None:
+        missing = db.missing_triggers()
         if missing and missing != self._stats.missing_triggers:
             logger.error(
                 "the change log misses changes: no trigger %s", ", ".join(missing), extra={"action": "trigger_missing"}
             )
         self._stats.missing_triggers = missing
 
-    def _prune(self, session: Session, applier: Applier, positions: Mapping[str, int]) -> None:
+    def _prune(self, db: DbConnection, tables: DeviceMessageWriter, positions: Mapping[str, int]) -> None:
         """Forget old lines of the log and old message ids, in steps that hold up nobody."""
         for topic in TOPICS:
             last = positions.get(topic, 0) - self._changes_retained
             for _ in range(20):
-                if last <= 0 or not self._prune_step(session, topic, last):
+                if last <= 0 or not self._prune_step(db, topic, last):
                     break
-        self._prune_messages(session, applier)
+        self._prune_messages(db, tables)
 
-    def _prune_step(self, session: Session, topic: str, last: int) -> bool:
+    def _prune_step(self, db: DbConnection, topic: str, last: int) -> bool:
         try:
-            cursor = session.execute(
+            cursor = db.execute(
                 'DELETE FROM change WHERE topic = ? AND "offset" <= ? AND "offset" < '
                 '(SELECT min("offset") + ? FROM change WHERE topic = ?)',
                 (topic, last, PRUNE_STEP, topic),
@@ -98,10 +98,10 @@ class Upkeep:
         if self._database.fault(error) in (Fault.AWAY, Fault.BROKEN):
             raise error
 
-    def _prune_messages(self, session: Session, applier: Applier) -> None:
+    def _prune_messages(self, db: DbConnection, tables: DeviceMessageWriter) -> None:
         """Walk through the remembered ids, a step at a time: no index is needed that every commit would have to keep."""
-        oldest = applier.age_s - REMEMBERED_S
-        rows = session.execute(
+        oldest = tables.age_s - REMEMBERED_S
+        rows = db.execute(
             "SELECT device, id, at FROM device_message WHERE (device, id) > (?, ?) ORDER BY device, id LIMIT ?",
             (*self._prune_after, PRUNE_STEP),
         ).fetchall()
@@ -109,29 +109,29 @@ class Upkeep:
         old = [row[:2] for row in rows if row[2] < oldest]
         if old:
             try:
-                session.begin()
+                db.begin()
                 for key in old:
-                    session.execute("DELETE FROM device_message WHERE device = ? AND id = ?", key)
-                session.commit()
+                    db.execute("DELETE FROM device_message WHERE device = ? AND id = ?", key)
+                db.commit()
             except self._database.errors as error:
                 self._raise_if_away(error)
-                session.rollback()
+                db.rollback()
 
-    def _note_age(self, session: Session, applier: Applier) -> None:
+    def _note_age(self, db: DbConnection, tables: DeviceMessageWriter) -> None:
         """Count how long this database was served; where that is not written ids only live longer."""
-        applier.age_s = self.age_s
-        if applier.age_s - self._noted_age_s < NOTE_AGE_S:
+        tables.age_s = self.age_s
+        if tables.age_s - self._noted_age_s < NOTE_AGE_S:
             return
         try:
-            write_meta(session, "age_s", str(applier.age_s))
-            self._noted_age_s = applier.age_s
+            write_meta(db, "age_s", str(tables.age_s))
+            self._noted_age_s = tables.age_s
         except self._database.errors as error:
             self._raise_if_away(error)
 
-    def _prune_letters(self, session: Session, applier: Applier) -> None:
-        oldest = applier.age_s - self._retention_s
+    def _prune_letters(self, db: DbConnection, tables: DeviceMessageWriter) -> None:
+        oldest = tables.age_s - self._retention_s
         try:
             if oldest > 0:
-                session.execute("DELETE FROM dead_letter WHERE age_s < ?", (oldest,))
+                db.execute("DELETE FROM dead_letter WHERE age_s < ?", (oldest,))
         except self._database.errors as error:
             self._raise_if_away(error)

@@ -8,9 +8,9 @@ from collections import OrderedDict
 from typing import Any
 
 from robodyne_rt.errors import Conflict, DeadLettered, RobodyneError
-from robodyne_rt.store.apply import other_body, row_of_first
-from robodyne_rt.store.database import Database, Session
-from robodyne_rt.store.writes import Write
+from robodyne_rt.store.engine.database import Database, DbConnection
+from robodyne_rt.store.intake.writes import Write
+from robodyne_rt.store.tables.device_writes import other_body, row_of_claim
 
 KEPT = 20_000
 """Newest ids in memory; the database knows those of 7 days."""
@@ -27,7 +27,7 @@ class Acknowledged:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._reader: Session | None = None
+        self._reader: DbConnection | None = None
         # (device, id) -> (digest, what it was answered), oldest first.
         self._newest: OrderedDict[tuple[str, str], tuple[str, Any]] = OrderedDict()
 
@@ -59,7 +59,7 @@ class Acknowledged:
                 self._reader = self._database.open_instant_reader()
                 if self._reader is None:
                     return None
-            row = row_of_first(self._reader, *name, write.digest)
+            row = row_of_claim(self._reader, *name, write.digest)
         except (Conflict, DeadLettered) as refusal:
             return None, refusal
         except self._database.errors:

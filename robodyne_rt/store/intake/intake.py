@@ -22,16 +22,16 @@ from robodyne_rt.core.device_messages import DeviceMessage
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.errors import InvalidPayload, ResourceNotFound, RobodyneError, StorageUnavailable
 from robodyne_rt.model.topics import TOPICS
-from robodyne_rt.ports import Clock, Outcome, Screens
-from robodyne_rt.store import kinds, writes
-from robodyne_rt.store.acknowledged import KEPT, Acknowledged
-from robodyne_rt.store.apply import Applier, ids_needed
-from robodyne_rt.store.changes import Lookups
-from robodyne_rt.store.forecast import Forecast
-from robodyne_rt.store.reports import Failure, Report
-from robodyne_rt.store.spool import Spool, SpooledRow
-from robodyne_rt.store.writer import Writer
-from robodyne_rt.store.writes import CallWrite, EventWrite, MessageWrite, TelemetryWrite, VanishedWrite, Write
+from robodyne_rt.ports import ChangeSink, Clock, Outcome
+from robodyne_rt.store.intake import write_registry, writes
+from robodyne_rt.store.intake.acknowledged import KEPT, Acknowledged
+from robodyne_rt.store.intake.prediction import Predictor
+from robodyne_rt.store.intake.reports import Failure, Report
+from robodyne_rt.store.intake.spool import Spool, SpooledRow
+from robodyne_rt.store.intake.writer import Writer
+from robodyne_rt.store.intake.writes import CallWrite, EventWrite, MessageWrite, TelemetryWrite, VanishedWrite, Write
+from robodyne_rt.store.log.change_log import Lookups
+from robodyne_rt.store.tables.device_writes import DeviceMessageWriter, ids_needed
 
 logger = logging.getLogger(__name__)
 
@@ -81,10 +81,10 @@ class Intake:
         self._push_deadline_s = push_deadline_s
         self._clock = clock
         self._ids = IdGenerator()
-        self._forecast = Forecast(windows=windows)
+        self._forecast = Predictor(windows=windows)
         self._lookups: Lookups = {}
         self._writer: Writer | None = None
-        self._screens: Screens | None = None
+        self._screens: ChangeSink | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._resumes: list[Callable[[], None]] = []
         self._order = 0
@@ -113,7 +113,7 @@ class Intake:
         # (topic, id) -> order of the newest write that changes it and is not stored, oldest first.
         self._unsettled: OrderedDict[tuple[str, int], int] = OrderedDict()
 
-    def start(self, loop: asyncio.AbstractEventLoop, writer: Writer, screens: Screens) -> None:
+    def start(self, loop: asyncio.AbstractEventLoop, writer: Writer, screens: ChangeSink) -> None:
         """Name the parts that are built after this one."""
         self._loop, self._writer, self._screens = loop, writer, screens
         self._lookups = writer.lookups
@@ -128,7 +128,7 @@ class Intake:
         with contextlib.suppress(StorageUnavailable):
             for row in reversed(spool.rows(0, KEPT)):  # the first with a name is the one that counts
                 with contextlib.suppress(ValueError, KeyError, TypeError, RobodyneError):
-                    write = kinds.load(row.payload)
+                    write = write_registry.load(row.payload)
                     if write.row is not None:
                         self._acknowledged.note(write, write.result_of(write.row))
 
@@ -164,7 +164,7 @@ class Intake:
                 return True
         return self.queued >= self._behind_at
 
-    async def past_stored(self, within_s: float) -> None:
+    async def wait_until_drained(self, within_s: float) -> None:
         """Wait until what an earlier run left in the spool is in the database: before that nobody knows what is stored.
 
         Raises:
@@ -218,7 +218,7 @@ class Intake:
         """Return an id for a row that the server names before storing."""
         return self._ids.next(int(self._clock.wall() * 1000))
 
-    async def call(self, function: Callable[[Applier], T]) -> T:
+    async def call(self, function: Callable[[DeviceMessageWriter], T]) -> T:
         """Run a function in the writer's transaction; return its result when that is durable.
 
         Raises:
@@ -357,7 +357,7 @@ class Intake:
         for write in list(self._in_flight.values()):
             if now - write.since < self._push_deadline_s:
                 return write.since
-            if write.foretold is None:
+            if write.expected is None:
                 if count == FORETOLD_AT_ONCE:
                     return write.since
                 count += 1
@@ -368,7 +368,7 @@ class Intake:
         """Ask the forecast what a write will do, and tell the screens."""
         assert self._screens is not None
         known = self._acknowledged.newest(write)
-        write.foretold = known or (None, None)
+        write.expected = known or (None, None)
         if not write.kept or known is not None:
             return
         if not self._forecast.is_active:
@@ -378,16 +378,16 @@ class Intake:
         try:
             foresight = self._forecast.apply(write)
         except RobodyneError as refusal:
-            write.foretold = (None, refusal)
+            write.expected = (None, refusal)
             return
         except Exception as error:  # the write's own fault, which the database will find as well
             logger.debug("no forecast for a %s: %s", write.kind, error, extra={"action": "forecast_failed"})
             return
-        write.foretold = (foresight.result, None)
+        write.expected = (foresight.result, None)
         if not push:
             return
         for topic, changes in foresight.changes.items():
-            self._screens.foretell(topic, changes)
+            self._screens.show_optimistic(topic, changes)
             for key in changes:
                 self._unsettled[topic, key] = write.order
                 self._unsettled.move_to_end((topic, key))
@@ -448,18 +448,18 @@ class Intake:
     def _spool_one(self, write: Write) -> None:
         if self._spool is None or not write.kept or self._clock.now() < self._spool_again_at:
             self._refuse(write, StorageUnavailable("storage is away; keep the message", retry_after_s=RETRY_AFTER_S))
-            if write.foretold is not None:
+            if write.expected is not None:
                 self._give_up({write.order})
             return
         if (known := self._acknowledged.answer(write)) is not None:
             result, conflict = known
             self._refuse(write, conflict, result)  # it is durable already, or refused
             return
-        if write.foretold is None:
+        if write.expected is None:
             # Screens need not see what a spool in trouble will hardly take.
             self._foretell(write, push=not self._spool.trouble)
-        assert write.foretold is not None
-        _, refusal = write.foretold
+        assert write.expected is not None
+        _, refusal = write.expected
         if refusal is not None:
             self._refuse(write, _judged_from_afar(refusal))
             return
@@ -498,7 +498,7 @@ class Intake:
             self._give_up({write.order for _, write in gathered})
         for _, write in gathered:
             if write.outcome is not None:
-                result = write.foretold[0] if write.foretold else None
+                result = write.expected[0] if write.expected else None
                 if error is None:
                     self._acknowledged.note(write, result)
                 self._answer(write.outcome, None if error else result, error)

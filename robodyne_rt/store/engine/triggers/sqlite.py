@@ -17,7 +17,7 @@ from sqlalchemy import UniqueConstraint
 
 from robodyne_rt.model import entities
 from robodyne_rt.model.topics import QUIET_COLUMNS, TOPICS, Nested, Rows, Topic
-from robodyne_rt.store.schema import TRIGGER_PREFIX
+from robodyne_rt.store.engine.schema import TRIGGER_PREFIX
 
 _NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 

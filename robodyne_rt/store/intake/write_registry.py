@@ -2,8 +2,8 @@
 
 import orjson
 
-from robodyne_rt.store.talk import AnswerWrite, ReceiptWrite, RequestWrite, SessionWrite, StaffMessageWrite
-from robodyne_rt.store.writes import EventWrite, MessageWrite, VanishedWrite, Write
+from robodyne_rt.store.intake.people_writes import AnswerWrite, ReceiptWrite, RequestWrite, SessionWrite, StaffMessageWrite
+from robodyne_rt.store.intake.writes import EventWrite, MessageWrite, VanishedWrite, Write
 
 _KINDS: dict[str, type[Write]] = {
     kind.kind: kind

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from robodyne_rt.core import times
 from robodyne_rt.model.changes import Update
-from robodyne_rt.store.changes import Lookups
-from robodyne_rt.store.writes import Write
+from robodyne_rt.store.intake.writes import Write
+from robodyne_rt.store.log.change_log import Lookups
 
 Done = tuple[Write, Any, BaseException | None]
 """A write, its result, or why there is none."""

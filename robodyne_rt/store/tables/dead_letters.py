@@ -8,50 +8,50 @@ from robodyne_rt.core import times
 from robodyne_rt.errors import ResourceNotFound, RobodyneError
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
-from robodyne_rt.store import kinds
-from robodyne_rt.store.apply import Applier
-from robodyne_rt.store.changes import Readers
-from robodyne_rt.store.database import Session
-from robodyne_rt.store.intake import Intake
+from robodyne_rt.store.engine.database import DbConnection
+from robodyne_rt.store.intake import write_registry
+from robodyne_rt.store.intake.intake import Intake
+from robodyne_rt.store.log.change_log import ReaderPool
+from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 
 Action = Literal["requeue", "drop"]
 
-LISTED_AT_MOST = 1000
+MAX_LISTED = 1000
 
 _COLUMNS = ("id", "kind", "device", "message_id", "error", "attempts", "first_at", "last_at")
 
 
-def listed(session: Session, *, limit: int = LISTED_AT_MOST) -> list[Entity]:
+def listed(db: DbConnection, *, limit: int = MAX_LISTED) -> list[Entity]:
     """Return the newest letters, without their payload."""
     query = f"SELECT {', '.join(_COLUMNS)} FROM dead_letter ORDER BY id DESC LIMIT ?"
-    return [_letter(session, dict(zip(_COLUMNS, row, strict=True))) for row in session.execute(query, (limit,)).fetchall()]
+    return [_letter(db, dict(zip(_COLUMNS, row, strict=True))) for row in db.execute(query, (limit,)).fetchall()]
 
 
-def shown(session: Session, id: int) -> Entity:
+def shown(db: DbConnection, id: int) -> Entity:
     """Return one letter with its payload.
 
     Raises:
         ResourceNotFound: there is none with this id.
     """
     columns = (*_COLUMNS, "payload")
-    row = session.execute(f"SELECT {', '.join(columns)} FROM dead_letter WHERE id = ?", (id,)).fetchone()
+    row = db.execute(f"SELECT {', '.join(columns)} FROM dead_letter WHERE id = ?", (id,)).fetchone()
     if row is None:
         raise ResourceNotFound(f"no dead letter {id}")
-    letter = _letter(session, dict(zip(columns, row, strict=True)))
+    letter = _letter(db, dict(zip(columns, row, strict=True)))
     letter["payload"] = orjson.loads(letter["payload"])
     return letter
 
 
-def _letter(session: Session, letter: Entity) -> Entity:
-    return letter | {name: session.time_text(letter[name]) for name in ("first_at", "last_at")}
+def _letter(db: DbConnection, letter: Entity) -> Entity:
+    return letter | {name: db.time_text(letter[name]) for name in ("first_at", "last_at")}
 
 
-def ids(session: Session) -> list[int]:
+def ids(db: DbConnection) -> list[int]:
     """Return the ids of all letters, oldest first."""
-    return [id for (id,) in session.execute("SELECT id FROM dead_letter ORDER BY id").fetchall()]
+    return [id for (id,) in db.execute("SELECT id FROM dead_letter ORDER BY id").fetchall()]
 
 
-def requeue(session: Session, applier: Applier, id: int, now_s: float) -> Entity:
+def requeue(db: DbConnection, tables: DeviceMessageWriter, id: int, now_s: float) -> Entity:
     """Try one letter again, in the caller's transaction; it stays, with one attempt more, if that fails again.
 
     Returns:
@@ -59,62 +59,62 @@ def requeue(session: Session, applier: Applier, id: int, now_s: float) -> Entity
     Raises:
         ResourceNotFound: there is none with this id.
     """
-    letter = shown(session, id)
-    session.execute("SAVEPOINT letter")
+    letter = shown(db, id)
+    db.execute("SAVEPOINT letter")
     try:
-        _forget(session, letter)
-        kinds.load(orjson.dumps(letter["payload"])).apply(applier)
+        _forget(db, letter)
+        write_registry.load(orjson.dumps(letter["payload"])).apply(tables)
     except Exception as error:
         # Where the database itself is away this fails as well, and the caller hears of that.
-        session.execute("ROLLBACK TO SAVEPOINT letter")
+        db.execute("ROLLBACK TO SAVEPOINT letter")
         text = error.text if isinstance(error, RobodyneError) else f"{type(error).__name__}: {str(error).strip()}"
-        session.execute(
+        db.execute(
             "UPDATE dead_letter SET attempts = attempts + 1, error = ?, last_at = ?, age_s = ? WHERE id = ?",
-            (text[:2000], times.to_text(now_s), applier.age_s, id),
+            (text[:2000], times.to_text(now_s), tables.age_s, id),
         )
         return {"id": id, "stored": False, "error": text}
     finally:
-        session.execute("RELEASE SAVEPOINT letter")
+        db.execute("RELEASE SAVEPOINT letter")
     return {"id": id, "stored": True, "error": None}
 
 
-def drop(session: Session, id: int) -> Entity:
+def drop(db: DbConnection, id: int) -> Entity:
     """Forget one letter, and its message's id: its device may send it again.
 
     Raises:
         ResourceNotFound: there is none with this id.
     """
-    _forget(session, shown(session, id))
+    _forget(db, shown(db, id))
     return {"id": id, "dropped": True}
 
 
-def _forget(session: Session, letter: Entity) -> None:
-    session.execute("DELETE FROM dead_letter WHERE id = ?", (letter["id"],))
+def _forget(db: DbConnection, letter: Entity) -> None:
+    db.execute("DELETE FROM dead_letter WHERE id = ?", (letter["id"],))
     if letter["message_id"] is not None:
-        session.execute("DELETE FROM device_message WHERE device = ? AND id = ?", (letter["device"], letter["message_id"]))
+        db.execute("DELETE FROM device_message WHERE device = ? AND id = ?", (letter["device"], letter["message_id"]))
 
 
-def act(applier: Applier, action: Action, wanted: list[int] | None, now_s: float) -> list[Entity]:
+def act(tables: DeviceMessageWriter, action: Action, wanted: list[int] | None, now_s: float) -> list[Entity]:
     """Requeue or drop letters, in the caller's transaction; None means all of them.
 
     Raises:
         ResourceNotFound: one of them does not exist; then none is touched.
     """
-    session = applier.session
-    known = ids(session)
+    db = tables.db
+    known = ids(db)
     chosen = known if wanted is None else list(dict.fromkeys(wanted))
     for id in chosen:
         if id not in known:
             raise ResourceNotFound(f"no dead letter {id}")
     if action == "drop":
-        return [drop(session, id) for id in chosen]
-    return [requeue(session, applier, id, now_s) for id in chosen]
+        return [drop(db, id) for id in chosen]
+    return [requeue(db, tables, id, now_s) for id in chosen]
 
 
 class DeadLetters:
     """The same for the loop of a running server: reads with a reader, writes through the one writer."""
 
-    def __init__(self, *, readers: Readers, intake: Intake, clock: Clock) -> None:
+    def __init__(self, *, readers: ReaderPool, intake: Intake, clock: Clock) -> None:
         self._readers = readers
         self._intake = intake
         self._clock = clock
@@ -129,7 +129,7 @@ class DeadLetters:
         Raises:
             ResourceNotFound: there is none with this id.
         """
-        return await self._readers.read(lambda session: shown(session, id))
+        return await self._readers.read(lambda db: shown(db, id))
 
     async def act(self, action: Action, wanted: list[int] | None) -> list[Entity]:
         """Requeue or drop letters; None means all of them.
@@ -138,4 +138,4 @@ class DeadLetters:
             ResourceNotFound: one of them does not exist; then none is touched.
             StorageUnavailable: the database is away.
         """
-        return await self._intake.call(lambda applier: act(applier, action, wanted, self._clock.wall()))
+        return await self._intake.call(lambda tables: act(tables, action, wanted, self._clock.wall()))

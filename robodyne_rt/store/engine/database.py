@@ -55,13 +55,13 @@ class Cursor(Protocol):
     def __iter__(self) -> Any: ...
 
 
-class Session(ABC):
+class DbConnection(ABC):
     """One connection, for one thread at a time; outside of `begin`/`commit` every statement stands for itself."""
 
     execute: Callable[..., Any]
     """Run one statement with `?` for parameters; return a `Cursor`."""
 
-    leaves_doubt: bool = False
+    commit_may_be_unknown: bool = False
     """Whether a commit may take place without our hearing of it: then every message gets a name, so that it is done once."""
 
     @property
@@ -78,15 +78,15 @@ class Session(ABC):
         """Begin a transaction whose reads all see one state."""
 
     @abstractmethod
-    def seal(self) -> None:
+    def assign_offsets(self) -> None:
         """Give the changes of this transaction, and others that are committed, their offsets."""
 
     @abstractmethod
-    def is_news(self, positions: dict[str, int]) -> bool:
+    def has_foreign_changes(self, positions: dict[str, int]) -> bool:
         """Return whether other programs committed changes since the last call; cheap."""
 
     @abstractmethod
-    def seal_foreign(self) -> None:
+    def assign_foreign_offsets(self) -> None:
         """Give what other programs committed its offsets, where that is ours to do."""
 
     @abstractmethod
@@ -121,7 +121,7 @@ class Session(ABC):
         return rows
 
     @abstractmethod
-    def mend(self) -> None:
+    def repair_sequences(self) -> None:
         """Put right what makes good writes fail (id sequences left behind by foreign programs); before a retry."""
 
     @abstractmethod
@@ -171,7 +171,7 @@ class Database(ABC):
     """What its driver raises."""
 
     @abstractmethod
-    def open_writer(self) -> Session:
+    def open_writer(self) -> DbConnection:
         """Return the one connection that writes, its settings set and read back.
 
         Raises:
@@ -181,16 +181,16 @@ class Database(ABC):
         """
 
     @abstractmethod
-    def open_reader(self) -> Session:
+    def open_reader(self) -> DbConnection:
         """Return a read-only connection for short reads in one thread at a time; errors as `errors`."""
 
-    def open_instant_reader(self) -> Session | None:
+    def open_instant_reader(self) -> DbConnection | None:
         """Return a read-only connection for lookups that neither wait nor fail because nobody can write; None where reading
         goes over a network."""
         return None
 
     @abstractmethod
-    def prepare(self, session: Session) -> str:
+    def prepare(self, db: DbConnection) -> str:
         """Create the schema, or bring it forward; return the epoch.
 
         Raises:
@@ -201,8 +201,8 @@ class Database(ABC):
     def fault(self, error: BaseException) -> Fault:
         """Return what an error means."""
 
-    def doorbell(self, ring: Callable[[], None]) -> "Doorbell | None":
-        """Return what calls `ring` when another program commits; None where looking is as quick."""
+    def change_listener(self, notify: Callable[[], None]) -> "ChangeListener | None":
+        """Return what calls `notify` when another program commits; None where looking is as quick."""
         return None
 
     @abstractmethod
@@ -210,8 +210,8 @@ class Database(ABC):
         """Return what a technician wants to know about it, as (name, value)."""
 
 
-class Doorbell(Protocol):
-    """Rings when another program commits; a hint only, nobody may depend on it."""
+class ChangeListener(Protocol):
+    """Calls back when another program commits; a hint only, nobody may depend on it."""
 
     trouble: str
 
@@ -229,11 +229,11 @@ def open_database(settings: DatabaseSettings) -> Database:
         ConfigError: no such kind, or its driver is not installed.
     """
     if settings.url.startswith("sqlite:"):
-        from robodyne_rt.store.sqlite import SqliteDatabase
+        from robodyne_rt.store.engine.sqlite import SqliteDatabase
 
         return SqliteDatabase(settings.url)
     try:
-        from robodyne_rt.store.postgres import PostgresDatabase
+        from robodyne_rt.store.engine.postgres import PostgresDatabase
     except ImportError as error:
         raise ConfigError(
             f"[database] url {settings.url.partition('://')[0]!r} needs the Postgres driver: pip install robodyne-rt[postgres]"
@@ -241,39 +241,37 @@ def open_database(settings: DatabaseSettings) -> Database:
     return PostgresDatabase(settings.url, notify=settings.notify, doorbell=settings.doorbell)
 
 
-def begin_history(session: Session, epoch: str) -> str:
+def begin_history(db: DbConnection, epoch: str) -> str:
     """Make the heads of all topics and, in a new database, its epoch; return the epoch it has."""
     for topic in TOPICS:
-        session.execute('INSERT INTO topic_head(topic, "offset") VALUES (?, 0) ON CONFLICT DO NOTHING', (topic,))
-    session.execute("INSERT INTO meta(key, value) VALUES ('epoch', ?) ON CONFLICT DO NOTHING", (epoch,))
-    return read_meta(session, "epoch") or ""
+        db.execute('INSERT INTO topic_head(topic, "offset") VALUES (?, 0) ON CONFLICT DO NOTHING', (topic,))
+    db.execute("INSERT INTO meta(key, value) VALUES ('epoch', ?) ON CONFLICT DO NOTHING", (epoch,))
+    return read_meta(db, "epoch") or ""
 
 
-def read_meta(session: Session, key: str) -> str | None:
+def read_meta(db: DbConnection, key: str) -> str | None:
     """Return a fact about this database."""
-    row = session.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return row[0] if row else None
 
 
-def write_meta(session: Session, key: str, value: str) -> None:
+def write_meta(db: DbConnection, key: str, value: str) -> None:
     """Note a fact about this database."""
-    session.execute(
-        "INSERT INTO meta(key, value) VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value", (key, value)
-    )
+    db.execute("INSERT INTO meta(key, value) VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value", (key, value))
 
 
-def renew_epoch(session: Session, old: str) -> str:
+def renew_epoch(db: DbConnection, old: str) -> str:
     """Name a new history, unless another node has done so already; return its name."""
-    session.execute("UPDATE meta SET value = ? WHERE key = 'epoch' AND value = ?", (secrets.token_hex(6), old))
-    return read_meta(session, "epoch") or ""
+    db.execute("UPDATE meta SET value = ? WHERE key = 'epoch' AND value = ?", (secrets.token_hex(6), old))
+    return read_meta(db, "epoch") or ""
 
 
-def schema_version(session: Session) -> int:
+def schema_version(db: DbConnection) -> int:
     """Return the version of a schema that exists."""
-    return int(read_meta(session, "schema_version") or 0)
+    return int(read_meta(db, "schema_version") or 0)
 
 
-def insert(session: Session, table: str, columns: Entity) -> None:
+def insert(db: DbConnection, table: str, columns: Entity) -> None:
     """Insert one row."""
     names, marks = ", ".join(f'"{name}"' for name in columns), ", ".join("?" * len(columns))
-    session.execute(f"INSERT INTO {table}({names}) VALUES ({marks})", tuple(columns.values()))
+    db.execute(f"INSERT INTO {table}({names}) VALUES ({marks})", tuple(columns.values()))

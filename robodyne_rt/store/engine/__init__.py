@@ -1,0 +1,1 @@
+"""What the store stands on: the database behind one seam, its schema and its triggers."""

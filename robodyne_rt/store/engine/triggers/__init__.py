@@ -1,0 +1,1 @@
+"""The triggers that fill the change log, in the words of each database."""

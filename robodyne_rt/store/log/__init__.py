@@ -1,0 +1,1 @@
+"""The change log: reading it, following it, keeping it small."""
