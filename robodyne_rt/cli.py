@@ -8,9 +8,10 @@ from pathlib import Path
 
 import orjson
 
-from robodyne_rt import __version__, app, demo
+from robodyne_rt import __version__, demo
 from robodyne_rt.admin import access, backup, dlq, doctor, init
 from robodyne_rt.admin.control import Refused
+from robodyne_rt.app import lifecycle
 from robodyne_rt.client import tail
 from robodyne_rt.errors import RobodyneError, SchemaTooNew, StorageBroken, StorageUnavailable
 from robodyne_rt.serve import serve
@@ -108,7 +109,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _check_config(options: argparse.Namespace) -> int:
     path, settings = _settings(options)
-    app.check(settings)
+    lifecycle.check(settings)
     if options.json:
         print(shown(settings, indent=2))
     else:

@@ -52,14 +52,14 @@ class OptimisticChange(NamedTuple):
 
 
 class ChangeSink(Protocol):
-    """Where the store's news go: the hub. Every call returns at once."""
+    """Where the store's changes go: the hub. Every call returns at once; order is kept, nothing is lost on the way."""
 
     def publish(self, updates: list[Update]) -> None:
         """Take what the change log brought, in order."""
         ...
 
-    def begin_history(self, epoch: str, snapshots: list[Update]) -> None:
-        """Start over: history was lost, everybody gets the whole state under a new epoch."""
+    def begin_history(self, snapshots: list[Update]) -> None:
+        """Start over: history was lost, everybody gets the whole state under the new epoch of `ChangeReader.epoch`."""
         ...
 
     def current(self, topic: str) -> dict[int, Entity]:
@@ -67,11 +67,39 @@ class ChangeSink(Protocol):
         ...
 
     def show_optimistic(self, topic: str, changes: dict[int, OptimisticChange]) -> None:
-        """Push what is not stored yet, and lay it over whatever is sent until `settle`."""
+        """Push what is not stored yet, and lay it over whatever is sent until `confirm` or `revert`."""
         ...
 
-    def settle(self, topic: str, *, stored: list[int], failed: list[int]) -> None:
-        """Lay nothing more over these entities; whoever saw what failed gets what is stored instead, or its removal."""
+    def confirm(self, topic: str, ids: list[int]) -> None:
+        """Lay nothing more over these entities: they are stored."""
+        ...
+
+    def revert(self, topic: str, ids: list[int]) -> None:
+        """Lay nothing more over these entities; whoever saw them gets what is stored instead, or their removal."""
+        ...
+
+
+class TelemetrySink(Protocol):
+    """Where live telemetry goes: the hub. Every call returns at once; of a robot's telemetry only the newest counts."""
+
+    def mark_seen(self, robot_id: str) -> None:
+        """Note that a robot said something."""
+        ...
+
+    def push_telemetry(self, robot_id: str, fields: Entity, heard_at: str) -> None:
+        """Push telemetry that is not stored; `heard_at` is the wall time of receipt as text."""
+        ...
+
+
+class LiveState(Protocol):
+    """What screens show now, from memory: for who answers questions."""
+
+    def shown(self, topic: str) -> list[Entity]:
+        """Return the entities of a topic's window as screens show them."""
+        ...
+
+    def overlaid(self, topic: str, entities: list[Entity]) -> list[Entity]:
+        """Return stored entities with what is newer laid over them."""
         ...
 
 
@@ -218,9 +246,13 @@ class Answerer(Protocol):
 
 
 class ChangeReader(Protocol):
-    """Reads entities and the change log; every call is one short read transaction in a thread of its own."""
+    """Reads entities and the change log; every call is one short read transaction in a thread of its own. When too many read
+    at once, the others wait their turn."""
 
-    epoch: str
+    @property
+    def epoch(self) -> str:
+        """The history that offsets count in; it changes on the loop only, together with `ChangeSink.begin_history`."""
+        ...
 
     async def snapshot(self, topic: str) -> Update:
         """Return the whole state of a topic's window; the position is taken before the state is read."""

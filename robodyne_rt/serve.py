@@ -14,8 +14,9 @@ from pathlib import Path
 
 import anyio
 
-from robodyne_rt import app, logs
-from robodyne_rt.app import Ports
+from robodyne_rt import logs
+from robodyne_rt.app import lifecycle
+from robodyne_rt.app.lifecycle import Ports
 from robodyne_rt.errors import RobodyneError
 from robodyne_rt.settings import ConfigError, Settings, load
 
@@ -40,8 +41,8 @@ def serve(settings: Settings, *, config: Path | None, on_ready: Callable[[Ports]
         ConfigError: a port cannot be bound, or a certificate not be read.
     """
     logs.set_up(level=settings.log.level, style=settings.log.format)
-    app.log_start(settings)
-    server = app.App(settings)
+    lifecycle.log_start(settings)
+    server = lifecycle.App(settings)
 
     async def signals() -> None:
         stopping_since = math.inf
@@ -71,9 +72,9 @@ def serve(settings: Settings, *, config: Path | None, on_ready: Callable[[Ports]
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     try:
-        app.run_in_loop(main)
+        lifecycle.run_in_loop(main)
     except BaseExceptionGroup as group:
-        error = app.first_error(group)
+        error = lifecycle.first_error(group)
         if not isinstance(error, RobodyneError | ConfigError):
             logger.error("an unforeseen error", exc_info=group, extra={"action": "server_failed"})
         raise error from group

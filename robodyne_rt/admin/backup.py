@@ -103,7 +103,7 @@ def _restore(options: argparse.Namespace, settings: Settings) -> int:
     part.rename(database.path)
     sync(database.path.parent)
     # The note is about the history that was replaced.
-    high_water.note_path(Path(settings.database.spool_path).absolute()).unlink(missing_ok=True)
+    high_water.mark_path(Path(settings.database.spool_path).absolute()).unlink(missing_ok=True)
     result = {"path": str(database.path), "epoch": epoch, "replaced": str(kept) if kept else None}
     if options.json:
         print(orjson.dumps(result).decode())

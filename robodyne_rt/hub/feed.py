@@ -60,9 +60,8 @@ class Feed(ABC):
         slow_timeout_s: how long it may stay so.
     """
 
-    def __init__(self, name: str, *, epoch: str, clock: Clock, limit_bytes: int, slow_timeout_s: float) -> None:
+    def __init__(self, name: str, *, clock: Clock, limit_bytes: int, slow_timeout_s: float) -> None:
         self.name = name
-        self.epoch = epoch
         self.stats = FeedStats()
         self.offset = 0
         self.live: dict[Subscription, None] = {}
@@ -73,6 +72,11 @@ class Feed(ABC):
         self._slow_timeout_s = slow_timeout_s
         self._outgoing: list[bytes] = []
         self._flush_planned = False
+
+    @property
+    @abstractmethod
+    def epoch(self) -> str:
+        """The history that `offset` counts in."""
 
     @property
     def connections(self) -> int:
@@ -252,7 +256,7 @@ class TopicFeed(Feed):
         spawn: Callable[..., None],
         **options: Any,
     ) -> None:
-        super().__init__(name, epoch=reader.epoch, **options)
+        super().__init__(name, **options)
         self._reader = reader
         self._window_rows = window_rows
         self._live_robots = live_robots
@@ -270,6 +274,10 @@ class TopicFeed(Feed):
         # What was encoded for this position and telemetry already: (kind, from offset) -> JSON
         self._encoded: dict[tuple[str, int], bytes] = {}
         self._encoded_version = 0
+
+    @property
+    def epoch(self) -> str:
+        return self._reader.epoch
 
     @property
     def told_offset(self) -> int:
@@ -302,11 +310,6 @@ class TopicFeed(Feed):
             self.send_to_live(wire.frame(self._encode(told)))
         self._sent_offset = update.offset
 
-    def begin_history(self, epoch: str, snapshot: Update) -> None:
-        """Take the whole state under a new epoch: history was lost."""
-        self.epoch = epoch
-        self.publish(snapshot)
-
     def _start_over(self, snapshot: Update) -> None:
         """The log has a hole: everybody gets the whole state."""
         self._backlog = Backlog(self.name, offset=snapshot.offset, limit=BACKLOG_ENTITIES)
@@ -332,7 +335,7 @@ class TopicFeed(Feed):
             self.plan_flush()
 
     def show_optimistic(self, changes: dict[int, OptimisticChange]) -> None:
-        """Push what storage has not confirmed, and lay it over everything that is sent until `settled`."""
+        """Push what storage has not confirmed, and lay it over everything that is sent until `confirm` or `revert`."""
         self._optimistic |= changes
         if self._window_rows is not None:  # a storm of events while the database is away: the newest are what is shown
             while len(self._optimistic) > self._window_rows:
@@ -344,24 +347,26 @@ class TopicFeed(Feed):
                 self._live_robots.optimistic(change.entity)
             self.push_volatile(change.entity)
 
-    def settled(self, stored: list[int], failed: list[int]) -> None:
-        """Lay nothing more over these; whoever saw what failed gets what is stored instead, or its removal."""
-        for key in (*stored, *failed):
-            self._optimistic.pop(key, None)
+    def confirm(self, ids: list[int]) -> None:
+        """Lay nothing more over these: they are stored."""
+        for id in ids:
+            self._optimistic.pop(id, None)
         self._optimistic_version += 1
         self._encoded.clear()
-        if not failed:
-            return
+
+    def revert(self, ids: list[int]) -> None:
+        """Lay nothing more over these; whoever saw them gets what is stored instead, or their removal."""
+        self.confirm(ids)
         known = self.current()
         correction = Update(self.name, self._sent_offset, self._sent_offset)
-        for key in failed:
-            self._volatile.pop(key, None)
-            entity = known.get(key)
-            self._backlog.correct(key, entity)
+        for id in ids:
+            self._volatile.pop(id, None)
+            entity = known.get(id)
+            self._backlog.correct(id, entity)
             if entity is None:
-                correction.removed.append(key)
+                correction.removed.append(id)
             else:
-                correction.entities[key] = entity
+                correction.entities[id] = entity
         self.send_to_live(wire.frame(self._encode(correction)))
 
     def current(self) -> dict[int, Entity]:
@@ -370,8 +375,8 @@ class TopicFeed(Feed):
             self._snapshot = self._brought_forward(self._snapshot)
         return self._snapshot.entities if self._snapshot is not None else {}
 
-    def seen(self) -> list[Entity]:
-        """Return the entities of the window as screens see them, from memory."""
+    def shown(self) -> list[Entity]:
+        """Return the entities of the window as screens show them, from memory."""
         known = {key: self._as_seen(entity) for key, entity in self.current().items()}
         return list((known | {key: change.entity for key, change in self._optimistic.items() if key not in known}).values())
 
@@ -548,7 +553,8 @@ class StatusFeed(Feed):
     def __init__(
         self, *, epoch: str, current: Callable[[], Awaitable[Entity]], spawn: Callable[..., None], **options: Any
     ) -> None:
-        super().__init__(STATUS, epoch=epoch, **options)
+        super().__init__(STATUS, **options)
+        self._epoch = epoch
         self._current = current
         self._spawn = spawn
         self._payload = self._frame = b""
@@ -559,6 +565,10 @@ class StatusFeed(Feed):
         self._dirty = True
         self._refreshed_at = float("-inf")
         self._refreshing = anyio.Lock()
+
+    @property
+    def epoch(self) -> str:
+        return self._epoch
 
     def touch(self) -> None:
         """Note that something under the status changed."""

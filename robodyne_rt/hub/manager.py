@@ -1,6 +1,7 @@
 """The hub: who is connected, who may come in, and everything that happens by the clock (SPEC section 3).
 
-Used by the web shells (`connect`, `greet`, `gone`), fed by the writer (`publish`) and the ingest (`heard`, `telemetry`).
+Used by the web shells (`connect`, `greet`, `gone`), fed by the store (`ports.ChangeSink`) and the ingest
+(`ports.TelemetrySink`); tells answerers what screens show (`ports.LiveState`).
 """
 
 import asyncio
@@ -37,15 +38,12 @@ from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import PUBLIC_TOPICS, STATUS
 from robodyne_rt.model.words import OrderStatus
-from robodyne_rt.ports import ChangeReader, Clock, MessageStore, OptimisticChange
+from robodyne_rt.ports import ChangeReader, Clock, OptimisticChange
 from robodyne_rt.settings import Hub as HubSettings
 
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.1
-STOOD_STILL_S = 1.0
-"""A tick this late means that the process itself stood still (a suspended machine); robots were not silent then."""
-
 OPEN_ORDERS = (OrderStatus.PLACED, OrderStatus.PREPARING, OrderStatus.READY, OrderStatus.SERVING)
 
 CLOSE_TIMEOUT_S = 5.0
@@ -57,11 +55,10 @@ class ConnectionManager:
 
     Args:
         reader: for snapshots and for catch-ups that memory does not reach.
-        store: takes telemetry and vanished robots for storing.
         snapshots: what each topic's window shows at start.
         was_cut_off: whether the last run ended while screens showed what was never stored.
         windows: numbers of the snapshot windows by setting name.
-        offline_after_s: silence after which a robot counts as vanished.
+        live_robots: newest telemetry, to be laid over the stored state.
         health: facts about server and storage for the topic `status`.
         on_private: takes what the change log brings of private topics.
     """
@@ -71,23 +68,20 @@ class ConnectionManager:
         *,
         settings: HubSettings,
         reader: ChangeReader,
-        store: MessageStore,
         snapshots: Mapping[str, Update],
         left_unconfirmed: bool = False,
         windows: Mapping[str, int],
-        offline_after_s: float,
-        robots_limit: int,
+        live_robots: LiveRobots,
         clock: Clock,
         health: Callable[[], Awaitable[Entity]],
         on_private: Callable[[Update], None],
     ) -> None:
         self.stats = HubStats()
         self.send_buffer_limit_bytes = settings.send_buffer_limit_bytes
-        self.live_robots = LiveRobots(offline_after_s=offline_after_s, limit=robots_limit)
+        self._live_robots = live_robots
         self.draining = False
         self._settings = settings
         self._reader = reader
-        self._store = store
         self._clock = clock
         self._health = health
         self._on_private = on_private
@@ -107,7 +101,7 @@ class ConnectionManager:
             "slow_timeout_s": settings.slow_client_timeout_s,
         }
         for entity in snapshots["robots"].entities.values():
-            self.live_robots.stored(entity, clock.now())
+            self._live_robots.stored(entity, clock.now())
         self.status = StatusFeed(epoch=secrets.token_hex(6), current=self._overview, spawn=self._spawn, **options)
         self.feeds: dict[str, Feed] = {STATUS: self.status}
         self._topic_feeds: dict[str, TopicFeed] = {}
@@ -118,7 +112,7 @@ class ConnectionManager:
                 snapshot=snapshots[name],
                 left_unconfirmed=left_unconfirmed,
                 window_rows=window_rows(name, windows),
-                live_robots=self.live_robots if name == "robots" else None,
+                live_robots=self._live_robots if name == "robots" else None,
                 spawn=self._spawn,
                 **options,
             )
@@ -308,12 +302,10 @@ class ConnectionManager:
         for subscription in connection.subscriptions:
             self.feeds[subscription.topic].resume(subscription)
 
-    def seen(self, topic: str) -> list[Entity]:
-        """Return the entities of a topic's window as screens see them, from memory."""
-        return self._topic_feeds[topic].seen()
+    def shown(self, topic: str) -> list[Entity]:
+        return self._topic_feeds[topic].shown()
 
     def overlaid(self, topic: str, entities: list[Entity]) -> list[Entity]:
-        """Return stored entities with what is newer laid over them."""
         return self._topic_feeds[topic].overlaid(entities)
 
     async def poll(self, topic: str, principal: Principal, since: str | None, epoch: str | None) -> tuple[bytes, int, str]:
@@ -346,36 +338,32 @@ class ConnectionManager:
                     subscription.connection.close(Internal())
         self.status.touch()
 
-    def begin_history(self, epoch: str, snapshots: list[Update]) -> None:
-        """Start over under a new epoch: everybody gets the whole state."""
-        self._reader.epoch = epoch
+    def begin_history(self, snapshots: list[Update]) -> None:
         for snapshot in snapshots:
             if (feed := self._topic_feeds.get(snapshot.topic)) is not None:
-                feed.begin_history(epoch, snapshot)
+                feed.publish(snapshot)
             else:
                 self._on_private(snapshot)
         self.status.touch()
 
     def current(self, topic: str) -> dict[int, Entity]:
-        """Return the stored entities of a topic's window, from memory; nothing of a private topic."""
         feed = self._topic_feeds.get(topic)
         return {} if feed is None else feed.current()
 
     def show_optimistic(self, topic: str, changes: dict[int, OptimisticChange]) -> None:
-        """Push what storage has not confirmed yet."""
         self._topic_feeds[topic].show_optimistic(changes)
 
-    def settle(self, topic: str, *, stored: list[int], failed: list[int]) -> None:
-        """Lay nothing more over these entities."""
-        self._topic_feeds[topic].settled(stored, failed)
+    def confirm(self, topic: str, ids: list[int]) -> None:
+        self._topic_feeds[topic].confirm(ids)
 
-    def heard(self, robot_id: str) -> None:
-        """Note that a robot said something."""
-        self.live_robots.heard(robot_id, self._clock.now())
+    def revert(self, topic: str, ids: list[int]) -> None:
+        self._topic_feeds[topic].revert(ids)
 
-    def telemetry(self, robot_id: str, fields: Entity, heard_at: str) -> None:
-        """Push live telemetry at once; it is stored when it is due."""
-        entity = self.live_robots.telemetry(robot_id, fields, heard_at, self._clock.now())
+    def mark_seen(self, robot_id: str) -> None:
+        self._live_robots.heard(robot_id, self._clock.now())
+
+    def push_telemetry(self, robot_id: str, fields: Entity, heard_at: str) -> None:
+        entity = self._live_robots.telemetry(robot_id, fields, heard_at, self._clock.now())
         if entity is not None:
             self._topic_feeds["robots"].push_volatile(entity)
 
@@ -391,7 +379,7 @@ class ConnectionManager:
 
     def _overview_from_memory(self) -> Entity:
         """Return of the overview what screens show: `storage` says that the database is away."""
-        seen = {topic: self._topic_feeds[topic].seen() for topic in ("robots", "tables", "orders", "inventory")}
+        seen = {topic: self._topic_feeds[topic].shown() for topic in ("robots", "tables", "orders", "inventory")}
         is_open = [order for order in seen["orders"] if order["status"] in OPEN_ORDERS]
         return {
             "robots": {
@@ -416,7 +404,7 @@ class ConnectionManager:
             self._tasks.start_soon(function, *arguments)
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Tick until cancelled: heartbeats, catch-ups, closes that nobody takes, robots that fell silent."""
+        """Tick until cancelled: heartbeats, catch-ups, closes that nobody takes."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             task_status.started()
@@ -425,8 +413,6 @@ class ConnectionManager:
                 await anyio.sleep(TICK_S)
                 now = self._clock.now()
                 self.stats.loop_lag_s = max(0.0, now - before - TICK_S)
-                if self.stats.loop_lag_s > STOOD_STILL_S:
-                    self.live_robots.excuse(self.stats.loop_lag_s)
                 self.tick(now)
 
     def tick(self, now: float) -> None:
@@ -441,11 +427,6 @@ class ConnectionManager:
         for connection in [connection for connection, at in self._closing.items() if now >= at]:
             del self._closing[connection]
             connection.transport.abort()
-        for robot_id, fields, heard_at in self.live_robots.due(now):
-            self._store.store_telemetry(robot_id, fields, heard_at)
-        for robot_id in self.live_robots.vanished(now):
-            logger.info("robot %s fell silent", robot_id, extra={"action": "robot_vanished"})
-            self._store.store_vanished(robot_id, self._clock.stamp())
 
     def _tick_connections(self, now: float) -> None:
         """Ping who is due, and end whose heartbeat or token is over."""

@@ -6,15 +6,14 @@ Used by the TCP and serial protocols and by `POST /api/device-messages`, so that
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from robodyne_rt.core import device_messages, times
 from robodyne_rt.core.device_auth import Challenge, DeviceAuth, Identity, Known
 from robodyne_rt.core.device_messages import Bye, DeviceMessage, Hello, OrderReport, RobotReport, Telemetry
 from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.errors import Forbidden, Internal, RobodyneError
-from robodyne_rt.model.changes import Entity
-from robodyne_rt.ports import Clock, MessageStore
+from robodyne_rt.ports import Clock, MessageStore, TelemetrySink
 
 logger = logging.getLogger(__name__)
 
@@ -24,14 +23,6 @@ FAILURES_AT_MOST = 20
 
 Answer = Callable[[bytes, bool], None]
 """Called once, on the loop, with the answer's JSON and whether it tells success."""
-
-
-class LiveView(Protocol):
-    """What the hub offers to ingest."""
-
-    def heard(self, robot_id: str) -> None: ...
-
-    def telemetry(self, robot_id: str, fields: Entity, heard_at: str) -> None: ...
 
 
 class Peer:
@@ -76,10 +67,10 @@ class ReceiverStats:
 class Receiver:
     """Takes messages; never waits. Who calls it stops reading from its device while `store.is_behind`."""
 
-    def __init__(self, *, store: MessageStore, live: LiveView, auth: DeviceAuth, clock: Clock) -> None:
+    def __init__(self, *, store: MessageStore, telemetry: TelemetrySink, auth: DeviceAuth, clock: Clock) -> None:
         self.stats = ReceiverStats()
         self.store = store
-        self._live = live
+        self._telemetry_sink = telemetry
         self._auth = auth
         self._clock = clock
         self._proven: dict[str, Peer] = {}
@@ -199,16 +190,16 @@ class Receiver:
                     Bye(msg_type="Bye", robot_id=name), device=name, digest="", heard_at=self._clock.stamp(), outcome=_ignore
                 )
         elif isinstance(message, RobotReport):
-            self._live.heard(message.robot_id)
+            self._telemetry_sink.mark_seen(message.robot_id)
             if len(peer.robots) < ROBOTS_PER_PEER:
                 peer.robots[message.robot_id] = None
         elif not isinstance(message, OrderReport) and (robot_id := message.__dict__.get("robot_id")):
-            self._live.heard(robot_id)  # an order is said by somebody else
+            self._telemetry_sink.mark_seen(robot_id)  # an order is said by somebody else
 
     def _telemetry(self, message: Telemetry, peer: Peer, heard_at: str) -> None:
         if len(peer.robots) < ROBOTS_PER_PEER:
             peer.robots[message.robot_id] = None
-        self._live.telemetry(message.robot_id, message.fields(), heard_at)
+        self._telemetry_sink.push_telemetry(message.robot_id, message.fields(), heard_at)
 
 
 def _check_robots(message: DeviceMessage, identity: Identity) -> None:

@@ -19,7 +19,7 @@ from robodyne_rt.store.intake.people_writes import (
     StaffMessageWrite,
 )
 from robodyne_rt.store.intake.writes import CallWrite
-from robodyne_rt.store.log.change_log import ReaderPool
+from robodyne_rt.store.log.reader_pool import ReaderPool
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 
 PATIENCE_S = 1.5

@@ -20,7 +20,7 @@ from robodyne_rt.ports import Clock
 from robodyne_rt.secret import Secret
 from robodyne_rt.store.engine.database import DbConnection
 from robodyne_rt.store.intake.intake import Intake
-from robodyne_rt.store.log.change_log import ReaderPool
+from robodyne_rt.store.log.reader_pool import ReaderPool
 from robodyne_rt.store.tables import accounts
 from robodyne_rt.web import passwords
 from robodyne_rt.web.passwords import Passwords

@@ -11,7 +11,7 @@ from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.ingest.receiver import ReceiverStats
 from robodyne_rt.sessions.manager import SessionManager
 from robodyne_rt.store.intake.intake import Intake
-from robodyne_rt.store.intake.reports import WriterStats
+from robodyne_rt.store.stats import WriterStats
 from robodyne_rt.work.requests import RequestDesk
 
 

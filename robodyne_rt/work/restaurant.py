@@ -1,40 +1,30 @@
 """The state of the restaurant as answerers see it: what is stored, with what is newer laid over it."""
 
-from typing import Protocol
-
 from robodyne_rt.core import times
 from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.model.changes import Entity, Update
-from robodyne_rt.ports import Clock
+from robodyne_rt.ports import Clock, LiveState
 from robodyne_rt.store.engine.database import DbConnection
-from robodyne_rt.store.log.change_log import ReaderPool
+from robodyne_rt.store.log.reader_pool import ReaderPool
 
 EVENTS_AT_MOST = 500
 _EVENT = ("type", "severity", "description", "related_entity_type", "related_entity_id", "timestamp")
 
 
-class Seen(Protocol):
-    """What of the hub is needed."""
-
-    def seen(self, topic: str) -> list[Entity]: ...
-
-    def overlaid(self, topic: str, entities: list[Entity]) -> list[Entity]: ...
-
-
 class LiveRestaurant:
     """Implements `ports.Restaurant`: asks the database, so that what another program wrote a moment ago counts."""
 
-    def __init__(self, *, readers: ReaderPool, hub: Seen, clock: Clock) -> None:
+    def __init__(self, *, readers: ReaderPool, live: LiveState, clock: Clock) -> None:
         self._readers = readers
-        self._hub = hub
+        self._live = live
         self._clock = clock
 
     async def entities(self, topic: str) -> list[Entity]:
         try:
             snapshot: Update = await self._readers.snapshot(topic)
         except StorageUnavailable:
-            return self._hub.seen(topic)
-        return self._hub.overlaid(topic, list(snapshot.entities.values()))
+            return self._live.shown(topic)
+        return self._live.overlaid(topic, list(snapshot.entities.values()))
 
     async def events_since(self, epoch_s: float) -> list[Entity]:
         since = times.to_text(epoch_s)

@@ -10,17 +10,21 @@ from robodyne_rt.core import device_messages
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.ports import Clock, OptimisticChange
 from robodyne_rt.store.intake.acknowledged import Acknowledged
-from robodyne_rt.store.intake.intake import Intake
 from robodyne_rt.store.intake.spool import Spool
 from robodyne_rt.store.intake.writer import Writer
 from robodyne_rt.store.intake.writes import CallWrite
+from robodyne_rt.store.log.history import History
+from robodyne_rt.store.log.reader_pool import ReaderPool
+from robodyne_rt.store.opening import OpenStore
+from robodyne_rt.store.storage import build_intake
 from tests.stores import WINDOWS, Store
 
 
-class ChangeSink:
-    """Keeps what would be shown; implements `ports.Screens`."""
+class Screens:
+    """Keeps what would be shown; implements `ports.ChangeSink`."""
 
-    def __init__(self) -> None:
+    def __init__(self, history: History) -> None:
+        self.history = history
         self.updates: list[Update] = []
         self.entities: dict[str, dict[int, Entity]] = {}
         self.optimistic: list[tuple[str, dict[int, OptimisticChange]]] = []
@@ -37,8 +41,8 @@ class ChangeSink:
             for key in update.removed:
                 known.pop(key, None)
 
-    def begin_history(self, epoch: str, snapshots: list[Update]) -> None:
-        self.epochs.append(epoch)
+    def begin_history(self, snapshots: list[Update]) -> None:
+        self.epochs.append(self.history.epoch)
         self.publish(snapshots)
 
     def current(self, topic: str) -> dict[int, Entity]:
@@ -47,8 +51,11 @@ class ChangeSink:
     def show_optimistic(self, topic: str, changes: dict[int, OptimisticChange]) -> None:
         self.optimistic.append((topic, changes))
 
-    def settle(self, topic: str, *, stored: list[int], failed: list[int]) -> None:
-        self.settled.append((topic, stored, failed))
+    def confirm(self, topic: str, ids: list[int]) -> None:
+        self.settled.append((topic, ids, []))
+
+    def revert(self, topic: str, ids: list[int]) -> None:
+        self.settled.append((topic, [], ids))
 
 
 class Running:
@@ -64,30 +71,28 @@ class Running:
         db = self.database.open_writer()
         self.epoch = self.database.prepare(db)
         self.clock = Clock()
-        self.screens = ChangeSink()
+        history = History(self.epoch)
+        self.screens = Screens(history)
         self.spool = Spool(folder / "spool.db", max_bytes=spool_max_bytes) if spool_max_bytes else None
-        self.intake = Intake(
-            acknowledged=Acknowledged(self.database),
-            spool=self.spool,
-            marker=folder / "spool.foretold",
-            batch_max=settings["batch_max"],
-            push_deadline_s=push_deadline_s,
-            windows=WINDOWS,
-            clock=self.clock,
-        )
         self.writer = Writer(
-            self.database,
-            db,
-            epoch=self.epoch,
-            spool=self.spool,
-            windows=WINDOWS,
-            clock=self.clock,
-            report=self.intake.on_report,
-            **settings,
+            self.database, db, history=history, spool=self.spool, windows=WINDOWS, clock=self.clock, **settings
         )
         for topic, snapshot in self.writer.snapshots.items():
             self.screens.entities[topic] = dict(snapshot.entities)
-        self.intake.start(asyncio.get_running_loop(), self.writer, self.screens)
+        opened = OpenStore(
+            database=self.database,
+            history=history,
+            writer=self.writer,
+            readers=ReaderPool(self.database, history=history, windows=WINDOWS),
+            spool=self.spool,
+            windows=WINDOWS,
+            lost={},
+            left_unconfirmed=False,
+            marker=folder / "spool.foretold",
+        )
+        self.intake = build_intake(
+            opened, sink=self.screens, batch_max=settings["batch_max"], push_deadline_s=push_deadline_s, clock=self.clock
+        )
         self.doorbell = self.database.change_listener(self.writer.notify)
         self.failure: BaseException | None = None
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -104,7 +109,7 @@ class Running:
 
     def _run(self) -> None:
         try:
-            self.writer.run()
+            self.writer.run(self.intake.report_from_thread)
         except BaseException as error:
             self.failure = error
 
@@ -146,7 +151,7 @@ class Running:
 
     def forget_answers(self) -> None:
         """Know only what the database tells, as after a restart, or 20 000 messages later."""
-        self.intake._acknowledged = Acknowledged(self.database)
+        self.intake._acknowledged = self.intake._admission._acknowledged = Acknowledged(self.database)
 
     async def until(self, fact: Any, *, within_s: float = 20.0) -> None:
         """Wait until `fact()` holds."""

@@ -8,7 +8,8 @@ import pytest
 
 from robodyne_rt.errors import Conflict, DeadLettered, ResourceNotFound
 from robodyne_rt.store.intake.people_writes import AnswerWrite, RequestWrite
-from robodyne_rt.store.log.change_log import ReaderPool
+from robodyne_rt.store.log.history import History
+from robodyne_rt.store.log.reader_pool import ReaderPool
 from robodyne_rt.store.tables import dead_letters
 from robodyne_rt.store.tables.dead_letters import DeadLetters
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
@@ -27,7 +28,7 @@ async def running(store: Store, tmp_path: Path) -> AsyncIterator[Running]:
 
 @pytest.fixture
 async def desk(running: Running) -> AsyncIterator[DeadLetters]:
-    readers = ReaderPool(running.database, epoch=running.epoch, windows=WINDOWS)
+    readers = ReaderPool(running.database, history=History(running.epoch), windows=WINDOWS)
     yield DeadLetters(readers=readers, intake=running.intake, clock=running.clock)
     readers.close()
 

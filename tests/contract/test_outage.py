@@ -12,11 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from robodyne_rt.core import spooling
 from robodyne_rt.errors import Conflict, DeadLettered, StorageUnavailable
 from robodyne_rt.sim.cluster import Cluster
 from robodyne_rt.store.engine import database, sqlite
-from robodyne_rt.store.intake import intake
-from robodyne_rt.store.log import change_log as changes
+from robodyne_rt.store.log import reader_pool
+from robodyne_rt.store.log.history import History
 from robodyne_rt.store.repositories import MessageRepository
 from tests import stores
 from tests.contract.running import Running
@@ -118,8 +119,8 @@ async def test_what_comes_while_the_database_is_away_is_acknowledged_shown_and_s
              for text in [text.removeprefix("n-")]]  # fmt: skip
     assert order == sorted(order)
     await running.until(lambda: not running.screens.optimistic or running.screens.settled)
-    assert not running.intake._unsettled
-    assert running.spool is not None and not running.spool.rows(running.writer._drained, 10)
+    assert running.intake._overlay.is_settled
+    assert running.spool is not None and not running.spool.rows(running.writer._drain.drained_upto, 10)
 
 
 async def test_messages_are_checked_while_the_database_is_away(running: Running, outage: tuple[Store, Outage]) -> None:
@@ -127,7 +128,7 @@ async def test_messages_are_checked_while_the_database_is_away(running: Running,
     with store.foreign() as foreign:
         foreign.execute("INSERT INTO menu_item(name, station) VALUES ('kimchi', 'stew')")
         foreign.execute("INSERT INTO robot(robot_id) VALUES ('alba-1')")
-    await running.until(lambda: running.intake._lookups.get("menu_item") and running.screens.entities["robots"])
+    await running.until(lambda: running.intake._overlay.lookups.get("menu_item") and running.screens.entities["robots"])
     await asyncio.to_thread(fault.begin)
     placed = await running.tell(msg_type="Order", table_number=3, items=[{"name": "kimchi"}], id="a")
     assert placed["order_id"] > 0
@@ -279,7 +280,7 @@ async def test_a_receipt_for_what_is_stored_under_another_id_holds_up_nobody(
 ) -> None:
     """Repeated while the database cannot be read a message has another id for a while; who read that one is asked again."""
     store, fault = outage
-    readers = changes.ReaderPool(running.database, epoch=running.epoch, windows=stores.WINDOWS)
+    readers = reader_pool.ReaderPool(running.database, history=History(running.epoch), windows=stores.WINDOWS)
     records = MessageRepository(readers=readers, intake=running.intake)
     message = {"id": 1, "sender": "lee", "recipient": "kim", "message": "come", "message_type": "TEXT", "audio_url": None}
     message |= {"timestamp": "2026-11-21T19:42:00.000001Z", "websocket_sent": True}
@@ -339,7 +340,7 @@ async def test_rows_of_the_spool_that_were_committed_unheard_are_not_waited_for(
     commit = database.DbConnection.commit
 
     def commit_unheard(db: database.DbConnection) -> None:
-        is_drain = writer._is_draining()
+        is_drain = writer._is_drain_due()
         commit(db)
         if is_drain and not unheard:
             unheard.append(db)
@@ -425,7 +426,7 @@ async def test_terminated_backends_are_replaced(own_cluster: Cluster, tmp_path: 
 async def test_a_server_that_hangs_is_taken_for_away(
     own_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(spooling, "PATIENCE_S", 0.5)
     store = stores.make_store("postgres", tmp_path, lambda: own_cluster)
     running = Running(store, tmp_path)
     await running.tell(**event(0))
@@ -443,10 +444,10 @@ async def test_a_server_that_hangs_is_taken_for_away(
 
 
 async def test_a_read_that_hangs_is_given_up(own_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changes, "READ_PATIENCE_S", 0.3)
+    monkeypatch.setattr(reader_pool, "READ_PATIENCE_S", 0.3)
     store = stores.make_store("postgres", tmp_path, lambda: own_cluster)
     running = Running(store, tmp_path)
-    readers = changes.ReaderPool(running.database, epoch=running.epoch, windows=stores.WINDOWS)
+    readers = reader_pool.ReaderPool(running.database, history=History(running.epoch), windows=stores.WINDOWS)
     assert (await readers.snapshot("events")).offset == 0
     own_cluster.send(signal.SIGSTOP)
     try:
@@ -476,7 +477,7 @@ async def test_a_standby_that_took_over_without_all_changes_is_a_new_history(own
         # What a standby that was behind would have: the same epoch, and not the last changes.
         link.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         link.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
-        await running.until(lambda: running.writer._away or running.writer.stats.failures)
+        await running.until(lambda: running.writer._is_away or running.writer.stats.failures)
         link.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         with store.foreign() as foreign:
             foreign.execute("SET robodyne.quiet = 'on'")

@@ -12,7 +12,8 @@ from robodyne_rt.model.changes import Entity
 from robodyne_rt.store.intake import write_registry as write_registry
 from robodyne_rt.store.intake import writes
 from robodyne_rt.store.intake.people_writes import AnswerWrite, ReceiptWrite, RequestWrite, StaffMessageWrite
-from robodyne_rt.store.log.change_log import ReaderPool
+from robodyne_rt.store.log.history import History
+from robodyne_rt.store.log.reader_pool import ReaderPool
 from robodyne_rt.store.repositories import MessageRepository, RequestRepository, SessionRepository
 from robodyne_rt.store.tables import accounts
 from tests.contract.running import Running
@@ -31,7 +32,7 @@ async def running(store: Store, tmp_path: Path) -> AsyncIterator[Running]:
 
 @pytest.fixture
 async def readers(running: Running) -> AsyncIterator[ReaderPool]:
-    readers = ReaderPool(running.database, epoch=running.epoch, windows=WINDOWS)
+    readers = ReaderPool(running.database, history=History(running.epoch), windows=WINDOWS)
     yield readers
     readers.close()
 

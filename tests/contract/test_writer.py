@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from robodyne_rt.errors import Conflict, InvalidPayload, StorageBroken
-from robodyne_rt.store.intake import writer as writer_module
 from robodyne_rt.store.intake.writes import CallWrite
-from robodyne_rt.store.log import retention as upkeep
+from robodyne_rt.store.log import retention
+from robodyne_rt.store.log.reader import MAX_LINES_PER_UPDATE
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 from tests.contract.running import Running
 from tests.stores import Store
@@ -145,7 +145,7 @@ async def test_a_bulk_load_comes_in_pieces_without_gaps(running: Running, store:
         while not running.updates or running.updates[-1].offset < 12000:
             await asyncio.sleep(0.02)
     assert all(later.prev == earlier.offset for earlier, later in zip(running.updates, running.updates[1:], strict=False))
-    assert all(len(update.entities) <= writer_module.MAX_LINES_PER_UPDATE for update in running.updates)
+    assert all(len(update.entities) <= MAX_LINES_PER_UPDATE for update in running.updates)
 
 
 async def test_the_log_is_pruned_to_what_is_retained(running: Running, look: Any) -> None:
@@ -252,7 +252,7 @@ async def test_a_clock_that_jumps_by_years_makes_nobody_forget_ids(
 
 
 async def test_the_databases_age_is_kept_over_restarts(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "NOTE_AGE_S", 0.0)
+    monkeypatch.setattr(retention, "NOTE_AGE_S", 0.0)
     ages = []
     for _ in range(2):
         running = Running(store, tmp_path)

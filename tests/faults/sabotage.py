@@ -173,9 +173,9 @@ def _wall_clock_ids() -> None:
 
 def _patient() -> None:
     """Wait for a database that hangs for as long as it takes."""
-    from robodyne_rt.store.intake import intake
+    from robodyne_rt.core import spooling
 
-    intake.PATIENCE_S = 1e6
+    spooling.PATIENCE_S = 1e6
 
 
 SABOTAGE: dict[str, Callable[[], None]] = {

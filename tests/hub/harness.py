@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from robodyne_rt.core import wire
+from robodyne_rt.core.live import LiveRobots
 from robodyne_rt.errors import RobodyneError
 from robodyne_rt.hub.connection import Connection
 from robodyne_rt.hub.manager import ConnectionManager
+from robodyne_rt.hub.robot_monitor import RobotMonitor
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import TOPICS
@@ -145,14 +147,14 @@ class Rig:
         self.reader = DirectReader(self.db, self.epoch)
         snapshots = {topic: self.reader.log.snapshot(topic) for topic in TOPICS}
         self.positions = {topic: snapshot.offset for topic, snapshot in snapshots.items()}
+        self.live_robots = LiveRobots(offline_after_s=10, limit=500)
+        self.monitor = RobotMonitor(self.live_robots, store=cast(Any, self.store), clock=self.clock)
         self.hub = ConnectionManager(
             settings=self.settings,
             reader=self.reader,
-            store=cast(Any, self.store),
             snapshots=snapshots,
             windows=WINDOWS,
-            offline_after_s=10,
-            robots_limit=500,
+            live_robots=self.live_robots,
             clock=self.clock,
             health=nothing,
             on_private=lambda update: None,
@@ -197,6 +199,7 @@ class Rig:
         """Let time pass."""
         self.clock.at += seconds
         self.hub.tick(self.clock.at)
+        self.monitor.tick(self.clock.at)
 
     def close(self) -> None:
         self.connection.close()

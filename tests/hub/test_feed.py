@@ -248,8 +248,8 @@ async def test_telemetry_is_pushed_whole_and_volatile_and_never_jumps_back(rig: 
     await rig.feed()
     screen = await rig.connect("robots")
     screen.take()
-    rig.hub.telemetry("a", {"x": 1.0, "y": 2.0}, rig.clock.stamp())
-    rig.hub.telemetry("a", {"x": 1.5, "y": 2.5}, rig.clock.stamp())
+    rig.hub.push_telemetry("a", {"x": 1.0, "y": 2.0}, rig.clock.stamp())
+    rig.hub.push_telemetry("a", {"x": 1.5, "y": 2.5}, rig.clock.stamp())
     await rig.feed()
     (message,) = screen.take()
     assert message["volatile"] and "offset" not in message
@@ -270,7 +270,7 @@ async def test_a_paced_client_sees_telemetry_in_its_pace(rig: Rig) -> None:
     screen = await rig.connect("robots", interval_s=1.0)
     screen.take()
     for step in range(30):
-        rig.hub.telemetry("a", {"x": float(step)}, rig.clock.stamp())
+        rig.hub.push_telemetry("a", {"x": float(step)}, rig.clock.stamp())
         await rig.feed()
         rig.tick(0.1)
     messages = screen.take()

@@ -125,7 +125,7 @@ class DbConnection(ABC):
         """Put right what makes good writes fail (id sequences left behind by foreign programs); before a retry."""
 
     @abstractmethod
-    def upkeep(self, commits: int) -> int | None:
+    def maintain(self, commits: int) -> int | None:
         """Do what is due after writing; return the size of the write-ahead log in pages where there is one and it was
         looked at. `commits` is how many there were so far."""
 

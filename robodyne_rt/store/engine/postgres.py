@@ -201,7 +201,7 @@ class PostgresConnection(DbConnection):
                 )
                 self._run(query)
 
-    def upkeep(self, commits: int) -> int | None:
+    def maintain(self, commits: int) -> int | None:
         return None  # autovacuum and the server's checkpointer do it
 
     def checkpoint(self) -> None:

@@ -130,7 +130,7 @@ class SqliteConnection(DbConnection):
     def repair_sequences(self) -> None:
         return None
 
-    def upkeep(self, commits: int) -> int | None:
+    def maintain(self, commits: int) -> int | None:
         if self._pages_written(commits) >= CHECKPOINT_PAGES:
             return self._checkpoint(commits)
         return None

@@ -4,15 +4,18 @@ Memory holds the newest. A SQLite file that is locked or full can still be read,
 restart.
 """
 
+import contextlib
 from collections import OrderedDict
 from typing import Any
 
-from robodyne_rt.errors import Conflict, DeadLettered, RobodyneError
+from robodyne_rt.errors import Conflict, DeadLettered, RobodyneError, StorageUnavailable
 from robodyne_rt.store.engine.database import Database, DbConnection
+from robodyne_rt.store.intake import write_registry
+from robodyne_rt.store.intake.spool import Spool
 from robodyne_rt.store.intake.writes import Write
 from robodyne_rt.store.tables.device_writes import other_body, row_of_claim
 
-KEPT = 20_000
+MAX_REMEMBERED = 20_000
 """Newest ids in memory; the database knows those of 7 days."""
 
 Answer = tuple[Any, RobodyneError | None]
@@ -36,8 +39,17 @@ class Acknowledged:
         if (name := write.name) is None:
             return
         self._newest[name] = (write.digest, result)
-        if len(self._newest) > KEPT:
+        if len(self._newest) > MAX_REMEMBERED:
             self._newest.popitem(last=False)
+
+    def note_spooled(self, spool: Spool) -> None:
+        """Keep what an earlier run acknowledged and left in the spool."""
+        with contextlib.suppress(StorageUnavailable):
+            for row in reversed(spool.rows(0, MAX_REMEMBERED)):  # the first with a name is the one that counts
+                with contextlib.suppress(ValueError, KeyError, TypeError, RobodyneError):
+                    write = write_registry.load(row.payload)
+                    if write.row is not None:
+                        self.note(write, write.result_of(write.row))
 
     def newest(self, write: Write) -> Answer | None:
         """Return what to answer to a repetition, as (result, refusal), from memory; None for what it does not hold."""

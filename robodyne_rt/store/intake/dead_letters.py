@@ -1,4 +1,4 @@
-"""Writes around a write: what becomes of one that is refused although it was acknowledged, or that can never succeed."""
+"""Writes around a write: what becomes of one that ran out of attempts, or is refused although it was acknowledged."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ class DeadLetterWrite(Write):
 
     __slots__ = ("_row", "_write")
     kind = "dead_letter"
-    kept = False
+    spoolable = False
 
     def __init__(self, write: Write, error: BaseException, attempts: int, clock: Clock) -> None:
         super().__init__()
@@ -33,17 +33,17 @@ class DeadLetterWrite(Write):
 
 
 class SpooledWrite(Write):
-    """A write out of the spool: acknowledged, so a refusal now (its dish was deleted meanwhile) parks it, in the same
-    transaction."""
+    """A write out of the spool: acknowledged, so a refusal now (its dish was deleted meanwhile) makes it a dead letter, in the
+    same transaction."""
 
-    __slots__ = ("_clock", "kind", "letter_id", "refusal", "write")
+    __slots__ = ("_clock", "dead_letter", "kind", "refusal", "write")
 
     def __init__(self, write: Write, clock: Clock) -> None:
         super().__init__()
         self.kind = write.kind
         self.write = write
         self.refusal: RobodyneError | None = None
-        self.letter_id = 0
+        self.dead_letter = 0
         self._clock = clock
 
     def apply(self, tables: DeviceMessageWriter) -> Any:
@@ -51,12 +51,12 @@ class SpooledWrite(Write):
         try:
             self.write.apply(tables)
         except DeadLettered:
-            return  # it was parked before, under the same id
+            return  # it became one before, under the same id
         except RobodyneError as refusal:
-            if not self.write.parked:
+            if not self.write.leaves_dead_letter:
                 return
             self.refusal = refusal
-            self.letter_id = DeadLetterWrite(self.write, refusal, 1, self._clock).apply(tables)
+            self.dead_letter = DeadLetterWrite(self.write, refusal, 1, self._clock).apply(tables)
 
     def letter(self) -> Entity:
         return self.write.letter()
@@ -71,7 +71,7 @@ class SpooledWrite(Write):
 
 
 class UnreadableRow(Write):
-    """A row of the spool that this version cannot read: parked as it is."""
+    """A row of the spool that this version cannot read: a dead letter as it is."""
 
     __slots__ = ("_row",)
     kind = "unreadable"

@@ -139,7 +139,7 @@ class ReceiptWrite(Write):
 
     __slots__ = ("at", "message_id", "recipients", "user")
     kind = "receipt"
-    parked = False  # without its message it is worth nothing
+    leaves_dead_letter = False  # without its message it is worth nothing
 
     def __init__(self, message_id: int, user: str, recipients: list[str], at: str, outcome: Outcome | None = None) -> None:
         super().__init__(outcome)

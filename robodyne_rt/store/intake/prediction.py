@@ -1,5 +1,5 @@
-"""What the database will say about writes that it has not confirmed yet: for pushes that must not wait for storage, and for
-checking messages while the database is away (SPEC section 6).
+"""Predicts what the database will say about a write that it has not confirmed: for pushes that must not wait for storage, and
+for checking messages while the database is away (SPEC section 6). Used by `optimistic.py` only.
 
 A second, small database in memory holds what screens show now, and the very code that writes to the real one writes to it.
 So there is one set of rules for what a message does, and a new message needs nothing here. It lives on the loop, is filled
@@ -66,8 +66,8 @@ class Predictor:
         shipped = schema.load("sqlite")
         for statement in (*shipped.creation, *shipped.triggers.values()):
             db.execute(statement)
-        begin_history(db, "forecast")
-        self._tables = _Applier(db)
+        begin_history(db, "prediction")
+        self._tables = _PredictingWriter(db)
         self._log = ChangeLog(db, windows=self._windows)
         self._known: dict[str, dict[int, Entity]] = {topic: dict(current.get(topic, {})) for topic in TOPICS}
         self._expected: dict[tuple[str, int], Entity] = {}
@@ -137,7 +137,7 @@ class Predictor:
         assert self._db is not None
         self._positions = self._log.heads()
 
-    def settle(self, topic: str, key: int) -> None:
+    def confirm(self, topic: str, key: int) -> None:
         """Expect nothing more of an entity: it is as it is stored."""
         if self._expected.pop((topic, key), None) is None or topic not in BASE_TOPICS:
             return
@@ -189,7 +189,7 @@ class Predictor:
         self._positions = self._log.heads()
 
 
-class _Applier(DeviceMessageWriter):
+class _PredictingWriter(DeviceMessageWriter):
     """Gives the ids that the database would give, out of reach of real ones."""
 
     def __init__(self, db: SqliteConnection) -> None:

@@ -1,67 +1,71 @@
-"""What the writer's thread tells the loop after each turn, and the numbers that it counts."""
+"""What the writer's thread brings to the loop after a cycle."""
 
-import time
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from robodyne_rt.core import times
 from robodyne_rt.model.changes import Update
-from robodyne_rt.store.intake.writes import Write
+from robodyne_rt.store.intake.writes import EventWrite, Write
 from robodyne_rt.store.log.change_log import Lookups
 
 Done = tuple[Write, Any, BaseException | None]
 """A write, its result, or why there is none."""
 
 
+class DeadLetter(NamedTuple):
+    """A write that ran out of attempts, the id of its dead letter, and the reason."""
+
+    write: Write
+    id: int
+    error: str
+
+
 @dataclass(slots=True)
 class Report:
-    """What one turn of the writer brings to the loop."""
+    """What one cycle of the writer did and saw.
 
+    Attributes:
+        generation: of the batches in `done`; where `failed`, the generation that is over.
+        updates: what the change log brought; where `epoch` is named, snapshots of everything.
+        done: committed writes, and those that the database refused, in order.
+        dead_letters: writes that became dead letters.
+        failed: whether the database is away: what was given and is not reported is the intake's again.
+        drained: rows of the spool up to this number are stored; 0 where nothing is new.
+        reverted: writes out of the spool that were shown and became dead letters instead.
+        recovered: whether the database can be written again.
+        lookups: rows that messages are checked by while the database is away; None where they were not read.
+        epoch: the new epoch, where history was lost.
+        unreadable: values that no program can read, as text for people.
+    """
+
+    generation: int = 0
     updates: list[Update] = field(default_factory=list)
     done: list[Done] = field(default_factory=list)
-    failure: "Failure | None" = None
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    failed: bool = False
     drained: int = 0
-    """Rows of the spool up to this number are stored."""
-    lost: list[Write] = field(default_factory=list)
-    """Spooled writes that were told to screens and will not come: parked instead."""
-    parked: list[tuple[Write, int, str]] = field(default_factory=list)
-    """Writes that became dead letters, with the letter's id and the reason."""
+    reverted: list[Write] = field(default_factory=list)
     recovered: bool = False
     lookups: Lookups | None = None
     epoch: str = ""
-    """Named where history was lost: the updates are then snapshots of everything."""
     unreadable: list[str] = field(default_factory=list)
 
-
-class Failure(NamedTuple):
-    """The database is away. Everything of this generation and before is the intake's again."""
-
-    generation: int
-
-
-class WriterStats:
-    """Plain numbers that `/metrics` reads; written by the writer's thread only."""
-
-    def __init__(self) -> None:
-        self.commits = 0
-        self.commit_s: list[float] = []
-        self.batch_sizes: list[int] = []
-        self.errors = 0
-        self.dead_letters = 0
-        self.failures = 0
-        self.drained = 0
-        self.regressions = 0
-        self.wal_pages = 0
-        self.newest_change_at = ""
-        self.published_at = 0.0
-        self.missing_triggers: list[str] = []
-        self.turned_at = time.monotonic()
-        self.trouble = ""
-        self.spool_unreadable = False
+    def error_events(self) -> list[tuple[str, Any]]:
+        """Return what people are to be told by events, as (text, data)."""
+        events: list[tuple[str, Any]] = []
+        for write, id, reason in self.dead_letters:
+            if write.kind == EventWrite.kind:
+                continue  # what tells of it would be refused as well, and told, for ever; the log has it
+            text = f"a {write.kind} could not be stored and is kept as a dead letter: {reason}".replace("\0", "\ufffd")
+            events.append((text[:2000], write.letter() | {"id": id, "payload": None}))
+        events += [(text, None) for text in self.unreadable]
+        if self.epoch:
+            text = "the database came back older than it was: changes that were confirmed are lost"
+            events.append((text, {"epoch": self.epoch}))
+        return events
 
     @property
-    def change_lag_s(self) -> float:
-        """Age of the newest change when it left for the screens."""
-        if not self.newest_change_at:
-            return 0.0
-        return max(0.0, self.published_at - times.to_epoch_s(self.newest_change_at))
+    def is_empty(self) -> bool:
+        """Whether there is nothing to bring."""
+        return not (
+            self.updates or self.done or self.failed or self.drained or self.recovered or self.lookups or self.unreadable
+        )

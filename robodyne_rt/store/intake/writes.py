@@ -1,7 +1,7 @@
 """What the store is asked to write: one object from the device's answer callback to the commit, the spool or the dead letters.
 
 A write is applied by the writer inside its transaction. `dump` and `load` turn it into JSON and back, for the spool file and
-the dead letters; what need not survive (`kept = False`) is dropped instead where the database is away.
+the dead letters; what need not survive (`spoolable = False`) is refused instead where the database is away.
 """
 
 from abc import ABC, abstractmethod
@@ -22,23 +22,23 @@ class Write(ABC):
     """Base of all writes.
 
     Attributes:
-        order: counts writes in the order in which they were submitted.
-        since: monotonic time of submission, in seconds.
+        number: counts writes in the order in which they were submitted.
+        submitted_at: monotonic time of submission, in seconds.
         outcome: called once, on the loop, when it is durable or refused; None where nobody asks.
         expected: what the prediction said of it: (result, refusal); None where nobody asked.
-        kept: whether it goes to the spool where the database is away.
-        parked: whether it becomes a dead letter where the database refuses it after it was acknowledged.
+        spoolable: whether it goes to the spool where the database is away.
+        leaves_dead_letter: whether it becomes a dead letter where the database refuses it after it was acknowledged.
     """
 
-    __slots__ = ("expected", "order", "outcome", "since")
+    __slots__ = ("expected", "number", "outcome", "submitted_at")
     kind: str = ""
-    kept: ClassVar[bool] = True
-    parked: ClassVar[bool] = True
+    spoolable: ClassVar[bool] = True
+    leaves_dead_letter: ClassVar[bool] = True
 
     def __init__(self, outcome: Outcome | None = None) -> None:
         self.outcome = outcome
-        self.order = 0
-        self.since = 0.0
+        self.number = 0
+        self.submitted_at = 0.0
         self.expected: tuple[Any, RobodyneError | None] | None = None
 
     @classmethod
@@ -51,7 +51,7 @@ class Write(ABC):
         """Write it, in the caller's transaction; return what the outcome is told."""
 
     def fields(self) -> Entity:
-        """Return what `load` needs, JSON-ready; nothing for what is not kept."""
+        """Return what `load` needs, JSON-ready; nothing for what is not spoolable."""
         return {}
 
     def letter(self) -> Entity:
@@ -105,8 +105,8 @@ class MessageWrite(Write):
         self.heard_at = heard_at
         self.ids = ids
         self.outcome = outcome
-        self.order = 0
-        self.since = 0.0
+        self.number = 0
+        self.submitted_at = 0.0
         self.expected = None
 
     @property
@@ -157,7 +157,7 @@ class TelemetryWrite(Write):
 
     __slots__ = ("columns", "heard_at", "robot_id")
     kind = "telemetry"
-    kept = False
+    spoolable = False
 
     def __init__(self, robot_id: str, columns: Entity, heard_at: str) -> None:
         super().__init__()
@@ -236,7 +236,7 @@ class CallWrite(Write):
 
     __slots__ = ("function",)
     kind = "call"
-    kept = False
+    spoolable = False
 
     def __init__(self, function: Callable[[DeviceMessageWriter], Any], outcome: Outcome | None = None) -> None:
         super().__init__(outcome)

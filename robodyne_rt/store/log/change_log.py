@@ -1,33 +1,24 @@
 """Reading the change log: what is new, "everything of topic T after offset N", and snapshots (SPEC sections 1, 3 and 6).
 
-`ChangeLog` reads with one connection in whatever thread owns it: the writer's after each commit, a reader's for clients.
-`Readers` gives the loop the same as coroutines, a short read transaction each, in threads of its own.
+`ChangeLog` reads with one connection in whatever thread owns it: the writer's after each commit (`reader.py`), or one of the
+pool's for clients (`reader_pool.py`).
 """
 
 import contextlib
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-import anyio
-import anyio.to_thread
 import orjson
 
 from robodyne_rt.core import times
 from robodyne_rt.core.json_depth import is_too_deep
-from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import TOPICS, Nested, Rows, Topic
-from robodyne_rt.store.engine.database import Database, DbConnection, Fault
-
-T = TypeVar("T")
+from robodyne_rt.store.engine.database import DbConnection
 
 logger = logging.getLogger(__name__)
-
-READ_PATIENCE_S = 5.0
-"""A read that has not come back after so long is given up; what hangs is the database, not the query."""
 
 MAX_COUNTED = 1000
 """Counts in `status` stop here, so that their cost does not grow with what is stored."""
@@ -254,7 +245,7 @@ class ChangeLog:
             "dead_letters": dead_letters,
         }
 
-    def menu(self) -> Lookups:
+    def lookups(self) -> Lookups:
         """Return what orders and stock reports are resolved by: the rows of tables that are no topics."""
         found: Lookups = {}
         for table in ("menu_item", "ingredient"):
@@ -271,97 +262,3 @@ class ChangeLog:
             yield self
         finally:
             self._db.rollback()
-
-
-class ReaderPool:
-    """The loop's way to the change log; implements `ports.ChangeReader`.
-
-    Args:
-        threads: reads at the same time; further ones wait their turn.
-    """
-
-    def __init__(self, database: Database, *, epoch: str, windows: Mapping[str, int], threads: int = 2) -> None:
-        self.epoch = epoch
-        self._database = database
-        self._windows = windows
-        self._limiter = anyio.CapacityLimiter(threads)
-        self._idle: list[_Reader] = []
-        self._lock = threading.Lock()
-        self._closed = False
-
-    async def snapshot(self, topic: str) -> Update:
-        return await self._read(lambda log: log.snapshot(topic))
-
-    async def since(self, topic: str, offset: int) -> Update | None:
-        return await self._read(lambda log: log.since(topic, offset))
-
-    async def overview(self) -> Entity:
-        return await self._read(lambda log: log.overview())
-
-    async def read(self, query: Callable[[DbConnection], T]) -> T:
-        """Run `query` with a read-only session, in one transaction.
-
-        Raises:
-            StorageUnavailable: the database cannot be read now.
-        """
-        return await self._run(lambda reader: reader.read(query))
-
-    async def _read(self, query: Callable[[ChangeLog], T]) -> T:
-        return await self._run(lambda reader: reader.read_log(query))
-
-    async def _run(self, query: "Callable[[_Reader], T]") -> T:
-        taken: list[_Reader] = []
-        try:
-            with anyio.fail_after(READ_PATIENCE_S):
-                return await anyio.to_thread.run_sync(
-                    self._in_thread, query, taken, limiter=self._limiter, abandon_on_cancel=True
-                )
-        except TimeoutError:
-            for reader in taken:
-                reader.db.interrupt()  # a server that hangs must not keep our threads
-            raise StorageUnavailable("the database does not answer", retry_after_s=1) from None
-
-    def _in_thread(self, query: "Callable[[_Reader], T]", taken: "list[_Reader]") -> T:
-        with self._lock:
-            reader = self._idle.pop() if self._idle else None
-        try:
-            if reader is None:
-                reader = _Reader(self._database.open_reader(), self._windows)
-            taken.append(reader)
-            result = query(reader)
-        except self._database.errors as error:
-            if reader is not None:
-                reader.db.close()
-            if self._database.fault(error) is Fault.WRITE:
-                raise
-            raise StorageUnavailable(f"the database cannot be read now: {str(error).strip()}", retry_after_s=1) from error
-        with self._lock:
-            if not self._closed:
-                self._idle.append(reader)
-                return result
-        reader.db.close()
-        return result
-
-    def close(self) -> None:
-        """Close the connections."""
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, []
-        for reader in idle:
-            reader.db.close()
-
-
-class _Reader:
-    """One read-only session and the change log seen through it."""
-
-    def __init__(self, db: DbConnection, windows: Mapping[str, int]) -> None:
-        self.db = db
-        self._log = ChangeLog(db, windows=windows)
-
-    def read_log(self, query: Callable[[ChangeLog], T]) -> T:
-        with self._log.reading():
-            return query(self._log)
-
-    def read(self, query: Callable[[DbConnection], T]) -> T:
-        with self._log.reading():
-            return query(self.db)

@@ -1,12 +1,12 @@
-"""What the writer does between two turns: forget what is old, and look whether the change log still hears everything."""
+"""What the writer does between two cycles: forget what is old, and look whether every change still reaches the log."""
 
 import logging
-import time
 from collections.abc import Mapping
 
 from robodyne_rt.model.topics import TOPICS
+from robodyne_rt.ports import Clock
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault, read_meta, write_meta
-from robodyne_rt.store.intake.reports import WriterStats
+from robodyne_rt.store.stats import WriterStats
 from robodyne_rt.store.tables.device_writes import REMEMBERED_S, DeviceMessageWriter
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ class Maintenance:
         changes_retained: int,
         look_interval_s: float,
         retention_days: float,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._stats = stats
@@ -43,7 +44,8 @@ class Maintenance:
         self._retention_s = int(retention_days * 86400)
         self._age_at_start_s = float(read_meta(db, "age_s") or 0)
         self._noted_age_s = self._age_at_start_s
-        self.started_at = time.monotonic()
+        self._clock = clock
+        self.started_at = clock.now()
         self._next_prune = 0.0
         self._next_look = 0.0
         self._prune_after: tuple[str, str] = ("", "")
@@ -51,11 +53,11 @@ class Maintenance:
     @property
     def age_s(self) -> int:
         """Seconds that this database was served for."""
-        return int(self._age_at_start_s + time.monotonic() - self.started_at)
+        return int(self._age_at_start_s + self._clock.now() - self.started_at)
 
     def run(self, db: DbConnection, tables: DeviceMessageWriter, positions: Mapping[str, int]) -> None:
         """Do what is due; an error of a database that is away goes upwards."""
-        now = time.monotonic()
+        now = self._clock.now()
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_INTERVAL_S
             self._prune(db, tables, positions)

@@ -11,7 +11,7 @@ from robodyne_rt.ports import Clock
 from robodyne_rt.store.engine.database import DbConnection
 from robodyne_rt.store.intake import write_registry
 from robodyne_rt.store.intake.intake import Intake
-from robodyne_rt.store.log.change_log import ReaderPool
+from robodyne_rt.store.log.reader_pool import ReaderPool
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 
 Action = Literal["requeue", "drop"]

@@ -23,11 +23,14 @@ import anyio.to_thread
 from aiohttp import web
 
 from robodyne_rt import __version__, secret, systemd
+from robodyne_rt.app.health import READINESS, ServerHealth, server_probes
 from robodyne_rt.core import times
 from robodyne_rt.core.device_auth import DeviceAuth, Known, known
 from robodyne_rt.core.directory import Directory
+from robodyne_rt.core.live import LiveRobots
 from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.hub.manager import ConnectionManager
+from robodyne_rt.hub.robot_monitor import RobotMonitor
 from robodyne_rt.ingest.receiver import Receiver
 from robodyne_rt.ingest.serial import SerialLink
 from robodyne_rt.ingest.tcp import DeviceServer
@@ -38,6 +41,7 @@ from robodyne_rt.sessions.manager import Session as UserSession
 from robodyne_rt.sessions.manager import SessionManager
 from robodyne_rt.sessions.memory import MemorySessions
 from robodyne_rt.settings import ConfigError, Settings, control_socket, is_loopback, shown
+from robodyne_rt.store.opening import OpenStore, open_store
 from robodyne_rt.store.repositories import MessageRepository, RequestRepository, SessionRepository
 from robodyne_rt.store.storage import Storage
 from robodyne_rt.store.tables import accounts
@@ -106,12 +110,13 @@ class App:
         settings = self._settings
         policy = access_policy(settings)
         self._secret = secret.load(settings.auth.secret_file)
-        self._storage = Storage(settings, clock=self._clock)
-        if not await self._storage.open(stop=self._stop):
+        opened = await open_store(settings, clock=self._clock, stop=self._stop)
+        if opened is None:
             return  # stopped while the database was away
+        robot_monitor = self._build_store_and_hub(opened)
         storage = self._storage
         self._session_repository = SessionRepository(readers=storage.readers, intake=storage.intake)
-        self._directory = Directory(policy, storage.writer.snapshots)
+        self._directory = Directory(policy, opened.snapshots)
         if self._secret.is_new and (void := self._directory.given_out(self._clock.wall())):
             logger.error(
                 "%s was not there and a new secret was made: %d tokens and device keys given out before are void; to have them "
@@ -120,46 +125,22 @@ class App:
                 void,
                 extra={"action": "secret_lost"},
             )
-        self._hub = ConnectionManager(
-            settings=settings.hub,
-            reader=storage.readers,
-            store=storage.intake,
-            snapshots=storage.writer.snapshots,
-            left_unconfirmed=storage.left_unconfirmed,
-            windows=storage.windows,
-            offline_after_s=settings.devices.offline_after_s,
-            robots_limit=MAX_MENTIONED,
-            clock=self._clock,
-            health=self._health,
-            on_private=self._take_private,
-        )
-        self._receiver = Receiver(store=storage.intake, live=self._hub, auth=DeviceAuth(self._known_device), clock=self._clock)
-        self._devices = DeviceServer(
-            receiver=self._receiver,
-            trusted_networks=Networks(settings.devices.trusted_networks),
-            keys=settings.devices.auth == "key",
-            identity_of=lambda device_id: self._known_device(device_id).identity,
-            max_message_bytes=settings.devices.max_message_bytes,
-            max_connections=settings.devices.max_connections,
-        )
-        self._serial = [
-            SerialLink(port, receiver=self._receiver, max_message_bytes=settings.devices.max_message_bytes)
-            for port in settings.serial
-        ]
+        self._build_ingest()
         self._build_work()
         runner = self._web_runner(policy)
         try:
             async with anyio.create_task_group() as tasks:
-                storage.start(tasks, self._hub)
+                storage.start(tasks)
                 try:
                     await tasks.start(self._hub.run)
+                    tasks.start_soon(robot_monitor.run)
                     tasks.start_soon(self._sessions.run)
                     await tasks.start(self._desk.run)
                     tasks.start_soon(self._keep_house)
                     if self._keys is not None:
                         tasks.start_soon(self._keys.run)
                     self._tasks = tasks
-                    storage.tell_lost()
+                    storage.report_lost_history()
                     ports = await self._listen(runner)
                     for link in self._serial:
                         tasks.start_soon(link.run)
@@ -180,6 +161,43 @@ class App:
         finally:
             storage.readers.close()
 
+    def _build_store_and_hub(self, opened: OpenStore) -> RobotMonitor:
+        settings = self._settings
+        live_robots = LiveRobots(offline_after_s=settings.devices.offline_after_s, limit=MAX_MENTIONED)
+        self._hub = ConnectionManager(
+            settings=settings.hub,
+            reader=opened.readers,
+            snapshots=opened.snapshots,
+            left_unconfirmed=opened.left_unconfirmed,
+            windows=opened.windows,
+            live_robots=live_robots,
+            clock=self._clock,
+            health=self._health,
+            on_private=self._take_private,
+        )
+        self._storage = Storage(opened, settings=settings, sink=self._hub, clock=self._clock)
+        probes = server_probes(self._storage, self._hub, is_listening=lambda: self._listening)
+        self._server_health = ServerHealth(probes, wall=self._clock.wall)
+        return RobotMonitor(live_robots, store=self._storage.intake, clock=self._clock)
+
+    def _build_ingest(self) -> None:
+        settings = self._settings
+        self._receiver = Receiver(
+            store=self._storage.intake, telemetry=self._hub, auth=DeviceAuth(self._known_device), clock=self._clock
+        )
+        self._devices = DeviceServer(
+            receiver=self._receiver,
+            trusted_networks=Networks(settings.devices.trusted_networks),
+            keys=settings.devices.auth == "key",
+            identity_of=lambda device_id: self._known_device(device_id).identity,
+            max_message_bytes=settings.devices.max_message_bytes,
+            max_connections=settings.devices.max_connections,
+        )
+        self._serial = [
+            SerialLink(port, receiver=self._receiver, max_message_bytes=settings.devices.max_message_bytes)
+            for port in settings.serial
+        ]
+
     # -- people and devices --------------------------------------------------------------------------------------
 
     def _build_work(self) -> None:
@@ -193,7 +211,7 @@ class App:
             clock=self._clock,
             on_presence=self._hub.status.touch,
         )
-        restaurant = LiveRestaurant(readers=self._storage.readers, hub=self._hub, clock=self._clock)
+        restaurant = LiveRestaurant(readers=self._storage.readers, live=self._hub, clock=self._clock)
         self._request_repository = RequestRepository(readers=self._storage.readers, intake=self._storage.intake)
         self._desk = RequestDesk(
             sessions=self._sessions,
@@ -250,7 +268,7 @@ class App:
         metrics = Metrics(
             hub=self._hub,
             receiver=self._receiver.stats,
-            writer=self._storage.writer.stats,
+            writer=self._storage.stats,
             intake=self._storage.intake,
             sessions=self._sessions,
             desk=self._desk,
@@ -263,7 +281,7 @@ class App:
             messages=self._messages,
             history=self._request_repository.history,
             dead_letters=DeadLetters(readers=self._storage.readers, intake=self._storage.intake, clock=self._clock),
-            back_up=self._storage.back_up,
+            back_up=self._storage.backups.make,
             receiver=self._receiver,
             access=policy,
             auth_mode=settings.auth.mode,
@@ -382,12 +400,16 @@ class App:
 
     # -- health ----------------------------------------------------------------------------------------------------
 
+    def _checks(self) -> list[tuple[str, bool, str]]:
+        """Return the report of `/readyz`: name, whether it is well, evidence."""
+        return [(found.name, found.is_ok, found.evidence) for found in self._server_health.findings(READINESS)]
+
     async def _health(self) -> Entity:
-        state, detail = self._storage.state
-        storage: Entity = {"kind": self._storage.kind, "state": state}
+        """Return the facts about server and storage that the topic `status` shows."""
+        storage: Entity = {"kind": self._storage.kind, "state": self._storage.state[0]}
         if backlog := self._storage.intake.spool_backlog:
             storage["spooled"] = backlog
-        if detail:
+        if detail := self._server_health.finding("storage").evidence:
             storage["detail"] = detail
         started_at = times.to_text(self._started_at)
         server = {"name": self._settings.server.name, "version": __version__, "started_at": started_at}
@@ -395,26 +417,6 @@ class App:
         first = sorted(present, key=lambda presence: presence.presence != "online")[:SESSIONS_SHOWN]
         shown = [{name: fields[name] for name in PRESENCE_SHOWN} for fields in map(presence_fields, first)]
         return {"server": server, "storage": storage, "sessions": shown}
-
-    def _checks(self) -> list[tuple[str, bool, str]]:
-        state, detail = self._storage.state
-        stats = self._storage.writer.stats
-        missing = stats.missing_triggers
-        return [
-            ("loop", self._hub.stats.loop_lag_s < 1.0, f"lag {self._hub.stats.loop_lag_s * 1000:.0f} ms"),
-            (
-                "writer",
-                state in ("ok", "draining") and not stats.trouble,
-                f"{state}: {detail}" if detail else f"{stats.commits} commits, {self._storage.intake.queued} waiting",
-            ),
-            (
-                "change log",
-                not missing,
-                f"triggers are gone, restart: {', '.join(missing)}" if missing else "all triggers are there",
-            ),
-            ("listeners", self._listening, "bound" if self._listening else "not bound yet"),
-            ("running", not self._hub.draining, "shutting down" if self._hub.draining else "serving"),
-        ]
 
 
 def _concerned(update: Update) -> Callable[[Principal], bool]:

@@ -37,7 +37,7 @@ async def test_what_is_foretold_leaves_at_once_and_again_when_it_is_stored(rig: 
     assert await shown(screen) == [{"battery_level": 7, "status": "IDLE", "volatile": True}]
     rig.sql("UPDATE robot SET battery_level = 7")
     assert await shown(screen) == [{"battery_level": 7, "status": "IDLE", "volatile": False}]
-    rig.hub.settle("robots", stored=[1], failed=[])
+    rig.hub.confirm("robots", [1])
     assert await shown(screen) == []
 
 
@@ -59,7 +59,7 @@ async def test_telemetry_does_not_undo_what_is_foretold(rig: Rig, robot: Any) ->
     screen.take()
     show_optimistic(rig, status="SERVING")
     await shown(screen)
-    rig.hub.telemetry("a", {"x": 3.0}, rig.clock.stamp())
+    rig.hub.push_telemetry("a", {"x": 3.0}, rig.clock.stamp())
     assert await shown(screen) == [{"battery_level": 50, "status": "SERVING", "volatile": True}]
 
 
@@ -74,7 +74,7 @@ async def test_what_fails_is_followed_by_what_is_stored(rig: Rig, robot: Any) ->
     gone = await rig.connect("robots")
     gone.take()
     rig.hub.gone(gone.connection)
-    rig.hub.settle("robots", stored=[], failed=[1])
+    rig.hub.revert("robots", [1])
     assert await shown(live) == [{"battery_level": 50, "status": "IDLE", "volatile": False}]
     rig.tick(1.1)
     assert await shown(paced) == [{"battery_level": 50, "status": "IDLE", "volatile": False}]
@@ -94,7 +94,7 @@ async def test_an_event_that_is_never_stored_is_removed_everywhere(rig: Rig) -> 
     (snapshot,) = newcomer.take()
     assert snapshot["snapshot"] and snapshot["data"] == [event]
     rig.hub.gone(newcomer.connection)
-    rig.hub.settle("events", stored=[], failed=[77])
+    rig.hub.revert("events", [77])
     await rig.feed()
     (message,) = live.take()
     assert (message["data"], message["removed"]) == ([], [77])
@@ -116,7 +116,8 @@ async def test_a_new_history_gives_everybody_the_whole_state_under_its_epoch(rig
     await rig.feed()
     live, lagging = await rig.connect("robots"), await rig.connect("robots", interval_s=1.0)
     live.take(), lagging.take()
-    rig.hub.begin_history("new", [rig.reader.log.snapshot("robots")])
+    rig.reader.epoch = "new"
+    rig.hub.begin_history([rig.reader.log.snapshot("robots")])
     rig.tick(1.1)
     await rig.feed()
     for screen in (live, lagging):

@@ -1,0 +1,1 @@
+"""The composition root: the server's life, and its health."""

@@ -1,0 +1,193 @@
+"""The checks that need no server: configuration, ports, secret, database, disks, clock. Nothing is changed by them.
+
+Read by `doctor`; what each means stands in `health.py`.
+"""
+
+import errno
+import os
+import shutil
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from robodyne_rt import secret
+from robodyne_rt.app.health import Finding, Severity, finding
+from robodyne_rt.core import times
+from robodyne_rt.errors import StorageBroken, StorageUnavailable
+from robodyne_rt.settings import ConfigError, Settings
+from robodyne_rt.store.engine.database import Database, DbConnection, open_database
+from robodyne_rt.store.engine.sqlite import SqliteDatabase
+from robodyne_rt.store.log import high_water
+from robodyne_rt.store.tables import accounts, dead_letters
+
+DISK_FREE_BYTES = 256 * 1024 * 1024
+"""Less than this (PITFALLS S8) is too little: a WAL, a backup and a spool want room."""
+
+CLOCK_SLACK_S = 60.0
+
+BUILT_AFTER_S = 1_793_491_200.0
+"""2026-11-01: no clock that is right shows less."""
+
+
+def configuration(settings: Settings) -> Finding:
+    """Check what the settings name."""
+    from robodyne_rt.app.lifecycle import check  # all of the server: only where it is asked for
+
+    try:
+        check(settings)
+    except ConfigError as error:
+        return finding("configuration", "error", str(error))
+    return finding("configuration", "ok", "can be used")
+
+
+def ports(settings: Settings) -> Iterator[Finding]:
+    """Where no server of ours runs its ports must be free."""
+    for section, host, port in (
+        ("server", settings.server.host, settings.server.port),
+        ("devices", settings.devices.host, settings.devices.port),
+    ):
+        try:
+            with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+                pass
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            hint = ": another program's, or systemd's own for our socket unit" if error.errno == errno.EADDRINUSE else ""
+            yield finding("port", "warning", f"{host} port {port}: {why}{hint}", name=f"[{section}] port")
+
+
+def secret_file(settings: Settings) -> Iterator[Finding]:
+    path = Path(settings.auth.secret_file).absolute()
+    if not path.exists():
+        yield finding("secret", "warning", f"{path}: not there yet; the server makes it at its first start")
+        return
+    try:
+        secret.load(settings.auth.secret_file)
+    except ConfigError as error:
+        yield finding("secret", "error", str(error))
+        return
+    yield finding("secret", "ok", f"{path}; keep a copy apart from the backups")
+
+
+def database_file(settings: Settings) -> Iterator[Finding]:
+    try:
+        database = open_database(settings.database)
+        db = database.open_reader() if _exists(database) else None
+    except (ConfigError, StorageBroken, StorageUnavailable) as error:
+        yield finding("database", "error", str(error))
+        return
+    except Exception as error:  # whatever its driver raises
+        yield finding(
+            "database", "error", f"{settings.database.url.partition('://')[0]}: cannot be opened: {str(error).strip()}"
+        )
+        return
+    if isinstance(database, SqliteDatabase):
+        yield from _sqlite_build()
+    if db is None:
+        yield finding("database", "warning", f"{database.name}: not there yet; the server makes it at its first start")
+        return
+    try:
+        yield from _contents(database, db)
+        if settings.auth.mode == "local" and not accounts.users(db):
+            yield finding("users", "warning", "nobody can log in yet: robodyne-rt init makes the first administrator")
+    except Exception as error:
+        yield finding("database", "error", f"{database.name}: cannot be read: {str(error).strip()}")
+    finally:
+        db.close()
+
+
+def _exists(database: Database) -> bool:
+    return not isinstance(database, SqliteDatabase) or database.path.exists()
+
+
+def _sqlite_build() -> Iterator[Finding]:
+    version = sqlite3.sqlite_version
+    if has_wal_reset_bug(sqlite3.sqlite_version_info):
+        yield finding(
+            "sqlite-version",
+            "warning",
+            f"{version} has the WAL-reset bug (fixed in 3.51.3, 3.50.7 and 3.44.6): two programs that checkpoint at the same "
+            "moment can damage the file. This server alone checkpoints, well before others would; other programs that write "
+            "should set PRAGMA wal_autocheckpoint = 0, or SQLite be updated",
+        )
+    else:
+        yield finding("sqlite-version", "ok", version)
+
+
+def has_wal_reset_bug(version: tuple[int, ...]) -> bool:
+    """Return whether a version is one from 3.7.0 to 3.51.2 without the repair."""
+    if version < (3, 7, 0) or version >= (3, 51, 3):
+        return False
+    return not ((3, 50, 7) <= version < (3, 51, 0) or (3, 44, 6) <= version < (3, 45, 0))
+
+
+def _contents(database: Database, db: DbConnection) -> Iterator[Finding]:
+    if isinstance(database, SqliteDatabase):
+        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            yield finding("database", "error", f"{database.name}: damaged: {verdict}. Stop the server and restore a backup")
+            return
+    yield finding("database", "ok", database.name)
+    missing = db.missing_triggers()
+    if missing:
+        yield finding(
+            "change-log",
+            "error",
+            f"triggers are gone or switched off ({', '.join(missing)}): restart the server, it makes them",
+        )
+    heads = dict(db.execute('SELECT topic, "offset" FROM topic_head').fetchall())
+    newest = dict(db.execute('SELECT topic, max("offset") FROM change GROUP BY topic').fetchall())
+    torn = [topic for topic, offset in newest.items() if heads.get(topic) != offset]
+    if torn:
+        yield finding("change-log", "error", f"its end and its heads differ for {', '.join(torn)}: somebody wrote to it")
+    if letters := dead_letters.ids(db):
+        yield finding("dead-letters", "warning", f"{len(letters)} wait for a person: robodyne-rt dlq list")
+
+
+def disks(settings: Settings) -> Iterator[Finding]:
+    spool = Path(settings.database.spool_path).absolute()
+    places = {"spool": spool.parent}
+    if settings.database.url.startswith("sqlite:///"):
+        places["database"] = Path(settings.database.url.removeprefix("sqlite:///")).absolute().parent
+    for name, folder in places.items():
+        if not folder.is_dir():
+            yield finding("disk", "warning", f"{folder}: no such folder yet", name=f"disk of the {name}")
+            continue
+        if not os.access(folder, os.W_OK):
+            yield finding("disk", "error", f"{folder}: cannot be written by this user", name=f"disk of the {name}")
+            continue
+        free = shutil.disk_usage(folder).free
+        severity: Severity = "ok" if free >= DISK_FREE_BYTES else "error"
+        evidence = f"{folder}: {free // 2**20} MiB free" + ("" if severity == "ok" else ", too little")
+        yield finding("disk", severity, evidence, name=f"disk of the {name}")
+    if spool.exists():
+        waiting = _spooled(spool)
+        if waiting:
+            yield finding("spool", "warning", f"{waiting} messages wait in {spool}; a running server drains them")
+
+
+def _spooled(path: Path) -> int:
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+    try:
+        (count,) = connection.execute("SELECT count(*) FROM spool").fetchone()
+        return int(count)
+    except sqlite3.Error:
+        return 0
+    finally:
+        connection.close()
+
+
+def clock(settings: Settings) -> Iterator[Finding]:
+    note = high_water.read(high_water.mark_path(Path(settings.database.spool_path).absolute()))
+    now = time.time()
+    if note is not None and note.at > now + CLOCK_SLACK_S:
+        yield finding(
+            "clock",
+            "error",
+            f"it went back: it shows {times.to_text(now)}, but the server noted {times.to_text(note.at)}. Set it (timedatectl)",
+        )
+    elif now < BUILT_AFTER_S:
+        yield finding("clock", "error", f"it shows {times.to_text(now)}, before this program was made. Set it (timedatectl)")
+    else:
+        yield finding("clock", "ok", times.to_text(now))

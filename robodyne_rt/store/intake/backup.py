@@ -1,0 +1,112 @@
+"""Backups of a SQLite file while writing goes on (SPEC section 6).
+
+The copy is made on the connection that writes, in small steps between the writer's cycles: driven from another one it would
+start over after every commit. Verifying it and bringing it to the disk is done elsewhere.
+"""
+
+import asyncio
+import logging
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import anyio
+import anyio.to_thread
+
+from robodyne_rt.errors import StorageBroken, StorageUnavailable
+from robodyne_rt.model.changes import Entity
+from robodyne_rt.ports import Clock
+from robodyne_rt.store.engine.database import Database, DbConnection
+from robodyne_rt.store.engine.sqlite import finish_copy, part_of
+
+logger = logging.getLogger(__name__)
+
+BACKUP_PAGES = 256
+"""Pages copied between two cycles: 1 MiB."""
+
+
+class BackupRequest(NamedTuple):
+    """A copy to be made; `done` is called in the writer's thread with what went wrong."""
+
+    target: Path
+    done: Callable[[BaseException | None], None]
+
+
+def copy_between_cycles(
+    database: Database, db: DbConnection, request: BackupRequest, *, cycle: Callable[[], str]
+) -> BaseException | None:
+    """Copy the database to `request.target`; return what went wrong.
+
+    Args:
+        cycle: lets the writer work between two steps; returns why the copy must end, or an empty text.
+    """
+
+    def between() -> None:
+        if trouble := cycle():
+            raise StorageUnavailable(f"the backup was broken off: {trouble}")
+
+    try:
+        db.copy(request.target, pages=BACKUP_PAGES, between=between)
+    except (StorageBroken, StorageUnavailable, OSError) as error:
+        return error
+    except database.errors as error:
+        return error
+    return None
+
+
+class CopyingWriter(Protocol):
+    """What a backup needs of the writer."""
+
+    def back_up(self, request: BackupRequest) -> None:
+        """Queue a copy."""
+        ...
+
+
+class Backups:
+    """Makes backups into one folder; for the loop."""
+
+    def __init__(self, writer: CopyingWriter, *, folder: Path, clock: Clock) -> None:
+        self._writer = writer
+        self._folder = folder
+        self._clock = clock
+
+    async def make(self) -> Entity:
+        """Copy the database, verified; return the copy's path, its size in bytes and how many seconds it took.
+
+        Raises:
+            StorageUnavailable: it is away, or of a kind with tools of its own.
+        """
+        name = time.strftime("robodyne-%Y%m%dT%H%M%S", time.gmtime())
+        target = self._folder / f"{name}-{secrets.token_hex(3)}.db"
+        started = self._clock.now()
+        try:
+            await anyio.to_thread.run_sync(lambda: self._folder.mkdir(mode=0o700, parents=True, exist_ok=True))
+            await self._copy(part_of(target))
+            await anyio.to_thread.run_sync(finish_copy, part_of(target), target)
+            size = target.stat().st_size
+        except (OSError, sqlite3.Error, StorageBroken) as error:
+            raise StorageUnavailable(f"no backup was made: {error}") from error
+        logger.info("backup: %s", target, extra={"action": "database_backed_up"})
+        return {"path": str(target), "bytes": size, "seconds": round(self._clock.now() - started, 3)}
+
+    async def _copy(self, target: Path) -> None:
+        """Let the writer's thread copy the database."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def finish(error: BaseException | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        def finish_from_thread(error: BaseException | None) -> None:
+            loop.call_soon_threadsafe(finish, error)
+
+        self._writer.back_up(BackupRequest(target, finish_from_thread))
+        await done

@@ -1,0 +1,183 @@
+"""Commits one batch: all together, else one by one under savepoints, else each in a transaction of its own (SPEC section 6).
+
+A write that fails by its own fault costs its neighbours nothing: after its last attempt it becomes a dead letter, in the
+same transaction as they. A fault of the database itself goes upwards; then nothing of the batch is reported.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from robodyne_rt.errors import DeadLettered, RobodyneError
+from robodyne_rt.ports import Clock
+from robodyne_rt.store.engine.database import Database, DbConnection, Fault
+from robodyne_rt.store.intake.dead_letters import DeadLetterWrite
+from robodyne_rt.store.intake.reports import DeadLetter, Done, Report
+from robodyne_rt.store.intake.writes import Write
+from robodyne_rt.store.stats import WriterStats
+from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
+
+logger = logging.getLogger(__name__)
+
+Mark = Callable[[int], None]
+"""Called inside the transaction with the index of the last write in it: what it writes lives or dies with the batch."""
+
+
+class Committer:
+    """Writes with one connection; for the thread that owns it.
+
+    Args:
+        tables: what writes are applied to, on the same connection.
+        max_attempts: how often a write may fail by its own fault.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        db: DbConnection,
+        tables: DeviceMessageWriter,
+        *,
+        max_attempts: int,
+        stats: WriterStats,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._db = db
+        self._tables = tables
+        self._max_attempts = max_attempts
+        self._stats = stats
+        self._clock = clock
+
+    def commit(self, batch: Sequence[Write], report: Report, *, mark: Mark | None = None) -> None:
+        """Commit a batch; `report` gets in order what each outcome is to be told, and the dead letters.
+
+        Raises:
+            Exception: an error of the database (`Database.errors`); whether the batch is stored is unknown.
+        """
+        try:
+            self._commit_together(batch, report, mark)
+        except Exception as error:
+            self._roll_back_or_raise(error)
+            report.done.clear()
+            self._commit_one_by_one(batch, report, mark)
+        self._stats.commits += 1
+
+    def _commit_together(self, batch: Sequence[Write], report: Report, mark: Mark | None) -> None:
+        db, tables, done = self._db, self._tables, report.done
+        db.begin()
+        if mark is not None:
+            mark(len(batch) - 1)
+        for write in batch:
+            try:
+                done.append((write, write.apply(tables), None))
+            except RobodyneError as refusal:
+                done.append((write, None, refusal))
+        db.assign_offsets()
+        db.commit()
+
+    def _commit_one_by_one(self, batch: Sequence[Write], report: Report, mark: Mark | None) -> None:
+        """Find out which writes are at fault; the others are committed."""
+        db = self._db
+        try:
+            db.begin()
+            if mark is not None:
+                mark(len(batch) - 1)
+            for write in batch:
+                report.done.append(self._try_under_savepoint(write, report))
+            db.assign_offsets()
+            db.commit()
+        except Exception as error:
+            # The commit itself was refused (a deferred constraint): each gets a transaction of its own.
+            self._roll_back_or_raise(error)
+            report.done.clear()
+            report.dead_letters.clear()
+            for index, write in enumerate(batch):
+                self._commit_alone(write, report, None if mark is None else lambda _, index=index: mark(index))  # type: ignore[misc]
+
+    def _commit_alone(self, write: Write, report: Report, mark: Mark | None) -> None:
+        errors: list[Exception] = []
+        while len(errors) < self._max_attempts:
+            attempt = Report()
+            try:
+                self._commit_together([write], attempt, mark)
+                report.done += attempt.done
+                return
+            except Exception as error:
+                self._roll_back_or_raise(error)
+                if self._is_own_fault(error):
+                    errors.append(error)
+        outcome: BaseException = errors[-1]
+        if write.spoolable:
+            stored = Report()
+            self._commit_together([self._dead_letter(write, errors[-1])], stored, mark)
+            id = stored.done[0][1]
+            self._note_dead_letter(write, id, errors[-1], report)
+            outcome = DeadLettered(dead_letter=id)
+        report.done.append((write, None, outcome))
+
+    def _try_under_savepoint(self, write: Write, report: Report) -> Done:
+        """Apply one write as often as it may fail, then make it a dead letter."""
+        db = self._db
+        error: Exception | None = None
+        # It failed together with its batch already, which was one attempt; the first of these may be an innocent neighbour.
+        for attempt in range(1, self._max_attempts + 1):
+            db.execute("SAVEPOINT work")
+            try:
+                result = write.apply(self._tables)
+            except RobodyneError as refusal:
+                db.execute("RELEASE SAVEPOINT work")
+                return (write, None, refusal)
+            except Exception as fault:
+                if not self._is_own_fault(fault):
+                    raise
+                db.execute("ROLLBACK TO SAVEPOINT work")
+                error = fault
+                if attempt == 1:
+                    db.repair_sequences()
+            else:
+                db.execute("RELEASE SAVEPOINT work")
+                return (write, result, None)
+        assert error is not None
+        self._stats.errors += 1
+        if not write.spoolable:
+            logger.error("a %s could not be stored: %s", write.kind, error, extra={"action": "write_failed"})
+            return (write, None, error)
+        id = self._dead_letter(write, error).apply(self._tables)
+        self._note_dead_letter(write, id, error, report)
+        return (write, None, DeadLettered(dead_letter=id))
+
+    def _dead_letter(self, write: Write, error: Exception) -> DeadLetterWrite:
+        return DeadLetterWrite(write, error, self._max_attempts, self._clock)
+
+    def _note_dead_letter(self, write: Write, id: int, error: Exception, report: Report) -> None:
+        self._stats.dead_letters += 1
+        report.dead_letters.append(DeadLetter(write, id, str(error)))
+        log_dead_letter(
+            write, self._max_attempts, error, unforeseen=not isinstance(error, (RobodyneError, *self._database.errors))
+        )
+
+    def _roll_back_or_raise(self, error: Exception) -> None:
+        """Undo the transaction after a write's own fault; anything else is a fault of the database and goes on upwards."""
+        if isinstance(error, self._database.errors):
+            fault = self._database.fault(error)
+            if fault is Fault.BUSY and self._database.kind == "postgres":
+                self._db.rollback()  # a deadlock: we were chosen to yield, and nothing of it happened
+                return
+            if fault is not Fault.WRITE:
+                raise error
+        self._db.rollback()
+
+    def _is_own_fault(self, error: Exception) -> bool:
+        """Return whether an error is the write's own, not the database's."""
+        return not isinstance(error, self._database.errors) or self._database.fault(error) is Fault.WRITE
+
+
+def log_dead_letter(write: Write, attempts: int, error: BaseException, *, unforeseen: bool) -> None:
+    """Say in the log that a write became a dead letter; with a traceback where nobody foresaw the error."""
+    logger.error(
+        "a %s was parked as a dead letter after %d attempts: %s",
+        write.kind,
+        attempts,
+        error,
+        extra={"action": "dead_letter"},
+        exc_info=error if unforeseen else None,
+    )

@@ -1,0 +1,108 @@
+"""Stores the spool's rows once the database is back: in order, each once (SPEC section 6).
+
+The number that the drain has come to is kept in the database, under the spool's own name, and is written in the same
+transaction as the rows: whatever happens, a row is applied once.
+"""
+
+import logging
+
+from robodyne_rt.core.ids import IdGenerator
+from robodyne_rt.errors import RobodyneError, StorageUnavailable
+from robodyne_rt.ports import Clock
+from robodyne_rt.store.engine.database import DbConnection, read_meta, write_meta
+from robodyne_rt.store.intake import write_registry
+from robodyne_rt.store.intake.commit import Committer, log_dead_letter
+from robodyne_rt.store.intake.dead_letters import SpooledWrite, UnreadableRow
+from robodyne_rt.store.intake.reports import DeadLetter, Report
+from robodyne_rt.store.intake.spool import Spool, SpooledRow
+from robodyne_rt.store.stats import WriterStats
+
+logger = logging.getLogger(__name__)
+
+WRITER_NODE = 30
+"""Node number of the ids that this thread gives: the loop gives others at the same time."""
+
+
+class SpoolDrain:
+    """Belongs to the writer's thread, but for `allow`.
+
+    Args:
+        batch_max: rows per transaction.
+    """
+
+    def __init__(self, spool: Spool, *, batch_max: int, stats: WriterStats, clock: Clock) -> None:
+        self._spool = spool
+        self._batch_max = batch_max
+        self._stats = stats
+        self._clock = clock
+        self._ids = IdGenerator(node=WRITER_NODE)
+        self._mark_key = f"spool:{spool.name}"
+        self._allowed_upto = 0
+        self.drained_upto = 0
+        """Rows up to this number are stored."""
+
+    def allow(self, upto: int) -> None:
+        """Let the rows up to a number be drained: they are durable in the spool. For any thread."""
+        self._allowed_upto = upto  # a plain int: the writer's thread reads it in its next cycle
+
+    def is_due(self, behind: int | None) -> bool:
+        """Return whether rows are to be stored next; `behind` is the row after which a batch waits, if one does."""
+        upto = self._allowed_upto if behind is None else min(behind, self._allowed_upto)
+        return upto > self.drained_upto
+
+    def read_mark(self, db: DbConnection) -> int:
+        """Read from the database how far the drain has come, also by a commit that was never answered; return it."""
+        self.drained_upto = int(read_meta(db, self._mark_key) or 0)
+        if self.drained_upto:
+            self._spool.forget(self.drained_upto)
+        return self.drained_upto
+
+    def drain(self, db: DbConnection, committer: Committer, behind: int | None) -> Report | None:
+        """Store the next rows; return the report without updates, None where the spool cannot be read.
+
+        Raises:
+            Exception: an error of the database (`Database.errors`); the mark says then what was stored.
+        """
+        upto = self._allowed_upto if behind is None else min(behind, self._allowed_upto)
+        try:
+            rows = self._spool.rows(self.drained_upto, self._batch_max)
+        except StorageUnavailable as error:
+            self._note_unreadable(error)
+            return None
+        self._stats.spool_unreadable = False
+        rows = [row for row in rows if row.seq <= upto]
+        if not rows:
+            self.drained_upto = upto  # their append had failed, or an earlier run stored them
+            return Report(drained=upto)
+        report = Report(drained=rows[-1].seq)
+        batch = [self._write_of(row) for row in rows]
+        committer.commit(batch, report, mark=lambda index: write_meta(db, self._mark_key, str(rows[index].seq)))
+        self.drained_upto = report.drained
+        self._stats.trouble = ""
+        self._stats.drained += len(rows)
+        report.done = []  # they were answered when they came into the spool
+        for write in batch:
+            if write.refusal is not None:
+                self._stats.dead_letters += 1
+                report.dead_letters.append(DeadLetter(write, write.dead_letter, str(write.refusal)))
+                log_dead_letter(write, 1, write.refusal, unforeseen=False)
+        report.reverted = [letter.write for letter in report.dead_letters]
+        self._spool.forget(report.drained)
+        return report
+
+    def _write_of(self, row: SpooledRow) -> SpooledWrite:
+        try:
+            return SpooledWrite(write_registry.load(row.payload), self._clock)
+        except (ValueError, KeyError, TypeError, RobodyneError) as error:
+            id = self._ids.next(int(self._clock.wall() * 1000))
+            return SpooledWrite(UnreadableRow(row, error, id, self._clock), self._clock)
+
+    def _note_unreadable(self, error: StorageUnavailable) -> None:
+        if self._stats.trouble != error.text:
+            logger.error("the spool cannot be read: %s", error, extra={"action": "spool_unreadable"})
+        self._stats.trouble = error.text
+        self._stats.spool_unreadable = True
+
+    def close(self) -> None:
+        """End the reading."""
+        self._spool.close_reader()

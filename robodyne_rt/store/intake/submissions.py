@@ -1,0 +1,75 @@
+"""What the other parts ask the store to write, each turned into a `Write` and submitted."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from robodyne_rt.core.device_messages import DeviceMessage
+from robodyne_rt.core.ids import IdGenerator
+from robodyne_rt.ports import Clock, Outcome
+from robodyne_rt.store.intake.writes import CallWrite, EventWrite, MessageWrite, TelemetryWrite, VanishedWrite, Write
+from robodyne_rt.store.tables.device_writes import DeviceMessageWriter, ids_needed
+
+T = TypeVar("T")
+
+
+class Submissions(ABC):
+    """The ways to submit; all methods are for the loop's thread."""
+
+    def __init__(self, *, clock: Clock) -> None:
+        self._clock = clock
+        self._ids = IdGenerator()
+
+    @abstractmethod
+    def submit(self, write: Write) -> None:
+        """Queue one write; never waits."""
+
+    def next_id(self) -> int:
+        """Return an id for a row that the server names before storing."""
+        return self._ids.next(int(self._clock.wall() * 1000))
+
+    def store_message(self, message: DeviceMessage, *, device: str, digest: str, heard_at: str, outcome: Outcome) -> None:
+        now_ms = int(self._clock.wall() * 1000)
+        ids = [self._ids.next(now_ms) for _ in range(ids_needed(message))]
+        self.submit(MessageWrite(message, device, digest, heard_at, ids, outcome))
+
+    def store_telemetry(self, robot_id: str, fields: dict[str, Any], heard_at: str) -> None:
+        self.submit(TelemetryWrite(robot_id, fields, heard_at))
+
+    def store_vanished(self, robot_id: str, heard_at: str) -> None:
+        self.submit(VanishedWrite(robot_id, heard_at, self.next_id()))
+
+    def store_error_event(self, description: str, data: Any = None) -> None:
+        """Store an ERROR event of the server itself."""
+        self.submit(EventWrite(self.next_id(), "ERROR", "ERROR", description, data, self._clock.stamp()))
+
+    async def call(self, function: Callable[[DeviceMessageWriter], T]) -> T:
+        """Run a function in the writer's transaction; return its result when that is durable.
+
+        Raises:
+            StorageUnavailable: the database is away.
+            RobodyneError: what the function refused.
+        """
+        result: T = await self.write(lambda outcome: CallWrite(function, outcome))
+        return result
+
+    async def write(self, make: Callable[[Outcome], Write]) -> Any:
+        """Submit the write that `make` returns for an outcome; return its result when it is durable.
+
+        Raises:
+            StorageUnavailable: neither the database nor the spool took it.
+            RobodyneError: it was refused.
+        """
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def outcome(result: Any, error: BaseException | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(result)
+            else:
+                done.set_exception(error)
+
+        self.submit(make(outcome))
+        return await done

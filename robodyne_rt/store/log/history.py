@@ -1,0 +1,20 @@
+"""Which history the offsets count in: the one owner of the epoch (SPEC section 6)."""
+
+
+class History:
+    """The random name of this history, new when history was lost.
+
+    Attributes:
+        epoch: what clients are told. It changes on the loop, in the same moment as the whole state reaches the hub, so that
+            no offset is ever sent under the wrong epoch.
+        stored: what the database says; the writer sets it when it renews the epoch or finds another one, a moment earlier.
+    """
+
+    __slots__ = ("epoch", "stored")
+
+    def __init__(self, epoch: str) -> None:
+        self.epoch = self.stored = epoch
+
+    def begin(self, epoch: str) -> None:
+        """Tell clients a new epoch from now on; for the loop's thread."""
+        self.epoch = epoch

@@ -1,0 +1,112 @@
+"""Follows the change log in the writer's thread: what is new since the last look, as updates (SPEC sections 3 and 6)."""
+
+import logging
+from collections.abc import Mapping
+
+from robodyne_rt.model.changes import Update
+from robodyne_rt.model.topics import TOPICS
+from robodyne_rt.ports import Clock
+from robodyne_rt.store.engine.database import DbConnection
+from robodyne_rt.store.log.change_log import ChangeLog, GapInLog, Lookups
+from robodyne_rt.store.stats import WriterStats
+
+logger = logging.getLogger(__name__)
+
+MAX_LINES_PER_UPDATE = 500
+"""Lines of the log that become one update: a bulk load must not become one endless message."""
+
+MAX_UPDATES_PER_CYCLE = 10
+"""Updates of one topic per cycle; the rest waits for the next one, so that a bulk load does not hold up the devices."""
+
+
+class LogReader:
+    """Knows how far each topic was read.
+
+    Args:
+        windows: numbers of the snapshot windows by setting name.
+    """
+
+    def __init__(self, db: DbConnection, *, windows: Mapping[str, int], stats: WriterStats, clock: Clock) -> None:
+        self._windows = windows
+        self._stats = stats
+        self._clock = clock
+        self._reported_unreadable: set[tuple[str, int, str]] = set()
+        self.use(db)
+        self.has_more = False
+        """Whether there is more to read than the last cycle took."""
+        self.positions: dict[str, int] = {}
+        """Offset up to which each topic was read."""
+
+    def use(self, db: DbConnection) -> None:
+        """Read with another connection from now on."""
+        self._db = db
+        self._log = ChangeLog(db, windows=self._windows)
+
+    def snapshots(self) -> list[Update]:
+        """Return what every topic's window shows; updates go on from there."""
+        snapshots = [self._log.snapshot(topic) for topic in TOPICS]
+        self.positions = {snapshot.topic: snapshot.offset for snapshot in snapshots}
+        return snapshots
+
+    def lookups(self) -> Lookups:
+        """Return the rows that messages are checked by while the database is away."""
+        return self._log.lookups()
+
+    def is_behind_positions(self) -> bool:
+        """Return whether the database is older than what was read from it."""
+        heads = self._log.heads()
+        return any(heads.get(topic, 0) < position for topic, position in self.positions.items())
+
+    def has_foreign_changes(self) -> bool:
+        """Return whether other programs committed something since the last call; cheap."""
+        return self._db.has_foreign_changes(self.positions)
+
+    def read(self, updates: list[Update], *, assign_offsets: bool) -> None:
+        """Add an update for each topic that moved; a topic whose log has a hole gets a snapshot instead.
+
+        Args:
+            updates: what stands here is told, and `positions` are behind it, also where this fails in the middle.
+            assign_offsets: whether there may be foreign changes without an offset; our own transaction has just assigned
+                them otherwise.
+        """
+        if assign_offsets:
+            self._db.assign_foreign_offsets()
+        self.has_more = False
+        # No transaction around it: a state that is newer than its position is right, and comes again.
+        for topic, head in self._log.heads().items():
+            position = self.positions.get(topic)
+            if position is None or head == position:
+                continue
+            try:
+                position = self._read_topic(topic, position, head, updates)
+            except GapInLog as gap:
+                logger.error("%s: sending snapshots", gap, extra={"action": "log_gap"})
+                update = self._log.snapshot(topic)
+                position = self.positions[topic] = update.offset
+                updates.append(update)
+            self.has_more |= position < head
+        if updates:
+            self._stats.newest_change_at = self._log.newest_at
+            self._stats.published_at = self._clock.wall()
+
+    def _read_topic(self, topic: str, position: int, head: int, updates: list[Update]) -> int:
+        if position > head:
+            raise GapInLog(f"{topic}: the head went back from {position} to {head}")
+        for _ in range(MAX_UPDATES_PER_CYCLE):
+            if position >= head:
+                break
+            update = self._log.after(topic, position, MAX_LINES_PER_UPDATE)
+            if update.offset == position:
+                raise GapInLog(f"{topic}: nothing after {position}, though the head is {head}")
+            position = self.positions[topic] = update.offset
+            updates.append(update)
+        return position
+
+    def unreadable(self) -> list[str]:
+        """Return one text for each value that could not be read, once."""
+        if not self._log.unreadable:
+            return []
+        found, self._log.unreadable = self._log.unreadable, []
+        new = [item for item in dict.fromkeys(found) if item not in self._reported_unreadable]
+        self._reported_unreadable.update(new)
+        return [f"{table}.{column} of row {id} cannot be read; shown as null" for table, id, column in new]

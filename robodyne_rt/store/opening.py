@@ -1,0 +1,152 @@
+"""Opens the store: database, spool and the history they hold. `storage.py` runs it, when the hub is there."""
+
+import logging
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from robodyne_rt import systemd
+from robodyne_rt.core.retry import Backoff
+from robodyne_rt.errors import StorageBroken, StorageUnavailable
+from robodyne_rt.model.changes import Update
+from robodyne_rt.ports import Clock
+from robodyne_rt.settings import Settings
+from robodyne_rt.store.engine.database import Database, DbConnection, open_database, renew_epoch
+from robodyne_rt.store.intake.spool import Spool
+from robodyne_rt.store.intake.writer import Writer
+from robodyne_rt.store.log import high_water
+from robodyne_rt.store.log.history import History
+from robodyne_rt.store.log.reader_pool import ReaderPool
+
+logger = logging.getLogger(__name__)
+
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 5.0
+"""Pauses between two tries to reach a database that is away at start."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStore:
+    """A store that can be read, and written by one writer.
+
+    Attributes:
+        writer: built, not running.
+        spool: None where there is none (`spool_max_bytes = 0`).
+        windows: numbers of the snapshot windows by setting name.
+        lost: changes by topic that the database lacks and the high-water mark knows; a new epoch has begun then.
+        left_unconfirmed: whether an earlier run ended while screens showed what no disk had.
+        marker: the file that says so to the next start.
+    """
+
+    database: Database
+    history: History
+    writer: Writer
+    readers: ReaderPool
+    spool: Spool | None
+    windows: Mapping[str, int]
+    lost: Mapping[str, int]
+    left_unconfirmed: bool
+    marker: Path
+
+    @property
+    def snapshots(self) -> Mapping[str, Update]:
+        """What each topic's window shows at start."""
+        return self.writer.snapshots
+
+
+async def open_store(settings: Settings, *, clock: Clock, stop: anyio.Event) -> OpenStore | None:
+    """Open the store, waiting for a database that is away; None when asked to stop meanwhile.
+
+    Raises:
+        StorageBroken, SchemaTooNew: it cannot be used.
+        ConfigError: the database can never be reached like this.
+    """
+    database = open_database(settings.database)
+    backoff = Backoff(FIRST_RETRY_S, LONGEST_RETRY_S)
+    while True:
+        try:
+            return await anyio.to_thread.run_sync(_open, database, settings, clock)
+        except StorageUnavailable as error:
+            logger.error("waiting for the database: %s", error, extra={"action": "store_awaited"})
+            systemd.notify(f"EXTEND_TIMEOUT_USEC=30000000\nSTATUS=waiting for the database: {error}")
+        with anyio.move_on_after(backoff.next_s()):
+            await stop.wait()
+            return None
+
+
+def _open(database: Database, settings: Settings, clock: Clock) -> OpenStore:
+    windows = {
+        "events_window": settings.topics.events_window,
+        "systemlogs_window": settings.topics.systemlogs_window,
+        "orders_finished_minutes": settings.topics.orders_finished_minutes,
+    }
+    spool_path = Path(settings.database.spool_path).absolute()
+    db = database.open_writer()
+    try:
+        epoch = database.prepare(db)
+        marker = spool_path.with_suffix(".foretold")
+        left_unconfirmed = marker.exists()
+        epoch, lost = _check_history(database, db, epoch, spool_path)
+        history = History(epoch)
+        spool = _open_spool(settings, spool_path)
+        writer = Writer(
+            database,
+            db,
+            history=history,
+            spool=spool,
+            windows=windows,
+            batch_max=settings.database.batch_max,
+            changes_retained=settings.database.changes_retained,
+            fallback_interval_s=settings.hub.fallback_interval_s,
+            notify=settings.database.notify,
+            attempts=settings.queue.max_attempts,
+            retention_days=settings.queue.retention_days,
+            clock=clock,
+        )
+    except database.errors as error:
+        db.close()
+        raise StorageBroken(f"{database.name}: {error}") from error
+    except BaseException:
+        db.close()
+        raise
+    return OpenStore(
+        database=database,
+        history=history,
+        writer=writer,
+        readers=ReaderPool(database, history=history, windows=windows),
+        spool=spool,
+        windows=windows,
+        lost=lost,
+        left_unconfirmed=left_unconfirmed,
+        marker=marker,
+    )
+
+
+def _open_spool(settings: Settings, path: Path) -> Spool | None:
+    if not settings.database.spool_max_bytes:
+        return None
+    try:
+        return Spool(path, max_bytes=settings.database.spool_max_bytes)
+    except (sqlite3.Error, OSError) as error:
+        # It may hold messages that were acknowledged: going on without it could lose them.
+        raise StorageBroken(f"[database] spool_path {path}: cannot be opened: {error}") from error
+
+
+def _check_history(database: Database, db: DbConnection, epoch: str, spool_path: Path) -> tuple[str, Mapping[str, int]]:
+    """Return the epoch, a new one where the database is older than the mark beside it, and how many changes it lacks."""
+    heads = dict(db.execute('SELECT topic, "offset" FROM topic_head').fetchall())
+    mark = high_water.read(high_water.mark_path(spool_path))
+    lost = mark.lost(database.name, epoch, heads) if mark else {}
+    if lost:
+        epoch = renew_epoch(db, epoch)
+        logger.error(
+            "%s lacks changes that were confirmed (%s): new epoch %s",
+            database.name,
+            ", ".join(f"{topic} {count}" for topic, count in lost.items()),
+            epoch,
+            extra={"action": "data_regressed"},
+        )
+    return epoch, lost
