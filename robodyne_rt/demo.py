@@ -18,7 +18,7 @@ from robodyne_rt.serve import serve
 from robodyne_rt.settings import Auth, ConfigError, Database, Devices, Hub, Log, SerialPort, Server, Settings
 from robodyne_rt.sim.cluster import Cluster, NoPostgres
 from robodyne_rt.store.engine.database import open_database
-from robodyne_rt.store.tables import accounts
+from robodyne_rt.store.tables import users
 
 logger = logging.getLogger(__name__)
 
@@ -103,10 +103,10 @@ def _open_to_one(settings: Settings) -> str:
         database.prepare(db)
         db.begin()
         now, password_hash = time.time(), passwords.hashed(password)
-        if any(user["name"] == USER for user in accounts.users(db)):  # a folder of an earlier demo
-            accounts.change_user(db, USER, now=now, password_hash=password_hash)
+        if any(user["name"] == USER for user in users.list_users(db)):  # a folder of an earlier demo
+            users.change_user(db, USER, now=now, password_hash=password_hash)
         else:
-            accounts.add_user(db, name=USER, roles=["admin"], password_hash=password_hash, now=now)
+            users.add_user(db, name=USER, roles=["admin"], password_hash=password_hash, now=now)
         db.assign_offsets()
         db.commit()
     finally:

@@ -18,7 +18,7 @@ from robodyne_rt.model.access import ROLES
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.settings import ConfigError, Settings, control_socket
 from robodyne_rt.store.engine.database import DbConnection
-from robodyne_rt.store.tables import accounts
+from robodyne_rt.store.tables import devices, tokens, users
 
 Load = Callable[[argparse.Namespace], Settings]
 Common = Callable[[argparse.ArgumentParser], None]
@@ -170,13 +170,13 @@ def _add_device(commands: Any, common: Common, load: Load) -> None:
 
 
 def _list_users(options: argparse.Namespace, settings: Settings) -> Any:
-    return _ask(settings, lambda path: control.do(path, "GET", "/api/users")["users"], accounts.users)
+    return _ask(settings, lambda path: control.do(path, "GET", "/api/users")["users"], users.list_users)
 
 
 def user_names(settings: Settings, *, make: bool = False) -> list[str]:
     """Return who may log in."""
-    users = _ask(settings, lambda path: control.do(path, "GET", "/api/users")["users"], accounts.users, make=make)
-    return [user["name"] for user in users]
+    found = _ask(settings, lambda path: control.do(path, "GET", "/api/users")["users"], users.list_users, make=make)
+    return [user["name"] for user in found]
 
 
 def _add_one_user(options: argparse.Namespace, settings: Settings) -> Any:
@@ -200,7 +200,7 @@ def add_user(settings: Settings, name: str, roles: list[str], password: str, *, 
     added: Entity = _ask(
         settings,
         lambda path: control.do(path, "POST", "/api/users", body),
-        lambda db: accounts.add_user(db, name=name, roles=roles, password_hash=passwords.hashed(password), now=time.time()),
+        lambda db: users.add_user(db, name=name, roles=roles, password_hash=passwords.hashed(password), now=time.time()),
         make=make,
     )
     return added
@@ -226,7 +226,7 @@ def _change(settings: Settings, name: str, body: Entity, columns: Callable[[], E
     return _ask(
         settings,
         lambda path: control.do(path, "PATCH", f"/api/users/{control.quoted(name)}", body),
-        lambda db: accounts.change_user(db, name, now=time.time(), **columns()),
+        lambda db: users.change_user(db, name, now=time.time(), **columns()),
     )
 
 
@@ -234,12 +234,12 @@ def _remove(options: argparse.Namespace, settings: Settings) -> Any:
     return _ask(
         settings,
         lambda path: control.do(path, "DELETE", f"/api/users/{control.quoted(options.name)}"),
-        lambda db: accounts.remove_user(db, options.name, now=time.time()),
+        lambda db: users.remove_user(db, options.name, now=time.time()),
     )
 
 
 def _list_tokens(options: argparse.Namespace, settings: Settings) -> Any:
-    return _ask(settings, lambda path: control.do(path, "GET", "/api/tokens")["tokens"], accounts.tokens)
+    return _ask(settings, lambda path: control.do(path, "GET", "/api/tokens")["tokens"], tokens.list_tokens)
 
 
 def _create_token(options: argparse.Namespace, settings: Settings) -> Any:
@@ -279,7 +279,7 @@ def _revoke_token(options: argparse.Namespace, settings: Settings) -> Any:
     return _ask(
         settings,
         lambda path: control.do(path, "DELETE", f"/api/tokens/{options.id}"),
-        lambda db: accounts.revoke_token(db, options.id, now=time.time()),
+        lambda db: tokens.revoke_token(db, options.id, now=time.time()),
     )
 
 
@@ -293,12 +293,12 @@ def _approve(options: argparse.Namespace, settings: Settings) -> Any:
 
 
 def _list_devices(options: argparse.Namespace, settings: Settings) -> Any:
-    return _ask(settings, lambda path: control.do(path, "GET", "/api/devices")["devices"], accounts.devices)
+    return _ask(settings, lambda path: control.do(path, "GET", "/api/devices")["devices"], devices.list_devices)
 
 
 def _add_one_device(options: argparse.Namespace, settings: Settings) -> Any:
     def in_database(db: DbConnection) -> Entity:
-        key_id = accounts.add_device(db, options.device_id, robots=options.robot, now=time.time())
+        key_id = devices.add_device(db, options.device_id, robots=options.robot, now=time.time())
         return _with_key(settings, options.device_id, key_id)
 
     return _ask(
@@ -314,8 +314,8 @@ def _rotate(options: argparse.Namespace, settings: Settings) -> Any:
 
     def in_database(db: DbConnection) -> Entity:
         if options.finish:
-            return accounts.finish_rotation(db, options.device_id)
-        return _with_key(settings, options.device_id, accounts.rotate_device(db, options.device_id, again=options.again))
+            return devices.finish_rotation(db, options.device_id)
+        return _with_key(settings, options.device_id, devices.rotate_device(db, options.device_id, again=options.again))
 
     body = {"finish": options.finish, "again": options.again}
     target = f"/api/devices/{control.quoted(options.device_id)}/rotate"
@@ -326,7 +326,7 @@ def _revoke_device(options: argparse.Namespace, settings: Settings) -> Any:
     return _ask(
         settings,
         lambda path: control.do(path, "DELETE", f"/api/devices/{control.quoted(options.device_id)}"),
-        lambda db: accounts.revoke_device(db, options.device_id),
+        lambda db: devices.revoke_device(db, options.device_id),
     )
 
 

@@ -12,6 +12,7 @@ from robodyne_rt.admin.control import NoServer
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.settings import Settings, control_socket
 from robodyne_rt.store.engine.database import DbConnection, read_meta
+from robodyne_rt.store.intake import requeue
 from robodyne_rt.store.tables import dead_letters
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 
@@ -81,7 +82,7 @@ def _act(options: argparse.Namespace, settings: Settings) -> int:
         db.begin()
         tables = DeviceMessageWriter(db)
         tables.age_s = int(float(read_meta(db, "age_s") or 0))
-        results = dead_letters.act(tables, options.action, wanted, time.time())
+        results = requeue.act(tables, options.action, wanted, time.time())
         db.assign_offsets()
         db.commit()
         return results

@@ -41,11 +41,11 @@ from robodyne_rt.sessions.manager import Session as UserSession
 from robodyne_rt.sessions.manager import SessionManager
 from robodyne_rt.sessions.memory import MemorySessions
 from robodyne_rt.settings import ConfigError, Settings, control_socket, is_loopback, shown
+from robodyne_rt.store.intake.requeue import DeadLetters
 from robodyne_rt.store.opening import OpenStore, open_store
 from robodyne_rt.store.repositories import MessageRepository, RequestRepository, SessionRepository
 from robodyne_rt.store.storage import Storage
-from robodyne_rt.store.tables import accounts
-from robodyne_rt.store.tables.dead_letters import DeadLetters
+from robodyne_rt.store.tables import tokens
 from robodyne_rt.store.tables.device_writes import MAX_MENTIONED
 from robodyne_rt.web import routes
 from robodyne_rt.web.accounts import Accounts
@@ -257,7 +257,7 @@ class App:
             now = self._clock.wall()
             self._session_repository.forget(now - self._settings.sessions.ttl_s)
             try:
-                await self._storage.intake.call(lambda tables, now=now: accounts.forget_expired(tables.db, now=now))  # type: ignore[misc]
+                await self._storage.intake.call(lambda tables, now=now: tokens.forget_expired(tables.db, now=now))  # type: ignore[misc]
             except Exception:
                 # Forgotten in an hour then: no reason to stop serving.
                 logger.exception("what is over could not be forgotten", extra={"action": "housekeeping_failed"})
@@ -280,7 +280,7 @@ class App:
             desk=self._desk,
             messages=self._messages,
             history=self._request_repository.history,
-            dead_letters=DeadLetters(readers=self._storage.readers, intake=self._storage.intake, clock=self._clock),
+            dead_letters=DeadLetters(readers=self._storage.readers, submissions=self._storage.intake, clock=self._clock),
             back_up=self._storage.backups.make,
             receiver=self._receiver,
             access=policy,

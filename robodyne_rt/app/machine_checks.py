@@ -20,7 +20,7 @@ from robodyne_rt.settings import ConfigError, Settings
 from robodyne_rt.store.engine.database import Database, DbConnection, open_database
 from robodyne_rt.store.engine.sqlite import SqliteDatabase
 from robodyne_rt.store.log import high_water
-from robodyne_rt.store.tables import accounts, dead_letters
+from robodyne_rt.store.tables import dead_letters, users
 
 DISK_FREE_BYTES = 256 * 1024 * 1024
 """Less than this (PITFALLS S8) is too little: a WAL, a backup and a spool want room."""
@@ -89,7 +89,7 @@ def database_file(settings: Settings) -> Iterator[Finding]:
         return
     try:
         yield from _contents(database, db)
-        if settings.auth.mode == "local" and not accounts.users(db):
+        if settings.auth.mode == "local" and not users.list_users(db):
             yield finding("users", "warning", "nobody can log in yet: robodyne-rt init makes the first administrator")
     except Exception as error:
         yield finding("database", "error", f"{database.name}: cannot be read: {str(error).strip()}")

@@ -1,5 +1,5 @@
-"""The loop's way to what people say: reads with a reader, writes through the one writer. Implements the records that sessions,
-requests and staff messages ask for.
+"""The loop's way to what people say: reads with a reader, writes through the one writer. Implements the repositories that
+sessions, requests and staff messages ask for.
 """
 
 import contextlib
@@ -8,10 +8,8 @@ from typing import Any
 
 from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.model.changes import Entity
-from robodyne_rt.store.intake import people_writes
 from robodyne_rt.store.intake.intake import Intake
 from robodyne_rt.store.intake.people_writes import (
-    MAX_UNREAD,
     AnswerWrite,
     ReceiptWrite,
     RequestWrite,
@@ -20,6 +18,7 @@ from robodyne_rt.store.intake.people_writes import (
 )
 from robodyne_rt.store.intake.writes import CallWrite
 from robodyne_rt.store.log.reader_pool import ReaderPool
+from robodyne_rt.store.tables import messages, requests, sessions
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 
 PATIENCE_S = 1.5
@@ -46,24 +45,24 @@ class _Repository:
 
 
 class SessionRepository(_Repository):
-    """Implements `sessions.manager.Records`."""
+    """Implements `sessions.manager.SessionRepository`."""
 
     async def find(self, token_digest: str, since: float) -> Entity | None:
         await self._intake.wait_until_drained(PATIENCE_S)
-        return await self._readers.read(lambda db: people_writes.find_session(db, token_digest, since=since))
+        return await self._readers.read(lambda db: sessions.find_session(db, token_digest, since=since))
 
     def create(self, columns: Entity) -> None:
         self._intake.submit(SessionWrite(columns, self.next_id()))
 
     def refresh(self, seen: list[tuple[str, int, float]]) -> None:
-        self._later(lambda tables: people_writes.refresh_sessions(tables.db, seen))
+        self._later(lambda tables: sessions.refresh_sessions(tables.db, seen))
 
     def forget(self, before: float) -> None:
-        self._later(lambda tables: people_writes.forget_sessions(tables.db, before=before))
+        self._later(lambda tables: sessions.forget_sessions(tables.db, before=before))
 
 
 class RequestRepository(_Repository):
-    """Implements `work.requests.RequestRecords`."""
+    """Implements `work.requests.RequestRepository`."""
 
     async def take(self, columns: Entity) -> Entity | None:
         known: Entity | None = await self._intake.write(lambda outcome: RequestWrite(columns, outcome))
@@ -76,43 +75,41 @@ class RequestRepository(_Repository):
         await self._intake.write(lambda outcome: AnswerWrite(columns, outcome))
 
     async def find(self, user: str, request_id: str) -> Entity | None:
-        return await self._readers.read(lambda db: people_writes.request(db, user, request_id))
+        return await self._readers.read(lambda db: requests.find_request(db, user, request_id))
 
     async def pending(self) -> list[Entity]:
         await self._intake.wait_until_drained(0)
-        return await self._readers.read(people_writes.pending)
+        return await self._readers.read(requests.pending)
 
     async def history(self, user: str, before: int | None, limit: int) -> list[Entity]:
-        return await self._readers.read(lambda db: people_writes.history(db, user, before=before, limit=limit))
+        return await self._readers.read(lambda db: requests.history(db, user, before=before, limit=limit))
 
 
 class MessageRepository(_Repository):
-    """Implements `work.messages.MessageRecords`."""
+    """Implements `work.messages.MessageRepository`."""
 
     async def first(self, sender: str, key: str) -> int | None:
-        return await self._readers.read(lambda db: people_writes.first_message(db, sender, key))
+        return await self._readers.read(lambda db: messages.first_message(db, sender, key))
 
     async def store(self, columns: Entity, key: str | None, digest: str) -> int:
         stored = await self._intake.write(lambda outcome: StaffMessageWrite(columns, key, digest, outcome))
         return int(stored or columns["id"])
 
     async def find(self, id: int) -> Entity | None:
-        return await self._readers.read(lambda db: people_writes.find_message(db, id))
+        return await self._readers.read(lambda db: messages.find_message(db, id))
 
     async def unread(
-        self, user: str, recipients: list[str], *, own: str, before: int | None = None, limit: int = MAX_UNREAD
+        self, user: str, recipients: list[str], *, own: str, before: int | None = None, limit: int = messages.MAX_UNREAD
     ) -> list[Entity]:
         await self._intake.wait_until_drained(0)
-        return await self._readers.read(
-            lambda db: people_writes.unread(db, user, recipients, own=own, before=before, limit=limit)
-        )
+        return await self._readers.read(lambda db: messages.unread(db, user, recipients, own=own, before=before, limit=limit))
 
     async def listed(self, user: str, recipients: list[str], before: int | None, limit: int) -> list[Entity]:
-        return await self._readers.read(lambda db: people_writes.messages(db, user, recipients, before=before, limit=limit))
+        return await self._readers.read(lambda db: messages.list_messages(db, user, recipients, before=before, limit=limit))
 
     async def read(self, message_id: int, user: str, recipients: list[str], at: str) -> str | None:
         sender: str | None = await self._intake.write(lambda outcome: ReceiptWrite(message_id, user, recipients, at, outcome))
         return sender
 
     def mark_sent(self, ids: list[int]) -> None:
-        self._later(lambda tables: people_writes.mark_sent(tables.db, ids))
+        self._later(lambda tables: messages.mark_sent(tables.db, ids))

@@ -21,7 +21,7 @@ from robodyne_rt.secret import Secret
 from robodyne_rt.store.engine.database import DbConnection
 from robodyne_rt.store.intake.intake import Intake
 from robodyne_rt.store.log.reader_pool import ReaderPool
-from robodyne_rt.store.tables import accounts
+from robodyne_rt.store.tables import names, tokens, users
 from robodyne_rt.web import passwords
 from robodyne_rt.web.passwords import Passwords
 from robodyne_rt.web.tokens import Tokens
@@ -101,7 +101,7 @@ class Accounts:
         refresh = self._refresh_token(row)
         expires_at = now + LOGIN_S
         try:
-            await self.change(accounts.add_token, row, "LOGIN", name, None, label, digest(refresh), expires_at, now)
+            await self.change(tokens.add_token, row, "LOGIN", name, None, label, digest(refresh), expires_at, now)
         except StorageUnavailable:
             # Nobody can note it, so it lives for an hour and cannot be renewed; the kitchen can work.
             logger.warning("a login cannot be noted: the database is away", extra={"action": "login_unnoted"})
@@ -135,9 +135,7 @@ class Accounts:
         given, new, expires_at = digest(refresh), self._refresh_token(id, after=refresh), now + LOGIN_S
         if given == token["refresh_digest"]:
             try:
-                is_good = await self.change(
-                    accounts.rotate_token, id, old=given, new=digest(new), expires_at=expires_at, now=now
-                )
+                is_good = await self.change(tokens.rotate_token, id, old=given, new=digest(new), expires_at=expires_at, now=now)
             except StorageUnavailable:
                 return self._grant(user["name"], user["roles"], id, refresh, ends_at(token))
         else:
@@ -179,7 +177,7 @@ class Accounts:
         wanted = self._clock.wall() + COOKIE_S.get(token["kind"], 0.0)
         if wanted - expires_at > PROLONGED_EVERY_S:
             with contextlib.suppress(StorageUnavailable):  # next time then
-                await self.change(accounts.prolong_token, token["id"], expires_at=wanted)
+                await self.change(tokens.prolong_token, token["id"], expires_at=wanted)
                 expires_at = wanted
         return self._grant(name, roles, token["id"], None, expires_at)
 
@@ -189,7 +187,7 @@ class Accounts:
 
     async def _void(self, row: int) -> None:
         with contextlib.suppress(ResourceNotFound):  # it is void already
-            await self.change(accounts.revoke_token, row, now=self._clock.wall())
+            await self.change(tokens.revoke_token, row, now=self._clock.wall())
 
     # -- giving out ----------------------------------------------------------------------------------------------
 
@@ -211,13 +209,13 @@ class Accounts:
     async def add_user(self, name: str, roles: list[str], password: str | None) -> Entity:
         """Add a user."""
         password_hash = await self.passwords.hashed(passwords.check(password)) if password is not None else None
-        return await self.change(accounts.add_user, name=name, roles=roles, password_hash=password_hash, now=self._clock.wall())
+        return await self.change(users.add_user, name=name, roles=roles, password_hash=password_hash, now=self._clock.wall())
 
     async def change_user(self, name: str, changes: Entity) -> Entity:
         """Change roles, password or whether somebody is disabled."""
         if "password" in changes:
             changes["password_hash"] = await self.passwords.hashed(passwords.check(changes.pop("password")))
-        return await self.change(accounts.change_user, name, now=self._clock.wall(), **changes)
+        return await self.change(users.change_user, name, now=self._clock.wall(), **changes)
 
     # -- devices -------------------------------------------------------------------------------------------------
 
@@ -246,12 +244,12 @@ def give_out(
             the user loses theirs.
     """
     lifetime_s = min(lifetime_s, LONGEST_S)
-    user = accounts.checked_name(user, "user")
+    user = names.checked_name(user, "user")
     is_user = db.execute("SELECT 1 FROM user_ WHERE name = ?", (user,)).fetchone() is not None
     if roles is None and not is_user:
         raise ResourceNotFound(f"there is no user {user!r}; name a role to make a token for a program")
     if roles is not None and is_user:
         raise Conflict(f"{user!r} is a user, whose tokens have the user's roles: name none, or choose another name")
-    accounts.add_token(db, id, kind, user, roles, label, None, now + lifetime_s, now)
+    tokens.add_token(db, id, kind, user, roles, label, None, now + lifetime_s, now)
     token = issue(name=user, roles=None, token=id, lifetime_s=lifetime_s)
     return {"token": token, "id": id, "user": user, "roles": roles, "expires_at": times.to_text(now + lifetime_s)}

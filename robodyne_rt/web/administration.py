@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from robodyne_rt.errors import InvalidPayload
-from robodyne_rt.store.tables import accounts
+from robodyne_rt.store.tables import devices, tokens, users
 from robodyne_rt.web.accounts import API_S
 from robodyne_rt.web.body import json_answer, read_object, text_field
 from robodyne_rt.web.context import CONTEXT
@@ -11,7 +11,7 @@ from robodyne_rt.web.context import CONTEXT
 
 async def list_users(request: web.Request) -> web.Response:
     """Return all users."""
-    return json_answer({"users": await request.app[CONTEXT].accounts.read(accounts.users)})
+    return json_answer({"users": await request.app[CONTEXT].accounts.read(users.list_users)})
 
 
 async def add_user(request: web.Request) -> web.Response:
@@ -34,14 +34,12 @@ async def change_user(request: web.Request) -> web.Response:
 async def remove_user(request: web.Request) -> web.Response:
     """Remove a user and all their tokens."""
     context = request.app[CONTEXT]
-    return json_answer(
-        await context.accounts.change(accounts.remove_user, request.match_info["name"], now=context.clock.wall())
-    )
+    return json_answer(await context.accounts.change(users.remove_user, request.match_info["name"], now=context.clock.wall()))
 
 
 async def list_tokens(request: web.Request) -> web.Response:
     """Return the tokens that were given out, newest first; never the tokens themselves."""
-    return json_answer({"tokens": await request.app[CONTEXT].accounts.read(accounts.tokens)})
+    return json_answer({"tokens": await request.app[CONTEXT].accounts.read(tokens.list_tokens)})
 
 
 async def create_token(request: web.Request) -> web.Response:
@@ -64,12 +62,12 @@ async def revoke_token(request: web.Request) -> web.Response:
     """Take a token back; its connections end at once."""
     context = request.app[CONTEXT]
     id = int(request.match_info["id"])
-    return json_answer(await context.accounts.change(accounts.revoke_token, id, now=context.clock.wall()))
+    return json_answer(await context.accounts.change(tokens.revoke_token, id, now=context.clock.wall()))
 
 
 async def list_devices(request: web.Request) -> web.Response:
     """Return all devices; never their keys."""
-    return json_answer({"devices": await request.app[CONTEXT].accounts.read(accounts.devices)})
+    return json_answer({"devices": await request.app[CONTEXT].accounts.read(devices.list_devices)})
 
 
 async def add_device(request: web.Request) -> web.Response:
@@ -79,7 +77,7 @@ async def add_device(request: web.Request) -> web.Response:
     device_id, robots = text_field(body, "device_id", 100), body.get("robots")
     if robots is not None and not (isinstance(robots, list) and all(isinstance(robot, str) for robot in robots)):
         raise InvalidPayload("robots: expected a list of robot ids")
-    key_id = await context.accounts.change(accounts.add_device, device_id, robots=robots, now=context.clock.wall())
+    key_id = await context.accounts.change(devices.add_device, device_id, robots=robots, now=context.clock.wall())
     return json_answer({"device_id": device_id, "key": context.accounts.key_of(device_id, key_id)}, status=201)
 
 
@@ -89,11 +87,11 @@ async def rotate_device(request: web.Request) -> web.Response:
     body = await read_object(request, ("finish", "again"))
     device_id = request.match_info["device_id"]
     if body.get("finish") is True:
-        return json_answer(await context.accounts.change(accounts.finish_rotation, device_id))
-    key_id = await context.accounts.change(accounts.rotate_device, device_id, again=body.get("again") is True)
+        return json_answer(await context.accounts.change(devices.finish_rotation, device_id))
+    key_id = await context.accounts.change(devices.rotate_device, device_id, again=body.get("again") is True)
     return json_answer({"device_id": device_id, "key": context.accounts.key_of(device_id, key_id)})
 
 
 async def revoke_device(request: web.Request) -> web.Response:
     """Let a device speak no more; its wire is cut."""
-    return json_answer(await request.app[CONTEXT].accounts.change(accounts.revoke_device, request.match_info["device_id"]))
+    return json_answer(await request.app[CONTEXT].accounts.change(devices.revoke_device, request.match_info["device_id"]))

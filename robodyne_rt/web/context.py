@@ -12,7 +12,7 @@ from robodyne_rt.model.access import AccessPolicy, Principal
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
 from robodyne_rt.sessions.manager import SessionManager
-from robodyne_rt.store.tables.dead_letters import DeadLetters
+from robodyne_rt.store.intake.requeue import DeadLetters
 from robodyne_rt.web.accounts import Accounts
 from robodyne_rt.web.gate import Gate
 from robodyne_rt.work.messages import StaffMessages

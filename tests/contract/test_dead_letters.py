@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from robodyne_rt.errors import Conflict, DeadLettered, ResourceNotFound
+from robodyne_rt.store.intake import requeue
 from robodyne_rt.store.intake.people_writes import AnswerWrite, RequestWrite
+from robodyne_rt.store.intake.requeue import DeadLetters
 from robodyne_rt.store.log.history import History
 from robodyne_rt.store.log.reader_pool import ReaderPool
 from robodyne_rt.store.tables import dead_letters
-from robodyne_rt.store.tables.dead_letters import DeadLetters
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 from tests.contract.running import Running
 from tests.stores import WINDOWS, Store
@@ -29,7 +30,7 @@ async def running(store: Store, tmp_path: Path) -> AsyncIterator[Running]:
 @pytest.fixture
 async def desk(running: Running) -> AsyncIterator[DeadLetters]:
     readers = ReaderPool(running.database, history=History(running.epoch), windows=WINDOWS)
-    yield DeadLetters(readers=readers, intake=running.intake, clock=running.clock)
+    yield DeadLetters(readers=readers, submissions=running.intake, clock=running.clock)
     readers.close()
 
 
@@ -147,7 +148,7 @@ async def test_the_command_finds_them_without_a_server(store: Store, tmp_path: P
         assert letter["id"] == told.details["dead_letter"]
         allow(store)
         db.begin()
-        assert dead_letters.act(DeviceMessageWriter(db), "requeue", None, 0.0)[0]["stored"]
+        assert requeue.act(DeviceMessageWriter(db), "requeue", None, 0.0)[0]["stored"]
         db.assign_offsets()
         db.commit()
     finally:

@@ -15,7 +15,7 @@ from robodyne_rt.store.intake.people_writes import AnswerWrite, ReceiptWrite, Re
 from robodyne_rt.store.log.history import History
 from robodyne_rt.store.log.reader_pool import ReaderPool
 from robodyne_rt.store.repositories import MessageRepository, RequestRepository, SessionRepository
-from robodyne_rt.store.tables import accounts
+from robodyne_rt.store.tables import devices, tokens, users
 from tests.contract.running import Running
 from tests.stores import WINDOWS, Store
 
@@ -51,58 +51,58 @@ async def test_users_reach_the_directory_through_the_log(running: Running) -> No
     async def do(function: Any, *arguments: Any, **named: Any) -> Any:
         return await running.intake.call(lambda tables: function(tables.db, *arguments, **named))
 
-    added = await do(accounts.add_user, name="김", roles=["kitchen"], password_hash="h", now=NOW)
+    added = await do(users.add_user, name="김", roles=["kitchen"], password_hash="h", now=NOW)
     assert added["roles"] == ["kitchen"] and added["password"] is True
     (user,) = running.screens.entities["users"].values()
     assert (user["name"], user["roles"], user["disabled"], user["password_hash"]) == ("김", ["kitchen"], False, "h")
-    await do(accounts.add_token, 5, "LOGIN", "김", None, None, "d", NOW + 100, NOW)
-    await do(accounts.change_user, "김", now=NOW, disabled=True)
+    await do(tokens.add_token, 5, "LOGIN", "김", None, None, "d", NOW + 100, NOW)
+    await do(users.change_user, "김", now=NOW, disabled=True)
     (token,) = running.screens.entities["tokens"].values()
     assert token["revoked_at"] is not None and token["roles"] is None
-    assert (await do(accounts.rotate_token, 5, old="d", new="e", expires_at=NOW + 200, now=NOW)) is False
-    await do(accounts.add_token, 6, "LOGIN", "김", None, None, "d", NOW + 100, NOW)
+    assert (await do(tokens.rotate_token, 5, old="d", new="e", expires_at=NOW + 200, now=NOW)) is False
+    await do(tokens.add_token, 6, "LOGIN", "김", None, None, "d", NOW + 100, NOW)
     for _ in range(2):  # the same request again
-        assert (await do(accounts.rotate_token, 6, old="d", new="e", expires_at=NOW + 200, now=NOW)) is True
-    assert (await do(accounts.rotate_token, 6, old="d", new="f", expires_at=NOW + 200, now=NOW)) is False
-    await do(accounts.prolong_token, 6, expires_at=NOW + 300)
+        assert (await do(tokens.rotate_token, 6, old="d", new="e", expires_at=NOW + 200, now=NOW)) is True
+    assert (await do(tokens.rotate_token, 6, old="d", new="f", expires_at=NOW + 200, now=NOW)) is False
+    await do(tokens.prolong_token, 6, expires_at=NOW + 300)
     assert running.screens.entities["tokens"][6]["expires_at"] == times.to_text(NOW + 300)
     # A program or a screen of a user's name would get the user's messages.
-    await do(accounts.add_token, 7, "API", "till", ["staff"], None, None, NOW + 100, NOW)
+    await do(tokens.add_token, 7, "API", "till", ["staff"], None, None, NOW + 100, NOW)
     with pytest.raises(Conflict):
-        await do(accounts.add_user, name="till", roles=["staff"], password_hash=None, now=NOW)
-    await do(accounts.add_user, name="till", roles=["staff"], password_hash=None, now=NOW + 101)  # that one is over
-    await do(accounts.remove_user, "till", now=NOW)
+        await do(users.add_user, name="till", roles=["staff"], password_hash=None, now=NOW)
+    await do(users.add_user, name="till", roles=["staff"], password_hash=None, now=NOW + 101)  # that one is over
+    await do(users.remove_user, "till", now=NOW)
     with pytest.raises(Conflict):
-        await do(accounts.add_user, name="김", roles=["staff"], password_hash=None, now=NOW)
+        await do(users.add_user, name="김", roles=["staff"], password_hash=None, now=NOW)
     for bad in ("", " kim", "a\nb", "role:kitchen", "x" * 101):
         with pytest.raises(InvalidPayload):
-            await do(accounts.add_user, name=bad, roles=["staff"], password_hash=None, now=NOW)
+            await do(users.add_user, name=bad, roles=["staff"], password_hash=None, now=NOW)
     with pytest.raises(InvalidPayload):
-        await do(accounts.add_user, name="lee", roles=["boss"], password_hash=None, now=NOW)
-    await do(accounts.remove_user, "김", now=NOW)
+        await do(users.add_user, name="lee", roles=["boss"], password_hash=None, now=NOW)
+    await do(users.remove_user, "김", now=NOW)
     assert running.screens.entities["users"] == {}
     with pytest.raises(ResourceNotFound):
-        await do(accounts.change_user, "김", now=NOW, roles=["staff"])
+        await do(users.change_user, "김", now=NOW, roles=["staff"])
 
 
 async def test_a_device_has_two_keys_while_they_are_exchanged(running: Running) -> None:
     async def do(function: Any, *arguments: Any, **named: Any) -> Any:
         return await running.intake.call(lambda tables: function(tables.db, *arguments, **named))
 
-    first = await do(accounts.add_device, "alba-1", robots=None, now=NOW)
-    second = await do(accounts.rotate_device, "alba-1")
+    first = await do(devices.add_device, "alba-1", robots=None, now=NOW)
+    second = await do(devices.rotate_device, "alba-1")
     (device,) = running.screens.entities["devices"].values()
     assert (device["key_id"], device["previous_key_id"], device["robots"]) == (second, first, ["alba-1"])
     with pytest.raises(Conflict):
-        await do(accounts.rotate_device, "alba-1")  # it may be the first or the second that is in use
-    third = await do(accounts.rotate_device, "alba-1", again=True)
+        await do(devices.rotate_device, "alba-1")  # it may be the first or the second that is in use
+    third = await do(devices.rotate_device, "alba-1", again=True)
     (device,) = running.screens.entities["devices"].values()
     assert (device["key_id"], device["previous_key_id"]) == (third, first) and third != second
-    assert (await do(accounts.finish_rotation, "alba-1"))["keys"] == 1
-    assert (await do(accounts.revoke_device, "alba-1"))["revoked"] is True
+    assert (await do(devices.finish_rotation, "alba-1"))["keys"] == 1
+    assert (await do(devices.revoke_device, "alba-1"))["revoked"] is True
     with pytest.raises(ResourceNotFound):
-        await do(accounts.rotate_device, "alba-1")
-    await do(accounts.add_device, "alba-1", robots=["*"], now=NOW)
+        await do(devices.rotate_device, "alba-1")
+    await do(devices.add_device, "alba-1", robots=["*"], now=NOW)
 
 
 async def test_a_request_is_taken_once_and_answered_once(running: Running, readers: ReaderPool) -> None:
@@ -159,7 +159,7 @@ async def test_a_staff_message_is_stored_once_and_unread_until_it_is_read(runnin
     # What a role was told before there was a user is not for them; what they were told themselves is.
     later = times.to_epoch_s(AT) + 1
     added = {"name": "new", "roles": ["kitchen"], "password_hash": None, "now": later}
-    await running.intake.call(lambda tables: accounts.add_user(tables.db, **added))
+    await running.intake.call(lambda tables: users.add_user(tables.db, **added))
     new = {"user": "new", "recipients": ["new", "role:kitchen"], "own": "new"}
     assert await records.unread(**new) == []
     await records.store(message(8, timestamp=times.to_text(later)), None, "d")

@@ -370,7 +370,7 @@ class Desk:
         self.records, self.link, clock = FakeRecords(), FakeLink(), Clock()
         self.sessions = SessionManager(
             store=MemorySessions(),
-            records=self.records,
+            repository=self.records,
             ttl_s=60,
             stale_after_s=60,
             single=False,
@@ -380,7 +380,7 @@ class Desk:
         self.answer = answer
         self.desk = RequestDesk(
             sessions=self.sessions,
-            records=self.records,
+            repository=self.records,
             answerer=self,
             limit=SlidingWindow(limit=100, window_s=60),
             shared=True,

@@ -1,4 +1,4 @@
-"""What people say, in the database: sessions, their requests and answers, staff messages (SPEC sections 4 and 6).
+"""What people say, as writes: sessions, their requests and answers, staff messages (SPEC sections 4 and 6).
 
 The writes go the way of device messages: one queue, one commit, the spool where the database is away, a dead letter where
 they can never be stored.
@@ -6,18 +6,13 @@ they can never be stored.
 
 from typing import Any
 
-from robodyne_rt.core import session_wire, times
 from robodyne_rt.errors import ResourceNotFound
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Outcome
-from robodyne_rt.store.engine.database import DbConnection, insert
+from robodyne_rt.store.engine.database import insert
 from robodyne_rt.store.intake.writes import Write
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
-
-MAX_HISTORY = 200
-MAX_PENDING = 10_000
-MAX_UNDELIVERED = 1000
-MAX_UNREAD = 1000
+from robodyne_rt.store.tables.requests import find_request
 
 
 class FieldsWrite(Write):
@@ -47,7 +42,7 @@ class RequestWrite(FieldsWrite):
     def apply(self, tables: DeviceMessageWriter) -> Any:
         columns = self.columns
         db = tables.db
-        known = _request(db, columns["user_name"], columns["request_id"])
+        known = find_request(db, columns["user_name"], columns["request_id"])
         if known is not None and known["id"] != columns["id"]:
             return known
         if known is None:
@@ -63,7 +58,7 @@ class AnswerWrite(FieldsWrite):
 
     def apply(self, tables: DeviceMessageWriter) -> Any:
         columns, db = self.columns, tables.db
-        first = _request(db, columns["user_name"], columns["request_id"])
+        first = find_request(db, columns["user_name"], columns["request_id"])
         if first is None:
             insert(db, "chat_message", columns)
         elif first["id"] == columns["id"] or first["status"] == "PENDING":
@@ -161,150 +156,3 @@ class ReceiptWrite(Write):
             (self.message_id, self.user, self.at),
         )
         return row[0] if done.rowcount else None
-
-
-# -- requests --------------------------------------------------------------------------------------------------------
-
-_REQUEST = ("id", "user_name", "session_id", "request_id", "dialect", "question", "response", "status", "code", "seq")
-
-
-def _request(db: DbConnection, user: str, request_id: str) -> Entity | None:
-    rows = db.select(
-        f"SELECT {', '.join(_REQUEST)} FROM chat_message WHERE user_name = ? AND request_id = ?", (user, request_id)
-    )
-    return dict(zip(_REQUEST, rows[0], strict=True)) if rows else None
-
-
-def request(db: DbConnection, user: str, request_id: str) -> Entity | None:
-    """Return what is stored of a request."""
-    return _request(db, user, request_id)
-
-
-def pending(db: DbConnection) -> list[Entity]:
-    """Return the requests that have no answer yet, oldest first."""
-    rows = db.select(
-        f"SELECT {', '.join(_REQUEST)} FROM chat_message WHERE status = 'PENDING' ORDER BY id LIMIT ?", (MAX_PENDING,)
-    )
-    return [dict(zip(_REQUEST, row, strict=True)) for row in rows]
-
-
-def history(db: DbConnection, user: str, *, before: int | None, limit: int) -> list[Entity]:
-    """Return a user's requests and answers, newest first."""
-    columns = ("id", "request_id", "question", "response", "status", "code", "timestamp", "answered_at")
-    rows = db.select(
-        f"SELECT {', '.join(columns)} FROM chat_message WHERE user_name = ? AND id < ? ORDER BY id DESC LIMIT ?",
-        (user, before if before is not None else 1 << 53, min(limit, MAX_HISTORY)),
-    )
-    found = []
-    for row in rows:
-        entry = dict(zip(columns, row, strict=True))
-        entry |= {name: db.time_text(entry[name]) for name in ("timestamp", "answered_at")}
-        entry["requestId"] = entry.pop("request_id")
-        found.append(entry)
-    return found
-
-
-# -- sessions --------------------------------------------------------------------------------------------------------
-
-
-def refresh_sessions(db: DbConnection, seen: list[tuple[str, int, float]]) -> None:
-    """Note of each session (id, number of the newest confirmed answer, epoch seconds) that it is in use."""
-    for id, acked, at in seen:
-        db.execute("UPDATE session SET acked = ?, last_seen = ? WHERE id = ?", (acked, times.to_text(at), id))
-
-
-def find_session(db: DbConnection, token_digest: str, *, since: float) -> Entity | None:
-    """Return a session that was in use after `since` (epoch seconds): its columns, `seq`, the number of its newest answer, and
-    `answers`, those that may not have arrived, oldest first."""
-    names = ("id", "user_name", "device", "token_digest", "acked", "created_at")
-    row = db.execute(
-        f"SELECT {', '.join(names)} FROM session WHERE token_digest = ? AND last_seen >= ?",
-        (token_digest, times.to_text(since)),
-    ).fetchone()
-    if row is None:
-        return None
-    found: Entity = dict(zip(names, row, strict=True))
-    found["created_at"] = db.time_text(found["created_at"])
-    (seq,) = db.execute("SELECT max(seq) FROM chat_message WHERE session_id = ?", (found["id"],)).fetchone()
-    found["seq"] = seq or 0
-    answers = db.select(
-        f"SELECT {', '.join(_REQUEST)} FROM chat_message WHERE session_id = ? AND seq > ? ORDER BY seq DESC LIMIT ?",
-        (found["id"], found["acked"], MAX_UNDELIVERED),
-    )
-    found["answers"] = [dict(zip(_REQUEST, answer, strict=True)) for answer in reversed(answers)]
-    return found
-
-
-def forget_sessions(db: DbConnection, *, before: float) -> int:
-    """Delete sessions that were not in use since `before` (epoch seconds); what they asked and nobody answered is over."""
-    db.execute(
-        "UPDATE chat_message SET status = 'ERROR', code = 'TIMEOUT' WHERE status = 'PENDING' AND timestamp < ?",
-        (times.to_text(before),),
-    )
-    return int(db.execute("DELETE FROM session WHERE last_seen < ?", (times.to_text(before),)).rowcount)
-
-
-# -- staff messages --------------------------------------------------------------------------------------------------
-
-_MESSAGE = ("id", "sender", "recipient", "message", "message_type", "audio_url", "websocket_sent", "timestamp")
-
-
-def unread(
-    db: DbConnection, user: str, recipients: list[str], *, own: str, before: int | None = None, limit: int = MAX_UNREAD
-) -> list[Entity]:
-    """Return the newest of what a user was sent and has not read, oldest first.
-
-    Args:
-        recipients: the user's name and roles; what a role was told before there was this user is not theirs.
-        own: what this one sent to a role is not for them; empty for nobody.
-        before: only ids below this.
-    """
-    marks = ", ".join("?" * len(recipients))
-    rows = db.select(
-        f"SELECT {', '.join(_MESSAGE)} FROM staff_message WHERE recipient IN ({marks}) AND id < ? AND (recipient = ? OR"
-        " (sender <> ? AND timestamp >= coalesce((SELECT created_at FROM user_ WHERE name = ?), timestamp))) AND NOT EXISTS"
-        " (SELECT 1 FROM staff_message_receipt WHERE message_id = staff_message.id AND user_name = ?)"
-        " ORDER BY id DESC LIMIT ?",
-        (*recipients, before if before is not None else 1 << 53, user, own, user, user, min(limit, MAX_UNREAD)),
-    )
-    return [_message(db, row) for row in reversed(rows)]
-
-
-def messages(db: DbConnection, user: str, recipients: list[str], *, before: int | None, limit: int) -> list[Entity]:
-    """Return what a user sent, or was sent to any of `recipients`, newest first, each with who read it."""
-    marks = ", ".join("?" * len(recipients))
-    rows = db.select(
-        f"SELECT {', '.join(_MESSAGE)} FROM staff_message WHERE (recipient IN ({marks}) OR sender = ?) AND id < ?"
-        " ORDER BY id DESC LIMIT ?",
-        (*recipients, user, before if before is not None else 1 << 53, min(limit, MAX_HISTORY)),
-    )
-    found = [_message(db, row) for row in rows]
-    for message in found:
-        receipts = db.execute(
-            "SELECT user_name, read_at FROM staff_message_receipt WHERE message_id = ? ORDER BY read_at", (message["id"],)
-        )
-        message["readBy"] = [{"userId": name, "readAt": db.time_text(at)} for name, at in receipts.fetchall()]
-    return found
-
-
-def first_message(db: DbConnection, sender: str, key: str) -> int | None:
-    """Return the message that a sender's key was used for."""
-    row = db.execute('SELECT "row" FROM device_message WHERE device = ? AND id = ?', (f"user:{sender}", key)).fetchone()
-    return row[0] if row else None
-
-
-def find_message(db: DbConnection, id: int) -> Entity | None:
-    """Return a staff message as clients see it."""
-    rows = db.select(f"SELECT {', '.join(_MESSAGE)} FROM staff_message WHERE id = ?", (id,))
-    return _message(db, rows[0]) if rows else None
-
-
-def mark_sent(db: DbConnection, ids: list[int]) -> None:
-    """Note that messages reached a session of their recipient."""
-    for id in ids:
-        db.execute("UPDATE staff_message SET websocket_sent = 1 WHERE id = ? AND websocket_sent = 0", (id,))
-
-
-def _message(db: DbConnection, row: tuple[Any, ...]) -> Entity:
-    message = dict(zip(_MESSAGE, row, strict=True))
-    return session_wire.staff_message(message | {"timestamp": db.time_text(message["timestamp"])})

@@ -238,8 +238,9 @@ class Writer:
         held = self._held
         self._held = held[self._batch_max :]
         if not self._held and self._later:
-            _, self._held_behind, writes = self._later.popleft()
-            self._held = list(writes)
+            self._held_behind = self._later[0].behind
+            while self._later and self._later[0].behind == self._held_behind:
+                self._held += self._later.popleft().writes
         return held if len(held) <= self._batch_max else held[: self._batch_max]
 
     def cycle(self, report_to: ReportTo) -> None:

@@ -7,7 +7,7 @@ import pytest
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.store.engine.sqlite import SqliteConnection, SqliteDatabase
 from robodyne_rt.store.engine.triggers import sqlite as triggers
-from tests.store.conftest import LogReader
+from tests.shells.store.conftest import LogReader
 
 INSERTS = {
     "robots": "INSERT INTO robot(robot_id) VALUES ('a')",

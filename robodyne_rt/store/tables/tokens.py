@@ -1,0 +1,98 @@
+"""Tokens in the database, see `users.py`."""
+
+from typing import Any
+
+from robodyne_rt.core import times
+from robodyne_rt.errors import ResourceNotFound
+from robodyne_rt.model.changes import Entity
+from robodyne_rt.store.engine.database import DbConnection, insert
+from robodyne_rt.store.tables import names
+
+_TOKEN = ("id", "kind", "user_name", "roles", "label", "created_at", "expires_at", "revoked_at")
+
+
+def list_tokens(db: DbConnection) -> list[Entity]:
+    """Return the tokens that were given out and are not over, newest first."""
+    rows = db.execute(f"SELECT {', '.join(_TOKEN)} FROM token ORDER BY id DESC LIMIT 1000").fetchall()
+    found = []
+    for row in rows:
+        token = dict(zip(_TOKEN, row, strict=True))
+        token |= {name: db.time_text(token[name]) for name in ("created_at", "expires_at", "revoked_at")}
+        token["roles"] = names.load_list(token["roles"])
+        token["user"] = token.pop("user_name")
+        found.append(token)
+    return found
+
+
+def add_token(  # noqa: PLR0917
+    db: DbConnection,
+    id: int,
+    kind: str,
+    user: str,
+    roles: list[str] | None,
+    label: str | None,
+    refresh_digest: str | None,
+    expires_at: float,
+    now: float,
+) -> None:
+    """Note that a token is given out.
+
+    Raises:
+        InvalidPayload: a role that does not exist.
+    """
+    if roles is not None:
+        names.checked_roles(roles)
+    insert(
+        db,
+        "token",
+        {
+            "id": id,
+            "kind": kind,
+            "user_name": names.checked_name(user, "user"),
+            "roles": None if roles is None else names.dump_list(roles),
+            "label": label,
+            "refresh_digest": refresh_digest,
+            "created_at": times.to_text(now),
+            "expires_at": times.to_text(expires_at),
+        },
+    )
+
+
+def rotate_token(db: DbConnection, id: int, *, old: str, new: str, expires_at: float, now: float) -> bool:
+    """Replace a refresh token's digest `old` by `new`; return whether `new` is the newest now, replaced here or by the same
+    request a moment ago."""
+    done = db.execute(
+        "UPDATE token SET refresh_digest = ?, previous_digest = ?, rotated_at = ?, expires_at = ?"
+        " WHERE id = ? AND refresh_digest = ? AND revoked_at IS NULL",
+        (new, old, times.to_text(now), times.to_text(expires_at), id, old),
+    )
+    if done.rowcount:
+        return True
+    row = db.execute("SELECT 1 FROM token WHERE id = ? AND refresh_digest = ? AND revoked_at IS NULL", (id, new)).fetchone()
+    return row is not None
+
+
+def prolong_token(db: DbConnection, id: int, *, expires_at: float) -> None:
+    """Let a login live longer, if it was not taken back."""
+    db.execute("UPDATE token SET expires_at = ? WHERE id = ? AND revoked_at IS NULL", (times.to_text(expires_at), id))
+
+
+def revoke_token(db: DbConnection, id: int, *, now: float) -> Entity:
+    """Take a token back.
+
+    Raises:
+        ResourceNotFound: there is none, or it was taken back already.
+    """
+    if not revoke_where(db, now, "id = ?", id):
+        raise ResourceNotFound(f"no token {id} that is good")
+    return {"id": id, "revoked": True}
+
+
+def revoke_where(db: DbConnection, now: float, condition: str, value: Any) -> int:
+    done = db.execute(f"UPDATE token SET revoked_at = ? WHERE {condition} AND revoked_at IS NULL", (times.to_text(now), value))
+    return int(done.rowcount)
+
+
+def forget_expired(db: DbConnection, *, now: float) -> int:
+    """Delete tokens that were over a day ago."""
+    return int(db.execute("DELETE FROM token WHERE expires_at < ?", (times.to_text(now - 86400),)).rowcount)

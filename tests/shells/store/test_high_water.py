@@ -1,0 +1,81 @@
+"""The high-water mark and the copies of a database are on the disk before anybody relies on them."""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robodyne_rt.errors import StorageBroken
+from robodyne_rt.store.engine import sqlite
+from robodyne_rt.store.log import high_water
+from robodyne_rt.store.log.high_water import HighWaterMark
+
+MARK = HighWaterMark("db", "e1", {"events": 7, "tables": 2}, 5.0)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Keeps what was synced and renamed, in order, as (what, name)."""
+    seen: list[tuple[str, str]] = []
+    fsync: Callable[[int], None] = os.fsync
+    rename: Callable[..., Any] = Path.rename
+
+    def watched_fsync(descriptor: int) -> None:
+        seen.append(("fsync", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+        fsync(descriptor)
+
+    def watched_rename(path: Path, target: Path) -> Any:
+        seen.append(("rename", target.name))
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(Path, "rename", watched_rename)
+    return seen
+
+
+def test_the_mark_reaches_the_disk_before_it_has_its_name_and_its_name_after_it(
+    tmp_path: Path, disk: list[tuple[str, str]]
+) -> None:
+    high_water.write(tmp_path / "spool.head", MARK)
+    assert disk == [("fsync", "spool.head.part"), ("rename", "spool.head"), ("fsync", tmp_path.name)]
+    assert high_water.read(tmp_path / "spool.head") == MARK
+
+
+def test_a_copy_reaches_the_disk_before_it_has_its_name_and_its_name_after_it(
+    tmp_path: Path, disk: list[tuple[str, str]]
+) -> None:
+    source = sqlite3.connect(tmp_path / "source.db")
+    source.execute('CREATE TABLE topic_head(topic, "offset")')
+    source.execute('CREATE TABLE change(topic, "offset")')
+    source.commit()
+    sqlite.copy_database(source, tmp_path / "copy.db")
+    source.close()
+    assert disk == [("fsync", "copy.db.part"), ("rename", "copy.db"), ("fsync", tmp_path.name)]
+
+
+def test_a_copy_that_is_not_sound_gets_no_name(tmp_path: Path) -> None:
+    (tmp_path / "copy.db.part").write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+    with pytest.raises((StorageBroken, sqlite3.DatabaseError)):
+        sqlite.finish_copy(tmp_path / "copy.db.part", tmp_path / "copy.db")
+    assert not (tmp_path / "copy.db").exists()
+
+
+def test_what_a_database_lacks_is_told_by_topic() -> None:
+    assert MARK.lost("db", "e1", {"events": 5, "tables": 2}) == {"events": 2}
+    assert MARK.lost("db", "e1", {"tables": 3}) == {"events": 7}
+    assert MARK.lost("db", "e1", {"events": 8, "tables": 2}) == {}
+
+
+@pytest.mark.parametrize(("database", "epoch"), [("other", "e1"), ("db", "e2")])
+def test_a_mark_of_another_history_proves_nothing(database: str, epoch: str) -> None:
+    assert MARK.lost(database, epoch, {}) == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"database":"d"}', b"\0" * 65])
+def test_a_mark_that_cannot_be_read_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "spool.head").write_bytes(content)
+    assert high_water.read(tmp_path / "spool.head") is None
+    assert high_water.read(tmp_path / "missing.head") is None

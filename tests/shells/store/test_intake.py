@@ -1,0 +1,279 @@
+"""The intake around its ledger, with neighbours that keep what they are told and time that is moved by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robodyne_rt.core.device_messages import parse
+from robodyne_rt.core.spooling import SpoolingLedger
+from robodyne_rt.errors import Conflict, InvalidPayload, StorageUnavailable
+from robodyne_rt.model.changes import Update
+from robodyne_rt.store.intake.acknowledged import Acknowledged
+from robodyne_rt.store.intake.intake import Intake
+from robodyne_rt.store.intake.optimistic import OptimisticOverlay
+from robodyne_rt.store.intake.prediction import Predictor
+from robodyne_rt.store.intake.reports import DeadLetter, Report
+from robodyne_rt.store.intake.writes import CallWrite, EventWrite, Write
+from robodyne_rt.store.log.history import History
+from robodyne_rt.testing.clock import HandClock, HandLoop
+from robodyne_rt.testing.database import MemoryDatabase
+from robodyne_rt.testing.store import FakeSpool, FakeWriter, RecordingSink
+from tests.stores import WINDOWS
+
+
+class Bench:
+    def __init__(self, folder: Path, *, has_spool: bool = True, **options: Any) -> None:
+        self.clock = HandClock()
+        self.loop = HandLoop(self.clock)
+        self.writer = FakeWriter()
+        self.spool = FakeSpool()
+        self.sink = RecordingSink()
+        self.history = History("first")
+        self.told: list[tuple[str, Any]] = []
+        ledger: SpoolingLedger[Write] = SpoolingLedger(
+            has_spool=has_spool, batch_max=3, push_deadline_s=0.05, answer_within_s=float("inf"), **options
+        )
+        self.overlay = OptimisticOverlay(
+            sink=self.sink, predictor=Predictor(windows=WINDOWS), marker=folder / "marker", lookups={}
+        )
+        self.intake = Intake(
+            ledger=ledger,
+            writer=self.writer,  # type: ignore[arg-type]
+            spool=self.spool if has_spool else None,  # type: ignore[arg-type]
+            overlay=self.overlay,
+            acknowledged=Acknowledged(MemoryDatabase()),
+            history=self.history,
+            sink=self.sink,
+            loop=self.loop,  # type: ignore[arg-type]
+            clock=self.clock,
+        )
+
+    def say(self, text: str, **fields: Any) -> None:
+        body = {"msg_type": "Event", "type": "INFO", "description": text, "id": text} | fields
+        message, digest = parse(json.dumps(body).encode())
+
+        def outcome(result: Any, error: BaseException | None) -> None:
+            self.told.append((text, type(error) if error else "success"))
+
+        self.intake.store_message(message, device="d", digest=digest, heard_at=self.clock.stamp(), outcome=outcome)
+
+    def given(self) -> list[Write]:
+        """Return what the writer was given since the last call."""
+        batches, self.writer.batches = self.writer.batches, []
+        return [write for batch in batches for write in batch.writes]
+
+    def commit(self, *, generation: int = 0, updates: list[Update] | None = None) -> None:
+        done = [(write, {"event_id": write.row}, None) for write in self.given()]
+        self.intake.report_from_thread(Report(generation, updates=updates or [], done=done))
+        self.loop.turn()
+
+    def report(self, **fields: Any) -> None:
+        self.intake.report_from_thread(Report(**fields))
+        self.loop.turn()
+
+    def heard(self) -> list[tuple[str, Any]]:
+        told, self.told = self.told, []
+        return told
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_what_is_submitted_in_one_turn_leaves_together_and_is_told_after_its_commit(bench: Bench) -> None:
+    bench.say("a")
+    bench.say("b")
+    assert bench.writer.batches == []
+    bench.loop.turn()
+    (batch,) = bench.writer.batches
+    assert (batch.generation, batch.behind, len(batch.writes)) == (0, 0, 2)
+    assert bench.heard() == []
+    bench.commit()
+    assert bench.heard() == [("a", "success"), ("b", "success")]
+
+
+def test_screens_are_shown_before_devices_are_told(bench: Bench) -> None:
+    bench.say("a")
+    bench.loop.turn()
+    honest = bench.sink.publish
+    bench.sink.publish = lambda updates: (bench.told.append(("screens", "")), honest(updates))[1]  # type: ignore[method-assign]
+    bench.commit(updates=[Update("events", 0, 1)])
+    assert bench.heard() == [("screens", ""), ("a", "success")]
+
+
+def test_screens_that_fail_keep_nobody_from_being_told(bench: Bench) -> None:
+    bench.say("a")
+    bench.loop.turn()
+    bench.sink.publish = lambda updates: 1 / 0  # type: ignore[assignment,return-value]
+    bench.commit(updates=[Update("events", 0, 1)])
+    assert bench.heard() == [("a", "success")]
+
+
+def test_a_late_commit_is_shown_after_the_push_deadline_and_confirmed_when_it_comes(bench: Bench) -> None:
+    bench.say("a")
+    bench.loop.advance(0.04)
+    assert bench.sink.told == []
+    bench.loop.advance(0.02)
+    assert [what for what, _, _ in bench.sink.told] == ["show"]
+    id = bench.writer.batches[0].writes[0].row
+    bench.commit(updates=[Update("events", 0, 1, {id: {"id": id}})])
+    assert [what for what, _, _ in bench.sink.told] == ["show", "publish", "confirm"]
+    assert bench.overlay.is_settled
+
+
+def test_a_database_that_hangs_is_interrupted_after_five_seconds(bench: Bench) -> None:
+    bench.say("a")
+    bench.loop.advance(4.9)
+    assert bench.writer.interrupts == 0
+    bench.loop.advance(0.3)
+    assert bench.writer.interrupts > 0
+
+
+def test_a_failure_sends_everything_to_the_spool_and_success_comes_after_its_commit(bench: Bench) -> None:
+    bench.say("a")
+    bench.say("b")
+    bench.loop.turn()
+    bench.report(generation=0, failed=True)
+    assert bench.intake.state == "spooling"
+    (rows,) = bench.spool.appends
+    assert [row.seq for row in rows] == [1, 2]
+    assert bench.heard() == []
+    bench.spool.answer()
+    assert bench.heard() == [("a", "success"), ("b", "success")]
+    assert bench.writer.allowed_upto == 2
+    assert bench.intake.spool_backlog == 2
+
+
+def test_the_way_back_drains_first_and_gives_under_the_next_generation(bench: Bench) -> None:
+    bench.say("a")
+    bench.loop.turn()
+    bench.report(generation=0, failed=True)
+    bench.spool.answer()
+    bench.given()
+    bench.report(generation=1, recovered=True)
+    assert bench.intake.state == "draining"
+    bench.say("b")
+    bench.loop.turn()
+    (batch,) = bench.writer.batches
+    assert (batch.generation, batch.behind) == (1, 1)
+    bench.report(generation=1, drained=1)
+    assert bench.intake.state == "ok"
+
+
+def test_a_repetition_is_answered_like_the_first_and_goes_nowhere(bench: Bench) -> None:
+    bench.say("a")
+    bench.loop.turn()
+    bench.commit()
+    bench.heard()
+    bench.report(generation=0, failed=True)
+    bench.say("a")
+    bench.say("a", severity="ERROR")
+    bench.loop.turn()
+    assert bench.heard() == [("a", "success"), ("a", Conflict)]
+    assert bench.spool.appends == []
+
+
+def test_what_cannot_be_checked_without_the_database_is_kept_by_its_device(bench: Bench) -> None:
+    bench.report(generation=0, failed=True)
+    bench.say("a", msg_type="Order", order_id=77, status="READY")
+    bench.say("b")
+    bench.loop.turn()
+    bench.spool.answer()
+    assert bench.heard() == [("a", StorageUnavailable), ("b", "success")]
+
+
+def test_what_must_not_outlive_the_process_is_refused_while_the_database_is_away(bench: Bench) -> None:
+    bench.report(generation=0, failed=True)
+    bench.intake.submit(CallWrite(lambda tables: None, lambda result, error: bench.told.append(("call", type(error)))))
+    bench.loop.turn()
+    assert bench.heard() == [("call", StorageUnavailable)]
+
+
+def test_a_spool_that_fails_refuses_takes_back_what_was_shown_and_is_left_alone_for_a_second(bench: Bench) -> None:
+    bench.report(generation=0, failed=True)
+    bench.say("a")
+    bench.loop.turn()
+    bench.spool.answer(StorageUnavailable("full", retry_after_s=5))
+    assert bench.heard() == [("a", StorageUnavailable)]
+    assert [what for what, _, _ in bench.sink.told] == ["show", "revert"]
+    assert bench.intake.state == "refusing"
+    bench.loop.advance(0.9)
+    bench.say("b")
+    bench.loop.turn()
+    assert bench.heard() == [("b", StorageUnavailable)] and len(bench.spool.appends) == 1
+    bench.loop.advance(0.2)
+    bench.say("c")
+    bench.loop.turn()
+    bench.spool.answer()
+    assert bench.heard() == [("c", "success")]
+    assert bench.intake.state == "spooling"
+    assert [what for what, _, _ in bench.sink.told] == ["show", "revert"]  # a spool in trouble: not shown
+
+
+def test_without_a_spool_everything_is_refused(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, has_spool=False)
+    bench.say("a")
+    bench.loop.turn()
+    bench.report(generation=0, failed=True)
+    assert bench.heard() == [("a", StorageUnavailable)]
+    assert bench.intake.state == "refusing"
+
+
+def test_devices_are_paused_at_four_batches_and_read_again_below(bench: Bench) -> None:
+    resumed: list[int] = []
+    for number in range(12):
+        assert not bench.intake.is_behind
+        bench.say(str(number))
+    assert bench.intake.is_behind
+    bench.intake.when_caught_up(lambda: resumed.append(1))
+    bench.loop.turn()
+    bench.commit()
+    assert not bench.intake.is_behind and resumed == [1]
+    bench.say("more")
+    bench.loop.turn()
+    bench.commit()
+    assert resumed == [1]  # once
+
+
+def test_a_lost_history_reaches_screens_under_its_new_epoch_and_people_by_an_event(bench: Bench) -> None:
+    seen: list[str] = []
+    bench.sink.begin_history = lambda snapshots: seen.append(bench.history.epoch)  # type: ignore[method-assign]
+    bench.report(generation=1, recovered=True, epoch="second", updates=[Update("events", 0, 0, snapshot=True)])
+    assert seen == ["second"]
+    (event,) = bench.given()
+    assert isinstance(event, EventWrite) and "older than it was" in event.description
+
+
+def test_a_dead_letter_is_told_by_an_event_but_not_the_one_of_an_event(bench: Bench) -> None:
+    bench.say("bad")
+    bench.loop.turn()
+    (write,) = bench.given()
+    own = EventWrite(5, "ERROR", "ERROR", "text", None, "now")
+    bench.report(
+        done=[(write, None, InvalidPayload("x"))], dead_letters=[DeadLetter(write, 7, "a\0b"), DeadLetter(own, 8, "c")]
+    )
+    (event,) = bench.given()
+    assert isinstance(event, EventWrite)
+    assert event.description.endswith("dead letter: a\ufffdb") and event.data["id"] == 7
+
+
+def test_an_outcome_that_fails_costs_the_others_nothing(bench: Bench) -> None:
+    bench.intake.submit(EventWrite(1, "I", "INFO", "t", None, "now"))
+    broken = CallWrite(lambda tables: None, lambda result, error: 1 / 0)  # type: ignore[arg-type,return-value]
+    bench.intake.submit(broken)
+    bench.say("a")
+    bench.loop.turn()
+    bench.commit()
+    assert bench.heard() == [("a", "success")]
+
+
+async def test_waiting_for_what_an_earlier_run_left_ends_with_its_drain(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, last_seq=9, rows_left=2)
+    assert bench.writer.allowed_upto == 9
+    with pytest.raises(StorageUnavailable):
+        await bench.intake.wait_until_drained(0)
+    bench.report(drained=9)
+    await bench.intake.wait_until_drained(0)

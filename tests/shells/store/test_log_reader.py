@@ -1,0 +1,143 @@
+"""What is new in the log becomes updates without a gap; a hole becomes a snapshot."""
+
+import pytest
+
+from robodyne_rt.model.changes import Update
+from robodyne_rt.model.topics import TOPICS
+from robodyne_rt.store.engine.database import Fault
+from robodyne_rt.store.log import reader as reader_module
+from robodyne_rt.store.log.change_log import ChangeLog
+from robodyne_rt.store.log.reader import LogReader
+from robodyne_rt.store.stats import WriterStats
+from robodyne_rt.testing.clock import HandClock
+from robodyne_rt.testing.database import MemoryDatabase, ScriptedError
+from tests.stores import WINDOWS
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.database = MemoryDatabase()
+        self.db = self.database.open_writer()
+        self.stats = WriterStats()
+        self.reader = LogReader(self.db, windows=WINDOWS, stats=self.stats, clock=HandClock())
+        self.reader.snapshots()
+        self.log = ChangeLog(self.db, windows=WINDOWS)
+
+    def tables(self, *numbers: int) -> None:
+        for number in numbers:
+            self.database.ask("INSERT INTO table_(table_number) VALUES (?)", number)
+
+    def read(self) -> list[Update]:
+        updates: list[Update] = []
+        self.reader.read(updates, assign_offsets=True)
+        return updates
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_each_topic_that_moved_gives_an_update_from_where_it_was_read(bench: Bench) -> None:
+    bench.tables(1, 2)
+    (update,) = bench.read()
+    assert (update.topic, update.prev, update.offset, len(update.entities)) == ("tables", 0, 2, 2)
+    bench.tables(3)
+    (update,) = bench.read()
+    assert (update.prev, update.offset) == (2, 3)
+    assert bench.read() == []
+    assert bench.stats.newest_change_at and bench.stats.published_at
+
+
+def test_a_bulk_load_comes_in_pieces_over_several_cycles(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "MAX_LINES_PER_UPDATE", 2)
+    monkeypatch.setattr(reader_module, "MAX_UPDATES_PER_CYCLE", 3)
+    bench.tables(*range(1, 12))
+    first = bench.read()
+    assert [(update.prev, update.offset) for update in first] == [(0, 2), (2, 4), (4, 6)]
+    assert bench.reader.has_more
+    assert [(update.prev, update.offset) for update in bench.read()] == [(6, 8), (8, 10), (10, 11)]
+    assert not bench.reader.has_more
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM change WHERE topic = 'tables' AND \"offset\" = 2",
+        "DELETE FROM change WHERE topic = 'tables'",
+        "UPDATE topic_head SET \"offset\" = 9 WHERE topic = 'tables'",
+    ],
+)
+def test_a_hole_in_the_log_gives_the_whole_state(bench: Bench, damage: str) -> None:
+    bench.tables(1, 2, 3)
+    bench.database.ask(damage)
+    update = bench.read()[-1]
+    assert update.snapshot and len(update.entities) == 3
+    assert bench.reader.positions["tables"] == update.offset
+    assert bench.read() == []
+
+
+def test_a_head_that_went_back_gives_the_whole_state(bench: Bench) -> None:
+    bench.tables(1, 2, 3)
+    bench.read()
+    bench.database.ask("UPDATE topic_head SET \"offset\" = 2 WHERE topic = 'tables'")
+    assert bench.reader.is_behind_positions()
+    (update,) = bench.read()
+    assert update.snapshot and update.offset == 2
+    assert not bench.reader.is_behind_positions()
+
+
+def test_positions_are_behind_what_was_read_also_where_reading_fails_in_the_middle(bench: Bench) -> None:
+    bench.tables(1)
+    bench.database.ask("INSERT INTO robot(robot_id) VALUES ('a')")
+    read_first, fails = [topic for topic in TOPICS if topic in ("robots", "tables")]
+    table = "table_" if fails == "tables" else "robot"
+    bench.database.fail("execute", Fault.AWAY, when=lambda query: f"FROM {table} " in query)
+    updates: list[Update] = []
+    with pytest.raises(ScriptedError):
+        bench.reader.read(updates, assign_offsets=True)
+    told = {update.topic: update.offset for update in updates}
+    for topic in (read_first, fails):
+        assert bench.reader.positions[topic] == told.get(topic, 0)
+    assert {update.topic for update in bench.read()} | set(told) == {"robots", "tables"}
+
+
+def test_a_value_that_cannot_be_read_is_told_once(bench: Bench) -> None:
+    bench.database.ask(
+        "INSERT INTO event(id, type, severity, timestamp, data) VALUES (1, 'X', 'INFO', '2026-01-01T00:00:00Z', '{')"
+    )
+    for _ in range(2):
+        bench.database.ask("UPDATE event SET type = type || '!'")
+        bench.read()
+    texts = [text for _ in range(2) for text in bench.reader.unreadable()]
+    assert texts == ["event.data of row 1 cannot be read; shown as null"]
+
+
+def test_since_gives_what_changed_and_the_newest_state_of_each(bench: Bench) -> None:
+    bench.tables(1, 2)
+    bench.database.ask("UPDATE table_ SET customer_count = 4 WHERE table_number = 1")
+    bench.database.ask("UPDATE table_ SET customer_count = 5 WHERE table_number = 1")
+    update = bench.log.since("tables", 2)
+    assert update is not None and (update.prev, update.offset) == (2, 4)
+    assert [entity["customer_count"] for entity in update.entities.values()] == [5]
+
+
+def test_since_over_a_log_with_lines_missing_is_never_a_silent_gap(bench: Bench) -> None:
+    bench.tables(1, 2, 3, 4)
+    assert bench.log.since("tables", 1) is not None
+    bench.database.ask("DELETE FROM change WHERE topic = 'tables' AND \"offset\" = 3")
+    assert bench.log.since("tables", 1) is None
+    assert bench.log.since("tables", 3) is not None  # what is whole from there on is enough
+
+
+@pytest.mark.parametrize("offset", [-1, 5, 1000])
+def test_since_an_offset_that_the_log_does_not_hold_is_nothing(bench: Bench, offset: int) -> None:
+    bench.tables(1, 2, 3, 4)
+    assert bench.log.since("tables", offset) is None
+
+
+def test_since_an_offset_that_was_pruned_is_nothing(bench: Bench) -> None:
+    bench.tables(1, 2, 3, 4)
+    bench.database.ask("DELETE FROM change WHERE topic = 'tables' AND \"offset\" <= 2")
+    assert bench.log.since("tables", 1) is None
+    assert bench.log.since("tables", 2) is not None

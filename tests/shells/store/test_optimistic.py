@@ -1,0 +1,129 @@
+"""What is shown before it is stored is predicted by the code that stores it, then confirmed or taken back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robodyne_rt.core.device_messages import parse
+from robodyne_rt.errors import InvalidPayload
+from robodyne_rt.model.changes import Update
+from robodyne_rt.store.intake.optimistic import OptimisticOverlay
+from robodyne_rt.store.intake.prediction import Predictor
+from robodyne_rt.store.intake.writes import MessageWrite, TelemetryWrite
+from robodyne_rt.store.tables.device_writes import ids_needed
+from robodyne_rt.testing.store import RecordingSink
+from tests.stores import WINDOWS
+
+ROBOT = {"id": 1, "robot_id": "a", "type": "ALBABOT", "name": "a", "status": "IDLE", "battery_level": 50, "link": "ONLINE"}
+HEARD_AT = "2026-11-21T00:00:00.000000Z"
+
+
+class Bench:
+    def __init__(self, folder: Path) -> None:
+        self.marker = folder / "spool.foretold"
+        self.sink = RecordingSink()
+        self.predictor = Predictor(windows=WINDOWS)
+        self.overlay = OptimisticOverlay(sink=self.sink, predictor=self.predictor, marker=self.marker, lookups={})
+        self.number = 0
+
+    def write(self, **fields: Any) -> MessageWrite:
+        self.number += 1
+        message, digest = parse(json.dumps(fields).encode())
+        ids = [1000 + self.number * 10 + index for index in range(ids_needed(message))]
+        write = MessageWrite(message, "d", digest, HEARD_AT, ids)
+        write.number = self.number
+        return write
+
+    def event(self, text: str = "x") -> MessageWrite:
+        return self.write(msg_type="Event", type="INFO", description=text, id=text)
+
+    def apply(self, *writes: MessageWrite) -> None:
+        for write in writes:
+            self.overlay.apply(write)
+
+    def told(self) -> list[tuple[str, str, list[int]]]:
+        told, self.sink.told = self.sink.told, []
+        return told
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_a_write_is_shown_and_its_answer_predicted(bench: Bench) -> None:
+    event = bench.event()
+    bench.apply(event)
+    assert bench.told() == [("show", "events", [event.ids[0]])]
+    assert event.expected == ({"event_id": event.ids[0]}, None)
+    assert not bench.overlay.is_settled
+
+
+def test_a_marker_exists_while_screens_show_what_no_disk_has(bench: Bench) -> None:
+    assert not bench.marker.exists()
+    bench.apply(bench.event())
+    assert bench.marker.exists()
+    bench.overlay.end()
+    assert not bench.marker.exists()
+
+
+def test_what_the_database_brought_is_confirmed_and_what_it_did_not_bring_is_taken_back(bench: Bench) -> None:
+    first, second, third = bench.event("1"), bench.event("2"), bench.event("3")
+    bench.apply(first, second, third)
+    bench.told()
+    brought = Update("events", 0, 1, {first.ids[0]: {"id": first.ids[0]}})
+    bench.overlay.confirm(2, [brought])
+    assert bench.told() == [("confirm", "events", [first.ids[0]]), ("revert", "events", [second.ids[0]])]
+    assert not bench.overlay.is_settled  # the third is still on its way
+    bench.overlay.confirm(3, [])
+    assert bench.overlay.is_settled
+
+
+def test_an_entity_stays_until_its_newest_write_is_at_its_end(bench: Bench) -> None:
+    bench.sink.entities["robots"] = {1: ROBOT}
+    low, lower = (bench.write(msg_type="Albabot", robot_id="a", battery_level=level) for level in (40, 30))
+    bench.apply(low, lower)
+    bench.told()
+    bench.overlay.confirm(1, [Update("robots", 0, 1, {1: ROBOT | {"battery_level": 40}})])
+    assert bench.told() == []
+    bench.overlay.confirm(2, [Update("robots", 1, 2, {1: ROBOT | {"battery_level": 30}})])
+    assert bench.told() == [("confirm", "robots", [1])]
+
+
+def test_what_is_stored_nowhere_is_taken_back_and_nothing_else(bench: Bench) -> None:
+    first, second = bench.event("1"), bench.event("2")
+    bench.apply(first, second)
+    bench.told()
+    bench.overlay.revert([second])
+    assert bench.told() == [("revert", "events", [second.ids[0]])]
+    assert not bench.overlay.is_settled
+    bench.overlay.revert_entities([("events", first.ids[0])])
+    assert bench.overlay.is_settled
+
+
+def test_a_prediction_builds_on_what_is_shown_and_on_those_before(bench: Bench) -> None:
+    bench.sink.entities["robots"] = {1: ROBOT}
+    bench.overlay.lookups = {"menu_item": [{"id": 3, "name": "kimchi", "station": "stew"}]}
+    placed = bench.write(msg_type="Order", table_number=4, items=[{"name": "kimchi"}], id="a")
+    moved = bench.write(msg_type="Order", order_id=placed.ids[0], status="READY", id="b")
+    bench.apply(placed, moved)
+    assert placed.expected == moved.expected == ({"order_id": placed.ids[0]}, None)
+    unknown = bench.write(msg_type="Order", order_id=99, status="READY", id="c")
+    bench.apply(unknown)
+    assert unknown.expected is not None and isinstance(unknown.expected[1], InvalidPayload)
+
+
+def test_what_may_be_lost_is_not_shown(bench: Bench) -> None:
+    telemetry = TelemetryWrite("a", {"x": 1.0}, HEARD_AT)
+    bench.overlay.apply(telemetry)
+    assert telemetry.expected == (None, None) and bench.told() == []
+    assert not bench.marker.exists()
+
+
+def test_it_can_be_predicted_without_being_shown(bench: Bench) -> None:
+    event = bench.event()
+    bench.overlay.apply(event, show=False)
+    assert event.expected == ({"event_id": event.ids[0]}, None)
+    assert bench.told() == [] and bench.overlay.is_settled

@@ -1,0 +1,122 @@
+"""What is forgotten, and when: days are counted while the server runs, not by a wall clock that may jump."""
+
+import pytest
+
+from robodyne_rt.store.engine.database import Fault, read_meta
+from robodyne_rt.store.log.retention import Maintenance
+from robodyne_rt.store.stats import WriterStats
+from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
+from robodyne_rt.testing.clock import HandClock
+from robodyne_rt.testing.database import MemoryDatabase, ScriptedError
+
+DAY_S = 86400
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.database = MemoryDatabase()
+        self.db = self.database.open_writer()
+        self.clock = HandClock()
+        self.stats = WriterStats()
+        self.tables = DeviceMessageWriter(self.db)
+        self.begin()
+
+    def begin(self) -> None:
+        self.maintenance = Maintenance(
+            self.database,
+            self.db,
+            stats=self.stats,
+            changes_retained=3,
+            look_interval_s=10.0,
+            retention_days=14,
+            clock=self.clock,
+        )
+
+    def run(self, positions: dict[str, int] | None = None) -> None:
+        self.maintenance.run(self.db, self.tables, positions or {})
+
+    def pass_days(self, days: float) -> None:
+        """Let the server run for so long; maintenance looks in between as often as it takes to walk everything."""
+        self.clock.advance(days * DAY_S)
+        for _ in range(3):
+            self.run()
+            self.clock.advance(0.3)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_ids_are_known_for_seven_days(bench: Bench) -> None:
+    bench.run()
+    assert bench.tables.claim("d", "1", "body", 5) == 5
+    bench.pass_days(6.9)
+    assert bench.tables.claim("d", "1", "body", 6) == 5
+    bench.pass_days(0.2)
+    assert bench.tables.claim("d", "1", "body", 7) == 7
+
+
+def test_dead_letters_are_kept_for_fourteen_days(bench: Bench) -> None:
+    bench.run()
+    letter = {"id": 9, "kind": "message", "device": None, "message_id": None, "payload": "{}", "error": "e", "attempts": 3}
+    bench.tables.store_dead_letter(letter | {"first_at": "2026-01-01T00:00:00Z", "last_at": "2026-01-01T00:00:00Z"}, "")
+    bench.pass_days(13.9)
+    assert bench.database.ask("SELECT id FROM dead_letter") == [(9,)]
+    bench.pass_days(0.2)
+    assert bench.database.ask("SELECT id FROM dead_letter") == []
+
+
+def test_the_age_of_the_database_outlives_the_process(bench: Bench) -> None:
+    bench.pass_days(3)
+    assert float(read_meta(bench.db, "age_s") or 0) >= 3 * DAY_S
+    bench.begin()
+    assert bench.maintenance.age_s >= 3 * DAY_S
+    bench.pass_days(1)
+    assert bench.tables.age_s >= 4 * DAY_S - 5
+
+
+def test_the_log_is_pruned_to_what_is_retained_and_not_more_often_than_four_times_a_second(bench: Bench) -> None:
+    for number in range(8):
+        bench.database.ask("INSERT INTO table_(table_number) VALUES (?)", number)
+    bench.run({"tables": 8})
+    assert bench.database.ask("SELECT \"offset\" FROM change WHERE topic = 'tables'") == [(6,), (7,), (8,)]
+    bench.database.ask("INSERT INTO table_(table_number) VALUES (99)")
+    bench.run({"tables": 9})
+    assert len(bench.database.ask("SELECT 1 FROM change WHERE topic = 'tables'")) == 4
+    bench.clock.advance(0.25)
+    bench.run({"tables": 9})
+    assert len(bench.database.ask("SELECT 1 FROM change WHERE topic = 'tables'")) == 3
+
+
+def test_what_was_not_read_yet_is_never_pruned(bench: Bench) -> None:
+    for number in range(8):
+        bench.database.ask("INSERT INTO table_(table_number) VALUES (?)", number)
+    bench.run({"tables": 2})
+    assert len(bench.database.ask("SELECT 1 FROM change WHERE topic = 'tables'")) == 8
+
+
+def test_a_trigger_that_is_gone_is_noticed(bench: Bench) -> None:
+    bench.run()
+    assert bench.stats.missing_triggers == []
+    bench.database.ask("DROP TRIGGER zz_table__insert")
+    bench.clock.advance(9)
+    bench.run()
+    assert bench.stats.missing_triggers == []
+    bench.clock.advance(2)
+    bench.run()
+    assert bench.stats.missing_triggers == ["zz_table__insert"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "goes_on"), [(Fault.BUSY, True), (Fault.FULL, True), (Fault.AWAY, False), (Fault.BROKEN, False)]
+)
+def test_a_lock_or_a_full_disk_puts_off_and_anything_worse_goes_upwards(bench: Bench, fault: Fault, goes_on: bool) -> None:
+    for number in range(8):
+        bench.database.ask("INSERT INTO table_(table_number) VALUES (?)", number)
+    bench.database.fail("execute", fault, when=lambda query: query.startswith("DELETE FROM change"))
+    if goes_on:
+        bench.run({"tables": 8})
+    else:
+        with pytest.raises(ScriptedError):
+            bench.run({"tables": 8})

@@ -1,0 +1,337 @@
+"""The writer's cycle by hand: what it takes, what it drops, how it comes back; no thread, no file, no server."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from robodyne_rt.errors import StorageBroken
+from robodyne_rt.store.engine.database import Fault
+from robodyne_rt.store.intake.backup import BackupRequest
+from robodyne_rt.store.intake.reports import Report
+from robodyne_rt.store.intake.writer import POLL_S, Batch, Writer
+from robodyne_rt.store.log.history import History
+from robodyne_rt.testing.clock import HandClock
+from robodyne_rt.testing.database import MemoryDatabase
+from robodyne_rt.testing.store import ScriptedWrite
+from tests.shells.store.test_drain import Rows
+from tests.stores import WINDOWS
+
+
+class Bench:
+    def __init__(self, spool: Any = None, **options: Any) -> None:
+        self.database = MemoryDatabase()
+        self.clock = HandClock()
+        self.slept: list[float] = []
+        self.history = History("first")
+        settings: dict[str, Any] = {"batch_max": 3, "changes_retained": 1000, "fallback_interval_s": 10.0, "notify": True}
+        self.db = self.database.open_writer()
+        self.writer = Writer(
+            self.database,
+            self.db,
+            history=self.history,
+            spool=spool,
+            windows=WINDOWS,
+            clock=self.clock,
+            sleep=self.slept.append,
+            **(settings | options),
+        )
+        self.reports: list[Report] = []
+        self.generation = 0
+
+    def give(self, *writes: ScriptedWrite, generation: int | None = None, behind: int = 0) -> None:
+        generation = self.generation if generation is None else generation
+        self.writer.give(Batch(generation, behind, list(writes)))
+
+    def cycle(self) -> None:
+        self.writer.fetch(wait=False)
+        self.writer.cycle(self.reports.append)
+
+    def take(self) -> list[Report]:
+        reports, self.reports = self.reports, []
+        return reports
+
+    def stored(self) -> list[int]:
+        return [number for (number,) in self.database.ask("SELECT table_number FROM table_ ORDER BY id")]
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    bench.cycle()  # the first look at everything
+    bench.take()
+    yield bench
+    bench.database.close()
+
+
+def table(number: int) -> ScriptedWrite:
+    return ScriptedWrite(lambda tables: tables.db.execute("INSERT INTO table_(table_number) VALUES (?)", (number,)) and number)
+
+
+def test_what_queued_up_is_one_transaction_up_to_its_size(bench: Bench) -> None:
+    bench.give(table(1))
+    bench.give(table(2), table(3), table(4))
+    bench.cycle()
+    (report,) = bench.take()
+    assert [result for _, result, _ in report.done] == [1, 2, 3]
+    bench.cycle()
+    assert [result for report in bench.take() for _, result, _ in report.done] == [4]
+    assert bench.writer.stats.commits == 2
+
+
+def test_updates_come_with_the_outcomes(bench: Bench) -> None:
+    bench.give(table(1))
+    bench.cycle()
+    (report,) = bench.take()
+    assert [(update.topic, update.prev, update.offset) for update in report.updates] == [("tables", 0, 1)]
+    assert len(report.done) == 1
+
+
+def test_nothing_new_is_nothing_to_report(bench: Bench) -> None:
+    bench.cycle()
+    assert bench.take() == []
+
+
+def test_foreign_commits_are_seen_in_the_next_cycle(bench: Bench) -> None:
+    bench.database.ask("INSERT INTO table_(table_number) VALUES (7)")
+    bench.cycle()
+    (report,) = bench.take()
+    assert [update.topic for update in report.updates] == ["tables"] and not report.done
+
+
+@pytest.mark.parametrize("fault", [Fault.AWAY, Fault.FULL, Fault.BUSY])
+def test_a_fault_lets_go_of_everything_and_names_the_generation_that_is_over(bench: Bench, fault: Fault) -> None:
+    bench.database.fail("commit", fault)
+    bench.give(table(1), table(2), table(3), table(4))
+    bench.cycle()
+    (report,) = bench.take()
+    assert (report.failed, report.generation, report.done) == (True, 0, [])
+    assert bench.writer.stats.failures == 1 and bench.writer.stats.trouble.startswith(fault.value)
+    bench.clock.advance(1)
+    bench.cycle()
+    assert bench.stored() == []  # also of the one that had not been tried yet
+
+
+def test_a_batch_of_a_generation_that_failed_is_dropped_and_the_next_one_is_written(bench: Bench) -> None:
+    bench.database.fail("commit", Fault.AWAY)
+    bench.give(table(1))
+    bench.cycle()
+    bench.give(table(2), generation=0)  # given before the failure was heard of
+    bench.clock.advance(1)
+    bench.cycle()
+    bench.give(table(3), generation=0)
+    bench.give(table(4), generation=1)
+    bench.give(table(5), generation=2)
+    bench.cycle()
+    bench.cycle()
+    assert bench.stored() == [4]
+    reports = bench.take()
+    assert [report.generation for report in reports if report.done] == [1]
+
+
+def test_two_failures_are_two_generations(bench: Bench) -> None:
+    for generation in (0, 1):
+        bench.database.fail("commit", Fault.AWAY)
+        bench.give(table(1), generation=generation)
+        bench.cycle()
+        assert [report.generation for report in bench.take() if report.failed] == [generation]
+        bench.clock.advance(1)
+        bench.cycle()
+        assert [report.recovered for report in bench.take()] == [True]
+
+
+def test_no_try_is_made_before_its_pause_is_over(bench: Bench) -> None:
+    bench.database.fail("commit", Fault.AWAY)
+    bench.give(table(1))
+    bench.cycle()
+    opened = bench.database.opened
+    bench.clock.advance(0.049)
+    bench.cycle()
+    assert bench.database.opened == opened
+    bench.clock.advance(0.002)
+    bench.cycle()
+    assert bench.database.opened == opened + 1
+    assert [report.recovered for report in bench.take()] == [False, True]
+
+
+def test_pauses_double_up_to_two_seconds_and_begin_anew(bench: Bench) -> None:
+    def pauses(failures: int) -> list[float]:
+        bench.database.fail("commit", Fault.AWAY)
+        bench.database.fail("open", Fault.AWAY, times=failures)
+        bench.give(table(1), generation=bench.writer._generation)
+        bench.cycle()
+        found, last, opened = [], bench.clock.at, bench.database.opened
+        while not any(report.recovered for report in bench.reports):
+            bench.clock.advance(0.01)
+            bench.cycle()
+            if bench.database.opened > opened:
+                found.append(round(bench.clock.at - last, 2))
+                last, opened = bench.clock.at, bench.database.opened
+        bench.take()
+        return found
+
+    expected = [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+    assert pauses(7) == pytest.approx(expected, abs=0.02)
+    assert pauses(2) == pytest.approx(expected[:3], abs=0.02)
+
+
+def test_it_comes_back_only_when_a_write_reaches_the_disk(bench: Bench) -> None:
+    bench.database.fail("commit", Fault.FULL, times=3)
+    bench.give(table(1))
+    bench.cycle()
+    for _ in range(2):
+        bench.clock.advance(2)
+        bench.cycle()
+    assert [report.recovered for report in bench.take()] == [False]
+    bench.clock.advance(2)
+    bench.cycle()
+    assert [report.recovered for report in bench.take()] == [True]
+
+
+def test_a_broken_file_ends_the_thread_and_tells_nobody_anything(bench: Bench) -> None:
+    bench.database.fail("commit", Fault.BROKEN)
+    bench.give(table(1))
+    bench.writer.stop()
+    with pytest.raises(StorageBroken):
+        bench.writer.run(bench.reports.append)
+    assert bench.reports == []
+
+
+def test_what_was_committed_is_told_also_when_the_log_cannot_be_read_then(bench: Bench) -> None:
+    bench.database.fail("execute", Fault.AWAY, when=lambda query: query.startswith('SELECT topic, "offset" FROM topic_head'))
+    bench.give(table(1))
+    bench.cycle()
+    done, failed = bench.take()
+    assert [result for _, result, _ in done.done] == [1] and failed.failed
+    bench.clock.advance(1)
+    bench.cycle()
+    bench.cycle()
+    assert [update.topic for report in bench.take() for update in report.updates] == ["tables"]
+
+
+def test_an_older_database_is_a_new_history_with_the_whole_state(bench: Bench) -> None:
+    bench.give(table(1), table(2))
+    bench.cycle()
+    bench.database.fail("commit", Fault.AWAY)
+    bench.give(table(3))
+    bench.cycle()
+    bench.take()
+    bench.database.ask("UPDATE topic_head SET \"offset\" = 1 WHERE topic = 'tables'")
+    bench.clock.advance(1)
+    bench.cycle()
+    (report,) = bench.take()[:1]
+    assert report.recovered and report.epoch not in ("", "first")
+    assert {update.topic for update in report.updates if update.snapshot} >= {"tables", "robots", "orders"}
+    assert bench.history.epoch == "first"  # told on the loop, with the snapshots
+    assert bench.history.stored == report.epoch == bench.database.prepare(bench.db)
+    assert bench.writer.stats.regressions == 1
+
+
+def test_a_new_history_is_told_also_where_the_first_try_to_tell_it_failed(bench: Bench) -> None:
+    bench.give(table(1))
+    bench.cycle()
+    bench.database.fail("commit", Fault.AWAY)
+    bench.give(table(2))
+    bench.cycle()
+    bench.take()
+    bench.database.ask("UPDATE topic_head SET \"offset\" = 0 WHERE topic = 'tables'")
+    bench.database.fail("execute", Fault.AWAY, when=lambda query: "FROM robot" in query)
+    for _ in range(3):
+        bench.clock.advance(2)
+        bench.cycle()
+    reports = bench.take()
+    assert [bool(report.epoch) for report in reports if report.recovered] == [True]
+
+
+def test_the_spool_is_drained_before_the_batch_that_comes_behind_it() -> None:
+    rows = Rows()
+    bench = Bench(spool=rows)
+    bench.cycle()
+    bench.take()
+    order: list[str] = []
+    drain = bench.writer._drain
+    assert drain is not None
+    drain.drain = lambda db, committer, behind: (  # type: ignore[method-assign]
+        order.append(f"drain up to {behind}"),
+        setattr(drain, "drained_upto", behind or 9),
+        Report(drained=behind or 9),
+    )[2]
+    bench.writer.drain(9)
+    bench.give(ScriptedWrite(lambda tables: order.append("batch")), behind=5)
+    for _ in range(3):
+        bench.cycle()
+    assert order == ["drain up to 5", "batch", "drain up to None"]
+
+
+def test_batches_behind_different_rows_are_not_one_transaction() -> None:
+    bench = Bench(spool=Rows())
+    bench.cycle()
+    bench.take()
+    bench.give(table(1), behind=0)
+    bench.give(table(2), behind=4)
+    bench.give(table(3), behind=4)
+    bench.writer.drain(4)
+    bench.cycle()
+    assert bench.stored() == [1]
+    bench.cycle()  # passes over rows 1 to 4, which are not there
+    bench.cycle()
+    assert bench.stored() == [1, 2, 3]
+    assert [report.drained for report in bench.take() if report.drained] == [4]
+
+
+def test_a_spool_that_cannot_be_read_is_asked_again_after_a_rest() -> None:
+    rows = Rows()
+    rows.is_readable = False
+    bench = Bench(spool=rows)
+    bench.cycle()
+    bench.writer.drain(4)
+    for _ in range(3):
+        bench.cycle()
+    assert bench.slept == [POLL_S] * 3
+
+
+def test_at_the_end_what_is_queued_is_committed(bench: Bench) -> None:
+    bench.give(table(1), table(2), table(3), table(4))
+    bench.writer.stop()
+    bench.writer.run(bench.reports.append)
+    assert bench.stored() == [1, 2, 3, 4]
+    assert "PRAGMA wal_checkpoint(PASSIVE)" in bench.db.statements
+
+
+def test_a_backup_lets_the_writer_work_between_its_steps(bench: Bench, tmp_path: Any) -> None:
+    for start in range(0, 3000, 3):
+        bench.give(*(table(start + number) for number in range(3)))
+        bench.cycle()
+    bench.take()
+    errors: list[BaseException | None] = []
+    steps: list[int] = []
+    honest: Callable[..., Any] = bench.writer.cycle
+
+    def cycle(report_to: Any) -> None:
+        if bench.writer._backup is not None:
+            steps.append(len(bench.stored()))
+        honest(report_to)
+
+    bench.writer.cycle = cycle  # type: ignore[method-assign]
+    bench.writer.back_up(BackupRequest(tmp_path / "copy.part", errors.append))
+    bench.writer.back_up(BackupRequest(tmp_path / "second.part", errors.append))
+    bench.writer.stop()
+    bench.writer.run(bench.reports.append)
+    assert [str(error) for error in errors] == ["a backup is being made already", "None"]
+    assert steps and (tmp_path / "copy.part").exists() and not (tmp_path / "second.part").exists()
+
+
+def test_a_backup_is_broken_off_when_the_database_fails(bench: Bench, tmp_path: Any) -> None:
+    errors: list[BaseException | None] = []
+    bench.writer.back_up(BackupRequest(tmp_path / "copy.part", errors.append))
+    bench.writer.fetch(wait=False)
+    bench.database.fail("commit", Fault.FULL)
+    bench.give(table(1))
+    bench.writer._run_backup(bench.reports.append)
+    assert "broken off: the disk is full" in str(errors[0])
+    assert [report.failed for report in bench.take()] == [True]
+
+
+def test_an_interrupt_reaches_the_connection_that_hangs(bench: Bench) -> None:
+    bench.writer.interrupt()
+    assert bench.db.interrupted == 1
