@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 import figures
+from compare import compare
 from figures import Figure, Scale
 from postgres import postgres
 from rig import BenchError, Rig
@@ -32,6 +33,7 @@ examples:
   scripts/bench                                   everything, 5 rounds: about five minutes
   scripts/bench --only fan-out --only latency     some figures
   scripts/bench --quick                           does it work at all: small numbers, one round
+  scripts/bench --against ../before --rounds 11   what a change costs
   scripts/bench --markdown >> docs/performance.md
 
 The server runs on one core, the load on another. Exit code: 0 measured (met or not), 1 not measured, 2 wrong usage.
@@ -52,6 +54,9 @@ def main() -> int:
     try:
         with Rig(note=_note) as rig:
             machine = _machine(rig.folder)
+            if options.against:
+                print(compare(rig, scale, options.against.resolve()))
+                return 0
             for name in options.only or ALL:
                 _note(f"{name}: {scale.rounds} round{'s' if scale.rounds > 1 else ''}")
                 try:
@@ -92,6 +97,12 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--only", action="append", choices=list(ALL), metavar="NAME", help=" | ".join(ALL))
     parser.add_argument("--rounds", type=_rounds, default=5, metavar="N", help="rounds, of which the median counts (default 5)")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="CHECKOUT",
+        help="CPU time per event and per commit beside another checkout (which has run scripts/setup dev), nothing else",
+    )
     parser.add_argument("--quick", action="store_true", help="one round with small numbers")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to FILE too")
     parser.add_argument("--markdown", action="store_true", help="print the table for docs/performance.md")

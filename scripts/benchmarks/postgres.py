@@ -33,9 +33,9 @@ def postgres(rig: Rig, scale: Scale) -> list[Figure]:
     noted = Figure(group, f"{WRITERS} foreign writers, changes noted and sealed", "commits/s", None)
     rung = Figure(group, f"{WRITERS} foreign writers, with the doorbell", "commits/s", None)
     cases = ((pipelined, 1, 100, scale.pipelined), (many, 100, 1, scale.many), (single, 1, 1, scale.single))
-    with _cluster() as cluster:
+    with cluster() as server_of_ours:
         for _ in range(scale.rounds):
-            url = _fresh(cluster)
+            url = fresh(server_of_ours)
             batched = _raw(rig, "rows", url, scale.raw_rows // 3, 100)
             alone = _raw(rig, "rows", url, scale.raw_single_rows, 1)
             settings = {
@@ -68,20 +68,21 @@ def postgres(rig: Rig, scale: Scale) -> list[Figure]:
 
 
 @contextlib.contextmanager
-def _cluster() -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="robodyne-bench-pg-", dir="/var/tmp" if os.access("/var/tmp", os.W_OK) else None))
     folder.chmod(0o755)
     try:
-        cluster = Cluster(folder / "cluster", "max_connections=100")
-        yield cluster.start()
-        cluster.stop(signal.SIGQUIT)
+        started = Cluster(folder / "cluster", "max_connections=100")
+        yield started.start()
+        started.stop(signal.SIGQUIT)
     except NoPostgres as error:
         raise BenchError(str(error)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fresh(cluster: Cluster) -> str:
+def fresh(cluster: Cluster) -> str:
+    """Return the URL of a fresh, empty database."""
     with psycopg.connect(cluster.libpq_url.rsplit("/", 1)[0] + "/postgres", autocommit=True) as connection:
         connection.execute("DROP DATABASE IF EXISTS robodyne WITH (FORCE)")
         connection.execute("CREATE DATABASE robodyne")

@@ -107,10 +107,14 @@ class Rig:
         return folder
 
     @contextlib.contextmanager
-    def server(self, folder: Path, **settings: object) -> Iterator["Server"]:
-        """Serve from `folder` on the server's core; `settings` as `hub__max_connections_per_topic=6000`."""
+    def server(self, folder: Path, *, checkout: Path | None = None, **settings: object) -> Iterator["Server"]:
+        """Serve from `folder` on the server's core; `settings` as `hub__max_connections_per_topic=6000`.
+
+        Args:
+            checkout: whose server, with a .venv of its own; None for this one's.
+        """
         self.servers_started += 1
-        server = Server(self._on(self.server_core), folder, settings)
+        server = Server(self._on(self.server_core), folder, settings, checkout)
         try:
             server.wait_ready()
             yield server
@@ -230,7 +234,7 @@ def checked(command: str, answer: dict[str, Any]) -> dict[str, Any]:
 class Server:
     """`robodyne-rt serve` as a child."""
 
-    def __init__(self, launch: list[str], folder: Path, settings: Mapping[str, object]) -> None:
+    def __init__(self, launch: list[str], folder: Path, settings: Mapping[str, object], checkout: Path | None = None) -> None:
         given: dict[str, object] = {
             "auth__mode": "off",
             "server__host": "127.0.0.1",
@@ -243,7 +247,7 @@ class Server:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ROBODYNE_RT__")}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program is compiled
         environment |= {f"ROBODYNE_RT__{name.upper()}": str(value) for name, value in given.items()}
-        command = Path(sys.executable).with_name("robodyne-rt")
+        command = (checkout / ".venv/bin/robodyne-rt") if checkout else Path(sys.executable).with_name("robodyne-rt")
         arguments = [str(command)]
         if not command.exists():
             arguments = [sys.executable, "-m", "robodyne_rt"]
