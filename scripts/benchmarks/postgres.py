@@ -30,7 +30,7 @@ def postgres(rig: Rig, scale: Scale) -> list[Figure]:
     pipelined = Figure(group, "ingest, one connection, 100 in flight", "events/s", None)
     many = Figure(group, "ingest, 100 connections, 1 in flight each", "events/s", None)
     single = Figure(group, "ingest, one connection, 1 in flight", "events/s", None)
-    noted = Figure(group, f"{WRITERS} foreign writers, changes noted and sealed", "commits/s", None)
+    noted = Figure(group, f"{WRITERS} foreign writers, changes noted and given offsets", "commits/s", None)
     rung = Figure(group, f"{WRITERS} foreign writers, with the doorbell", "commits/s", None)
     cases = ((pipelined, 1, 100, scale.pipelined), (many, 100, 1, scale.many), (single, 1, 1, scale.single))
     with cluster() as server_of_ours:

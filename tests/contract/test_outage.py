@@ -119,7 +119,7 @@ async def test_what_comes_while_the_database_is_away_is_acknowledged_shown_and_s
              for text in [text.removeprefix("n-")]]  # fmt: skip
     assert order == sorted(order)
     await running.until(lambda: not running.screens.optimistic or running.screens.settled)
-    assert running.intake._overlay.is_settled
+    assert running.intake._overlay.is_empty
     assert running.spool is not None and not running.spool.rows(running.writer._drain.drained_upto, 10)
 
 

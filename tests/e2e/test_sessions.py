@@ -709,7 +709,13 @@ class Line:
 
 async def test_a_comeback_that_was_given_up_does_not_stop_the_one_that_stands() -> None:
     manager = SessionManager(
-        store=MemorySessions(), repository=SlowRecords(), ttl_s=9, stale_after_s=9, single=False, clock=Clock(), on_presence=list
+        store=MemorySessions(),
+        repository=SlowRecords(),
+        ttl_s=9,
+        stale_after_s=9,
+        single=False,
+        clock=Clock(),
+        on_presence=list,
     )
     options: dict[str, Any] = {"device": "", "token": "t", "confirmed": None, "capabilities": frozenset(), "more": {}}
     gone, stands = Line(), Line()

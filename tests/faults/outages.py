@@ -121,14 +121,14 @@ def away(
             rig.wait_until(lambda: screen.updates > 0)
             rig.wait(0.3)
             machine.leave()
-            screen.foretold.clear()
+            screen.optimistic.clear()
             since = time.monotonic()
             rig.recovered(since)
             rig.wait(seconds - (time.monotonic() - since))
             if not any(ack.sent_at > since + 0.9 * seconds for ack in rig.ledger.acks):
                 rig.broke("nothing was acknowledged any more towards the end of the outage")
-            told = set(screen.foretold)
-            counts["foretold"] += len(told)
+            told = set(screen.optimistic)
+            counts["optimistic"] += len(told)
             counts["spooled"] += sum(ack.sent_at >= since for ack in rig.ledger.acks)
             if len(told) < 10 * seconds:
                 rig.broke(f"a screen saw {len(told)} rows in {seconds:.0f} s without Postgres")
@@ -137,12 +137,12 @@ def away(
             _expect_drained(rig, within_s=DRAINED_WITHIN_S + 3 * seconds)
             counts["drained_ms"] = max(counts["drained_ms"], int((time.monotonic() - back) * 1000))
             if not rig.wait_until(lambda: told <= screen.stored):
-                rig.broke(f"{len(told - screen.stored)} of {len(told)} rows that were foretold never came with an offset")
+                rig.broke(f"{len(told - screen.stored)} of {len(told)} rows that were shown before never came with an offset")
         if screen.fault:
             rig.broke(f"the screen was cut off: {screen.fault}")
 
     tally = series(rounds, seed, folder, trial, sabotage=sabotage, store=store, plan=GENTLE)
-    tally.note += f"; {counts['spooled']} acknowledged meanwhile, {counts['foretold']} foretold"
+    tally.note += f"; {counts['spooled']} acknowledged meanwhile, {counts['optimistic']} shown before they were stored"
     tally.note += f", drained within {counts['drained_ms'] / 1000:.1f} s"
     return tally
 

@@ -271,7 +271,7 @@ class Screen:
         self.fault = ""
         self.updates = 0
         self.volatile: set[str] = set()
-        self.foretold: set[int] = set()
+        self.optimistic: set[int] = set()
         """Rows that a volatile update showed."""
         self.stored: set[int] = set()
         """Rows that came with an offset."""
@@ -292,7 +292,7 @@ class Screen:
                         self.updates += 1
                         if message.get("volatile"):
                             self.volatile |= {str(entity.get("robot_id")) for entity in message["data"]}
-                            self.foretold |= {entity["id"] for entity in message["data"]}
+                            self.optimistic |= {entity["id"] for entity in message["data"]}
                         elif message["type"] == "update":
                             self.stored |= {entity["id"] for entity in message["data"]}
         except (WebSocketException, OSError, AssertionError) as error:

@@ -29,7 +29,7 @@ async def shown(screen: Screen) -> list[dict[str, Any]]:
     ]
 
 
-async def test_what_is_foretold_leaves_at_once_and_again_when_it_is_stored(rig: Rig, robot: Any) -> None:
+async def test_what_is_optimistic_leaves_at_once_and_again_when_it_is_stored(rig: Rig, robot: Any) -> None:
     await rig.feed()
     screen = await rig.connect("robots")
     screen.take()
@@ -47,13 +47,13 @@ async def test_an_older_stored_state_does_not_make_a_screen_jump_back(rig: Rig, 
     screen.take()
     show_optimistic(rig, battery_level=7)
     await shown(screen)
-    rig.sql("UPDATE robot SET battery_level = 30, status = 'SERVING'")  # stored meanwhile, older than what is foretold
+    rig.sql("UPDATE robot SET battery_level = 30, status = 'SERVING'")  # stored meanwhile, older than what is optimistic
     assert await shown(screen) == [{"battery_level": 7, "status": "SERVING", "volatile": False}]
     newcomer = await rig.connect("robots")
     assert await shown(newcomer) == [{"battery_level": 7, "status": "SERVING", "volatile": False}]
 
 
-async def test_telemetry_does_not_undo_what_is_foretold(rig: Rig, robot: Any) -> None:
+async def test_telemetry_does_not_undo_what_is_optimistic(rig: Rig, robot: Any) -> None:
     await rig.feed()
     screen = await rig.connect("robots")
     screen.take()
@@ -103,7 +103,7 @@ async def test_an_event_that_is_never_stored_is_removed_everywhere(rig: Rig) -> 
     assert message["recovered"] and message["removed"] == [77]
 
 
-async def test_a_storm_of_foretold_events_keeps_the_newest_of_the_window(rig: Rig) -> None:
+async def test_a_storm_of_optimistic_events_keeps_the_newest_of_the_window(rig: Rig) -> None:
     for id in range(1, 101):
         event = {"id": id, "type": "CALL"}
         rig.hub.show_optimistic("events", {id: OptimisticChange(event, event)})

@@ -1,7 +1,7 @@
 """The seam between the store and the database it stands on: what SQLite and Postgres do differently, and nothing else.
 
-A `Database` is a place (a file, a server), a `Session` one connection to it. Everything above speaks plain SQL with `?`
-for parameters, and asks the session for the few things that have no common words. `sqlite.py` and `postgres.py` implement
+A `Database` is a place (a file, a server), a `DbConnection` one connection to it. Everything above speaks plain SQL with `?`
+for parameters, and asks the connection for the few things that have no common words. `sqlite.py` and `postgres.py` implement
 both; `tests/contract/` runs one suite on each.
 """
 
@@ -43,7 +43,7 @@ class Column(NamedTuple):
 
 
 class Cursor(Protocol):
-    """What `Session.execute` returns."""
+    """What `DbConnection.execute` returns."""
 
     @property
     def rowcount(self) -> int: ...

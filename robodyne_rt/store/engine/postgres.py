@@ -1,7 +1,8 @@
-"""Postgres: the same tables and code above the seam, notes sealed into the change log, and a doorbell (SPEC section 6).
+"""Postgres: the same tables and code above the seam, noted changes that get their offsets here, and a listener (SPEC section
+6).
 
-Foreign writers' triggers only note what they changed (postgres_triggers.py). The server seals the notes inside its own
-write transactions and whenever the doorbell rings or it looks: under the lock of one row it moves what is committed into
+Foreign writers' triggers only note what they changed (triggers/postgres.py): pending changes. The server assigns offsets inside
+its own write transactions and whenever it is notified or looks: under the lock of one row it moves what is committed into
 `change` with the next offsets. `NOTIFY` is a hint; whoever misses one looks again within 100 ms.
 """
 
@@ -10,9 +11,7 @@ import hashlib
 import logging
 import os
 import secrets
-import select
 import socket
-import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +35,7 @@ from robodyne_rt.store.engine.database import (
     schema_version,
     write_meta,
 )
+from robodyne_rt.store.engine.listener import PostgresChangeListener
 from robodyne_rt.store.migrations import MIGRATIONS
 from robodyne_rt.store.migrations.migration import Migration
 
@@ -47,10 +47,7 @@ OLDEST_VERSION = 130000
 CONNECT_TIMEOUT_S = 3
 READ_DEADLINE_MS = 2000
 MAX_ASSIGNED_AT_ONCE = 5000
-"""Notes per sealing: a bulk load must not become one endless transaction."""
-
-LISTEN_PROBE_S = 5.0
-"""How often the doorbell's connection is asked whether it still lives: a half-open link is otherwise never noticed."""
+"""Pending changes that get their offsets in one transaction: a bulk load must not become an endless one."""
 
 SCHEMA_LOCK = 0x526F626F
 """Advisory lock of whoever creates or migrates the schema."""
@@ -84,7 +81,7 @@ _ASSIGN_OFFSETS = f"""WITH taken AS (
     UPDATE topic_head h SET "offset" = h."offset" + counted.n
     FROM (SELECT topic, count(*) AS n FROM grouped GROUP BY topic) counted WHERE h.topic = counted.topic
     RETURNING h.topic, h."offset" - counted.n AS base
-), sealed AS (
+), assigned AS (
     INSERT INTO change(topic, "offset", key, op, at)
     SELECT topic, base + n, key, op, at FROM numbered JOIN heads USING (topic)
 )
@@ -121,7 +118,7 @@ class PostgresConnection(DbConnection):
         self._cursor = connection.cursor()
         self._run = self._cursor.execute
         self.execute = self._execute
-        # Behind a pooler what is set for a session is lost with its transaction.
+        # Behind a pooler what is set for a connection is lost with its transaction.
         self._begin = "BEGIN ISOLATION LEVEL READ COMMITTED" + ("" if prepares else f"; {'; '.join(_WRITER_SETTINGS)}").replace(
             "SET ", "SET LOCAL "
         )
@@ -226,7 +223,7 @@ class PostgresDatabase(Database):
     Args:
         url: `postgresql+psycopg://USER:PASSWORD@HOST:PORT/NAME?OPTION=VALUE`, as libpq takes it.
         notify: whether to listen at all.
-        doorbell: whether foreign transactions ring; each then takes a lock of the whole server while it commits.
+        doorbell: whether foreign transactions notify; each then takes a lock of the whole server while it commits.
     """
 
     kind = "postgres"
@@ -242,7 +239,7 @@ class PostgresDatabase(Database):
         parts = urlsplit(self._conninfo)
         self.name = f"{parts.hostname or 'local socket'}{f':{parts.port}' if parts.port else ''}{parts.path}"
         self._notify = notify
-        self._rings = notify and doorbell
+        self._has_doorbell = notify and doorbell
         self._migrations = migrations
         self._pooled: bool | None = None
         # Process and start time of the newest connection that wrote.
@@ -400,7 +397,7 @@ class PostgresDatabase(Database):
                 db.execute(place(statement))
         if version < self.schema_version:
             write_meta(db, "schema_version", str(self.schema_version))
-        wanted = wanted_triggers(doorbell=self._rings)
+        wanted = wanted_triggers(doorbell=self._has_doorbell)
         digest = f"{hash_of(shipped.functions, wanted)}"
         unwanted = set(_triggers(db)) - set(wanted)
         if digest == read_meta(db, "triggers") and not db.missing_triggers() and not unwanted:
@@ -415,7 +412,7 @@ class PostgresDatabase(Database):
             db.execute(place(f'ALTER TABLE {table} ENABLE ALWAYS TRIGGER "{trigger}"'))
         write_meta(db, "triggers", digest)
 
-    def change_listener(self, notify: Callable[[], None]) -> "PostgresChangeListener | None":
+    def change_listener(self, notify: Callable[[], None]) -> PostgresChangeListener | None:
         if not self._notify or self._pooled:
             return None
         return PostgresChangeListener(self._connect, notify)
@@ -425,60 +422,6 @@ class PostgresDatabase(Database):
 
 
 _HOPELESS_WORDS = ("password authentication failed", "does not exist", "no password supplied", "no pg_hba.conf entry")
-
-
-class PostgresChangeListener:
-    """A connection of its own that listens; it comes back by itself, and after each return asks for a look."""
-
-    def __init__(self, connect: Callable[[], "psycopg.Connection[Any]"], notify: Callable[[], None]) -> None:
-        self.trouble = "not listening yet"
-        self._connect = connect
-        self._notify_writer = notify
-        self._stopped = threading.Event()
-        self._wake, self._woken = socket.socketpair()
-
-    def run(self) -> None:
-        with self._wake, self._woken:
-            self._run()
-
-    def _run(self) -> None:
-        pause_s = 0.1
-        while not self._stopped.is_set():
-            try:
-                with self._connect() as connection:
-                    channel = connection.execute("SELECT quote_ident(current_schema()) || '.change'").fetchone()
-                    assert channel is not None
-                    connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel[0])))
-                    self.trouble, pause_s = "", 0.1
-                    self._notify_writer()  # what was committed while nobody listened
-                    self._listen(connection)
-            except (psycopg.Error, ConfigError, OSError) as error:
-                self.trouble = f"not listening: {' '.join(str(error).split())}"
-                self._stopped.wait(pause_s)
-                pause_s = min(5.0, 2 * pause_s)
-
-    def _listen(self, connection: "psycopg.Connection[Any]") -> None:
-        while not self._stopped.is_set():
-            link, wake = connection.fileno(), self._woken.fileno()
-            readable, _, _ = select.select([link, wake], [], [], LISTEN_PROBE_S)
-            if wake in readable:
-                return
-            if readable:
-                connection.pgconn.consume_input()
-                rang = False
-                while connection.pgconn.notifies() is not None:
-                    rang = True
-                if rang:
-                    self._notify_writer()
-                elif connection.pgconn.status != psycopg.pq.ConnStatus.OK:
-                    raise psycopg.OperationalError("the connection was closed")
-            else:
-                connection.execute("SELECT 1")
-
-    def stop(self) -> None:
-        self._stopped.set()
-        with contextlib.suppress(OSError):
-            self._wake.send(b"x")
 
 
 def wanted_triggers(*, doorbell: bool) -> dict[str, str]:
@@ -510,7 +453,7 @@ def time_text(value: str) -> str:
     if value.endswith("+00") and 22 <= len(value) <= 29 and value[10] == " ":
         moment, _, fraction = value[:-3].partition(".")
         return f"{moment[:10]}T{moment[11:]}.{fraction:0<6}Z"
-    # Behind a pooler the session's time zone may be anybody's.
+    # Behind a pooler the connection's time zone may be anybody's.
     return datetime.fromisoformat(value).astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 

@@ -2,7 +2,7 @@
 
 One connection writes (`open_writer`), all others are read-only and never checkpoint (PITFALLS of WAL mode: a reader that
 checkpoints can meet the WAL-reset bug, one that writes can lose its snapshot). Writers come one at a time, so the triggers
-give offsets themselves and nothing has to be sealed.
+assign offsets themselves.
 """
 
 import contextlib

@@ -3,8 +3,9 @@
 The ledger asks for this before a write goes to the spool (`Check`), and where a commit is late (`Show`).
 """
 
-from typing import Any
+from collections.abc import Sequence
 
+from robodyne_rt.core.spooling import Answered
 from robodyne_rt.errors import InvalidPayload, ResourceNotFound, RobodyneError, StorageUnavailable
 from robodyne_rt.store.intake.acknowledged import Acknowledged
 from robodyne_rt.store.intake.optimistic import OptimisticOverlay
@@ -31,19 +32,27 @@ class Admission:
         if write.expected is None:
             self._overlay.apply(write)
 
-    def check(self, write: Write, *, show: bool) -> tuple[Any, RobodyneError | None, bool]:
-        """Return what to answer, as (result, refusal), and whether the write is to be spooled first.
+    def check(self, entries: Sequence[Write], *, show: bool) -> tuple[list[Answered[Write]], list[Answered[Write]]]:
+        """Return the writes that may be spooled, and those that can be answered now: what is durable already, or is refused.
 
         Args:
-            show: whether screens see it already.
+            show: whether screens see what may be spooled.
         """
-        if (known := self._acknowledged.answer(write)) is not None:
-            return (*known, False)
-        if write.expected is None:
-            self._overlay.apply(write, show=show)
-        assert write.expected is not None
-        result, refusal = write.expected
-        return (result, None, True) if refusal is None else (None, _without_database(refusal), False)
+        accepted: list[Answered[Write]] = []
+        answered: list[Answered[Write]] = []
+        for write in entries:
+            if (known := self._acknowledged.answer(write)) is not None:
+                answered.append((write, *known))
+                continue
+            if write.expected is None:
+                self._overlay.apply(write, show=show)
+            assert write.expected is not None
+            result, refusal = write.expected
+            if refusal is None:
+                accepted.append((write, result, None))
+            else:
+                answered.append((write, None, _without_database(refusal)))
+        return accepted, answered
 
 
 def _without_database(refusal: RobodyneError) -> RobodyneError:

@@ -67,8 +67,6 @@ class Intake(Submissions):
         self._earlier_run_is_drained = anyio.Event()
         self._obey(ledger.start())
 
-    # -- what comes in ---------------------------------------------------------------------------------------------
-
     @property
     def queued(self) -> int:
         """Writes that wait for their commit, in the database or in the spool."""
@@ -86,11 +84,9 @@ class Intake(Submissions):
 
     @property
     def is_behind(self) -> bool:
-        """Whether devices should not be read from."""
         return self._ledger.is_behind
 
     def when_caught_up(self, resume: Callable[[], None]) -> None:
-        """Call `resume` once, on the loop, when `is_behind` is over."""
         self._resumes.append(resume)
 
     async def wait_until_drained(self, within_s: float) -> None:
@@ -118,8 +114,6 @@ class Intake(Submissions):
             self._timer.cancel()
         self._acknowledged.close()
 
-    # -- what happens ----------------------------------------------------------------------------------------------
-
     def report_from_thread(self, report: Report) -> None:
         """Take a report; called in the writer's thread."""
         self._loop.call_soon_threadsafe(self._take, report)
@@ -142,19 +136,17 @@ class Intake(Submissions):
         ledger, updates = self._ledger, report.updates
         if updates or report.epoch:
             self._publish(report)
+        has_reverted = self._overlay.revert_entities([key for write in report.reverted for key in write.keys])
         if report.done:
             self._obey(ledger.committed(report.generation, report.done), updates)
         if report.drained:
-            self._obey(ledger.drained(report.drained), updates)
+            self._obey(ledger.drained(report.drained), updates, may_end=has_reverted)
             if not ledger.rows_left:
                 self._earlier_run_is_drained.set()
         if report.failed:
             self._obey(ledger.failed(report.generation, self._clock.now()), updates)
         if report.recovered:
             self._obey(ledger.recovered(), updates)
-        if report.reverted:
-            self._overlay.revert_entities([key for write in report.reverted for key in write.keys])
-            self._end_overlay_if_settled()
         if report.lookups is not None:
             self._overlay.lookups = report.lookups
         for text, data in report.error_events():
@@ -174,7 +166,8 @@ class Intake(Submissions):
 
     # -- what the ledger decides -----------------------------------------------------------------------------------
 
-    def _obey(self, decisions: list[Decision[Write]], updates: Sequence[Update] = ()) -> None:
+    def _obey(self, decisions: list[Decision[Write]], updates: Sequence[Update] = (), *, may_end: bool = False) -> None:
+        """Carry out decisions; `may_end`: whether something came off the screens, after which predictions may not be needed."""
         for decision in decisions:
             match decision:
                 case spooling.Acknowledge(answers):
@@ -196,22 +189,22 @@ class Intake(Submissions):
                     for write in entries:
                         self._admission.show(write)
                 case spooling.Confirm(upto):
-                    self._overlay.confirm(upto, updates)
-                    self._end_overlay_if_settled()
+                    may_end |= self._overlay.confirm(upto, updates)
                 case spooling.Revert(entries):
-                    self._overlay.revert(entries)
-                    self._end_overlay_if_settled()
+                    may_end |= self._overlay.revert(entries)
                 case spooling.Interrupt():
                     self._writer.interrupt()
                 case spooling.EndOutage():
                     self._acknowledged.close()
-                    self._end_overlay_if_settled()
+                    may_end = True
                 case spooling.Resume():
                     resumes, self._resumes = self._resumes, []
                     for resume in resumes:
                         resume()
                 case spooling.SetAside():
-                    raise AssertionError("the spool is not watched yet")
+                    raise AssertionError("nobody says that the spool is lost: it is not watched yet")
+        if may_end and not self._ledger.is_spooling:
+            self._overlay.end_if_empty()
         if self._timer is None and (delay_s := self._ledger.next_tick_s(self._clock.now())) is not None:
             self._timer = self._loop.call_later(delay_s, self._tick)
 
@@ -226,15 +219,10 @@ class Intake(Submissions):
             logger.exception("an outcome failed", extra={"action": "outcome_failed"})
 
     def _check(self, entries: Sequence[Write]) -> None:
-        """Answer what is durable already or cannot be accepted; the rest is shown, and goes to the spool."""
-        accepted: list[Answered[Write]] = []
-        for write in entries:
-            # Screens need not see what a spool in trouble will hardly take.
-            result, refusal, is_to_be_spooled = self._admission.check(write, show=self._ledger.spool_fault is None)
-            if is_to_be_spooled:
-                accepted.append((write, result, None))
-            else:
-                self._answer(write, result, refusal)
+        # Screens need not see what a spool in trouble will hardly take.
+        accepted, answered = self._admission.check(entries, show=self._ledger.spool_fault is None)
+        for answer in answered:
+            self._answer(*answer)
         self._obey(self._ledger.checked(accepted))
 
     def _append(self, first_seq: int, entries: Sequence[Answered[Write]]) -> None:
@@ -242,7 +230,3 @@ class Intake(Submissions):
         rows = [SpooledRow(seq, writes.dump(write).decode()) for seq, (write, _, _) in enumerate(entries, first_seq)]
         last_seq = rows[-1].seq
         self._spool.append(self._loop, rows, lambda error: self._appended(last_seq, error))
-
-    def _end_overlay_if_settled(self) -> None:
-        if self._overlay.is_settled and not self._ledger.is_spooling:
-            self._overlay.end()

@@ -41,7 +41,7 @@ class OptimisticOverlay:
         self._shown: OrderedDict[Key, int] = OrderedDict()
 
     @property
-    def is_settled(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether screens show nothing that is not stored."""
         return not self._shown
 
@@ -71,8 +71,12 @@ class OptimisticOverlay:
                 self._shown[topic, id] = write.number
                 self._shown.move_to_end((topic, id))
 
-    def confirm(self, upto: int, updates: Sequence[Update]) -> None:
-        """Take what writes up to a number have shown off the screens: `updates` brought it, or nothing of it will come."""
+    def confirm(self, upto: int, updates: Sequence[Update]) -> bool:
+        """Take what writes up to a number have shown off the screens: `updates` brought it, or nothing of it will come.
+
+        Returns:
+            Whether there was anything.
+        """
         brought = {update.topic: {*update.entities, *update.removed} for update in updates}
         confirmed: list[Key] = []
         reverted: list[Key] = []
@@ -82,19 +86,19 @@ class OptimisticOverlay:
                 break
             del self._shown[topic, id]
             (confirmed if id in brought.get(topic, ()) else reverted).append((topic, id))
-        self._take_off(confirmed, reverted)
+        return self._take_off(confirmed, reverted)
 
-    def revert(self, writes: Iterable[Write]) -> None:
-        """Take back what these have shown: they are stored nowhere."""
+    def revert(self, writes: Iterable[Write]) -> bool:
+        """Take back what these have shown: they are stored nowhere; return whether there was anything."""
         numbers = {write.number for write in writes}
         keys = [key for key, number in self._shown.items() if number in numbers]
-        self.revert_entities(keys)
+        return self.revert_entities(keys)
 
-    def revert_entities(self, keys: list[Key]) -> None:
-        """Take back what is shown of these entities."""
+    def revert_entities(self, keys: list[Key]) -> bool:
+        """Take back what is shown of these entities; return whether there was anything."""
         for key in keys:
             self._shown.pop(key, None)
-        self._take_off([], keys)
+        return self._take_off([], keys)
 
     def learn(self, updates: Sequence[Update]) -> None:
         """Take what was stored into the predictions."""
@@ -102,13 +106,14 @@ class OptimisticOverlay:
             for update in updates:
                 self._predictor.learn(update)
 
-    def end(self) -> None:
-        """Forget all predictions: everything shown is at its end."""
-        self._predictor.end()
-        with contextlib.suppress(OSError):
-            self._marker.unlink(missing_ok=True)
+    def end_if_empty(self) -> None:
+        """Forget all predictions where everything shown is at its end."""
+        if self._predictor.is_active and not self._shown:
+            self._predictor.end()
+            with contextlib.suppress(OSError):
+                self._marker.unlink(missing_ok=True)
 
-    def _take_off(self, confirmed: list[Key], reverted: list[Key]) -> None:
+    def _take_off(self, confirmed: list[Key], reverted: list[Key]) -> bool:
         for topic, ids in _by_topic(confirmed).items():
             self._sink.confirm(topic, ids)
         for topic, ids in _by_topic(reverted).items():
@@ -116,6 +121,7 @@ class OptimisticOverlay:
         if self._predictor.is_active:
             for key in (*confirmed, *reverted):
                 self._predictor.confirm(*key)
+        return bool(confirmed or reverted)
 
 
 def _by_topic(keys: list[Key]) -> dict[str, list[int]]:

@@ -70,7 +70,7 @@ class _Rows:
 
 
 class ChangeLog:
-    """Reads with one session, which belongs to the calling thread.
+    """Reads with one connection, which belongs to the calling thread.
 
     Args:
         windows: numbers of the snapshot windows by setting name (rows, or minutes).

@@ -50,7 +50,7 @@ _SELECT_ROBOT = f"SELECT {', '.join(_ROBOT_COLUMNS)} FROM robot WHERE robot_id =
 
 
 class DeviceMessageWriter:
-    """Writes messages with one session; belongs to the thread that owns it."""
+    """Writes messages with one connection; belongs to the thread that owns it."""
 
     def __init__(self, db: DbConnection) -> None:
         self.db = db
@@ -156,7 +156,7 @@ class DeviceMessageWriter:
 
     def store_dead_letter(self, letter: Entity, digest: str) -> int:
         """Insert one dead letter and return its id; a message that it holds counts as taken, so that its device is told the
-        same again. Nothing in a letter may keep it from being stored: what cannot be parked would be tried for ever."""
+        same again. Nothing in a letter may keep it from being stored: else it would be tried for ever."""
         letter = letter | {name: text.replace("\0", "\ufffd") for name, text in letter.items() if isinstance(text, str)}
         known = self._execute("SELECT kind, payload FROM dead_letter WHERE id = ?", (letter["id"],)).fetchone()
         if known is not None and tuple(known) == (letter["kind"], letter["payload"]):

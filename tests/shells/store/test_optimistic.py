@@ -58,14 +58,16 @@ def test_a_write_is_shown_and_its_answer_predicted(bench: Bench) -> None:
     bench.apply(event)
     assert bench.told() == [("show", "events", [event.ids[0]])]
     assert event.expected == ({"event_id": event.ids[0]}, None)
-    assert not bench.overlay.is_settled
+    assert not bench.overlay.is_empty
 
 
 def test_a_marker_exists_while_screens_show_what_no_disk_has(bench: Bench) -> None:
     assert not bench.marker.exists()
     bench.apply(bench.event())
+    bench.overlay.end_if_empty()
     assert bench.marker.exists()
-    bench.overlay.end()
+    bench.overlay.confirm(1, [])
+    bench.overlay.end_if_empty()
     assert not bench.marker.exists()
 
 
@@ -76,9 +78,9 @@ def test_what_the_database_brought_is_confirmed_and_what_it_did_not_bring_is_tak
     brought = Update("events", 0, 1, {first.ids[0]: {"id": first.ids[0]}})
     bench.overlay.confirm(2, [brought])
     assert bench.told() == [("confirm", "events", [first.ids[0]]), ("revert", "events", [second.ids[0]])]
-    assert not bench.overlay.is_settled  # the third is still on its way
+    assert not bench.overlay.is_empty  # the third is still on its way
     bench.overlay.confirm(3, [])
-    assert bench.overlay.is_settled
+    assert bench.overlay.is_empty
 
 
 def test_an_entity_stays_until_its_newest_write_is_at_its_end(bench: Bench) -> None:
@@ -98,9 +100,9 @@ def test_what_is_stored_nowhere_is_taken_back_and_nothing_else(bench: Bench) -> 
     bench.told()
     bench.overlay.revert([second])
     assert bench.told() == [("revert", "events", [second.ids[0]])]
-    assert not bench.overlay.is_settled
+    assert not bench.overlay.is_empty
     bench.overlay.revert_entities([("events", first.ids[0])])
-    assert bench.overlay.is_settled
+    assert bench.overlay.is_empty
 
 
 def test_a_prediction_builds_on_what_is_shown_and_on_those_before(bench: Bench) -> None:
@@ -126,4 +128,4 @@ def test_it_can_be_predicted_without_being_shown(bench: Bench) -> None:
     event = bench.event()
     bench.overlay.apply(event, show=False)
     assert event.expected == ({"event_id": event.ids[0]}, None)
-    assert bench.told() == [] and bench.overlay.is_settled
+    assert bench.told() == [] and bench.overlay.is_empty

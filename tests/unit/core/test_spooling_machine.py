@@ -17,7 +17,7 @@ from robodyne_rt.core import spooling
 from robodyne_rt.core.spooling import Acknowledge, Answered, Decision, SpoolingLedger
 from tests.unit.core.spooling_world import Entry, World
 
-EXAMPLES = int(os.environ.get("SPOOLING_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("SPOOLING_EXAMPLES", "60"))
 SABOTAGED_EXAMPLES = 1000
 
 
@@ -94,7 +94,7 @@ def run(machine: type[SpoolingMachine], examples: int, **options: Any) -> None:
         settings=settings(
             database=None,
             max_examples=examples,
-            stateful_step_count=25,
+            stateful_step_count=18,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             **options,

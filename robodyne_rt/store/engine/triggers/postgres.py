@@ -1,8 +1,8 @@
 """Postgres triggers and functions of the change log, generated from models and registry; see schema.py and postgres.py.
 
 Triggers only note (topic, key, op) in `inbox`, without a lock, so that foreign writers of any isolation level neither wait
-nor fail because of the log; the server seals the notes (`SEAL`): it moves what is committed into `change` with the next
-offsets. What commits late is sealed late, so no reader can skip it (SPEC section 6).
+nor fail because of the log; the server assigns their offsets (`engine/postgres.py`): it moves what is committed into
+`change` with the next ones. What commits late gets them late, so no reader can skip it (SPEC section 6).
 
 What is not obvious:
 - Rows are compared by `*<>`, their stored bytes: 5 and 5.0 in a JSON value are different.
@@ -88,7 +88,7 @@ def _of_nested(topic: Topic, nested: Nested) -> Iterator[tuple[str, str]]:
 
 
 def _notify_writer(table: str, topic: Topic) -> tuple[str, str]:
-    # The server itself does not need the bell: it seals what it writes.
+    # The server itself does not need the notification: it assigns the offsets of what it writes.
     when = "WHEN (current_setting('robodyne.quiet', true) IS DISTINCT FROM 'on')"
     head = f"AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {{}} FOR EACH STATEMENT {when}"
     return _trigger(table, "ring", head, "zz_ring", topic)
