@@ -146,10 +146,11 @@ def test_a_commit_that_is_refused_is_taken_apart_and_only_the_guilty_one_is_kept
         honest()
 
     bench.db.commit = commit  # type: ignore[method-assign]
-    report = bench.commit(table(1), bad, table(2))
-    assert [type(error) for _, _, error in report.done] == [type(None), DeadLettered, type(None)]
+    poison = failing(lambda: ValueError("own fault"))  # a dead letter of the try that was rolled back is none
+    report = bench.commit(table(1), bad, poison, table(2))
+    assert [type(error) for _, _, error in report.done] == [type(None), DeadLettered, DeadLettered, type(None)]
     assert bench.tables() == [1, 2]
-    assert [letter.write for letter in report.dead_letters] == [bad]
+    assert [letter.write for letter in report.dead_letters] == [bad, poison]
 
 
 def test_the_mark_lives_or_dies_with_its_batch(bench: Bench) -> None:

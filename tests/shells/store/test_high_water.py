@@ -56,11 +56,23 @@ def test_a_copy_reaches_the_disk_before_it_has_its_name_and_its_name_after_it(
     assert disk == [("fsync", "copy.db.part"), ("rename", "copy.db"), ("fsync", tmp_path.name)]
 
 
-def test_a_copy_that_is_not_sound_gets_no_name(tmp_path: Path) -> None:
+def test_a_copy_that_is_damaged_gets_no_name(tmp_path: Path) -> None:
     (tmp_path / "copy.db.part").write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
     with pytest.raises((StorageBroken, sqlite3.DatabaseError)):
         sqlite.finish_copy(tmp_path / "copy.db.part", tmp_path / "copy.db")
     assert not (tmp_path / "copy.db").exists()
+
+
+def test_a_copy_whose_log_does_not_fit_its_heads_gets_no_name(tmp_path: Path) -> None:
+    copy = sqlite3.connect(tmp_path / "copy.db.part")
+    copy.execute('CREATE TABLE topic_head(topic, "offset")')
+    copy.execute('CREATE TABLE change(topic, "offset")')
+    copy.execute("INSERT INTO topic_head VALUES ('events', 5)")
+    copy.execute("INSERT INTO change VALUES ('events', 4)")
+    copy.commit(), copy.close()
+    with pytest.raises(StorageBroken):
+        sqlite.finish_copy(tmp_path / "copy.db.part", tmp_path / "copy.db")
+    assert not (tmp_path / "copy.db").exists() and not (tmp_path / "copy.db.part").exists()
 
 
 def test_what_a_database_lacks_is_told_by_topic() -> None:

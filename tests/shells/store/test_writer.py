@@ -129,6 +129,20 @@ def test_a_batch_of_a_generation_that_failed_is_dropped_and_the_next_one_is_writ
     assert [report.generation for report in reports if report.done] == [1]
 
 
+def test_a_batch_behind_the_spool_is_dropped_with_its_generation() -> None:
+    bench = Bench(spool=Rows())
+    bench.cycle()
+    bench.give(table(1), behind=0)
+    bench.give(table(2), behind=4)
+    bench.database.fail("commit", Fault.AWAY)
+    bench.cycle()
+    bench.clock.advance(1)
+    bench.writer.drain(4)
+    for _ in range(4):
+        bench.cycle()
+    assert bench.stored() == []
+
+
 def test_two_failures_are_two_generations(bench: Bench) -> None:
     for generation in (0, 1):
         bench.database.fail("commit", Fault.AWAY)
@@ -227,14 +241,18 @@ def test_an_older_database_is_a_new_history_with_the_whole_state(bench: Bench) -
     assert bench.writer.stats.regressions == 1
 
 
-def test_a_new_history_is_told_also_where_the_first_try_to_tell_it_failed(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    "change",
+    ["UPDATE topic_head SET \"offset\" = 0 WHERE topic = 'tables'", "UPDATE meta SET value = 'other' WHERE key = 'epoch'"],
+)
+def test_a_new_history_is_told_also_where_the_first_try_to_tell_it_failed(bench: Bench, change: str) -> None:
     bench.give(table(1))
     bench.cycle()
     bench.database.fail("commit", Fault.AWAY)
     bench.give(table(2))
     bench.cycle()
     bench.take()
-    bench.database.ask("UPDATE topic_head SET \"offset\" = 0 WHERE topic = 'tables'")
+    bench.database.ask(change)
     bench.database.fail("execute", Fault.AWAY, when=lambda query: "FROM robot" in query)
     for _ in range(3):
         bench.clock.advance(2)
