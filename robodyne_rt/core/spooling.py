@@ -21,10 +21,13 @@ Invariants, which `tests/unit/core/test_spooling_machine.py` holds against a mod
    spooled, telemetry and calls, comes behind everything older; where the spool takes everything first, that is its only order.)
 4. A row of the spool is applied once: rows are numbered by `seq`, numbers are never used again, also over a restart, and the
    writer keeps the number that it has come to in the same transaction as the rows.
-5. What is new queues behind what is old while the spool drains: a batch is given with the number of the row that it comes
-   `behind`, and only when every older append has come to its end.
+5. What is new queues behind what is old while the spool drains: a batch is given with the number of the row after
+   which it is written, and only when every older append has come to its end.
 6. A healthy database is never kept waiting by a broken spool: a spool that cannot be read or is gone is set aside, and what
    waited for it takes the direct way.
+
+The shells do not watch the spool yet: nobody calls `drain_failed` and `spool_lost`, `answer_within_s` is infinite and
+`queued` cannot be configured. There invariants 2 and 6 hold in the ledger, and not in the server.
 """
 
 from collections import deque
@@ -77,11 +80,11 @@ class Reason(Enum):
 
 
 class Give(NamedTuple, Generic[S]):
-    """Give a batch to the writer, which writes it between the spool's rows up to `behind` and those after it, and drops it
-    where its `generation` has failed."""
+    """Give a batch to the writer, which writes it between the spool's rows up to `after_seq` and those behind them; it drops a
+    batch whose `generation` has failed."""
 
     generation: int
-    behind: int
+    after_seq: int
     entries: Sequence[S]
 
 
@@ -183,7 +186,7 @@ class SpoolingLedger(Generic[S]):
             batches or less remain in it.
         last_seq: newest row number that the spool ever gave; `rows_left`: rows that an earlier run left in it.
         drained_upto: the row number that the database says it has come to.
-        much: rows of an earlier run above which devices wait for the drain: only the database knows all ids.
+        wait_above_rows: rows of an earlier run above which devices wait for the drain: only the database knows all ids.
         push_deadline_s: age at which a submission is shown optimistically; 0: never.
         answer_within_s: age at which a submission is answered at the latest.
     """
@@ -197,14 +200,14 @@ class SpoolingLedger(Generic[S]):
         last_seq: int = 0,
         rows_left: int = 0,
         drained_upto: int = 0,
-        much: int = 0,
+        wait_above_rows: int = 0,
         push_deadline_s: float = 0.0,
         answer_within_s: float = 10.0,
     ) -> None:
         self._is_queued_mode = acknowledge == "queued" and has_spool
         self._has_spool = has_spool
         self._max_waiting = 4 * batch_max
-        self._little = 2 * batch_max
+        self._leave_below_rows = 2 * batch_max
         self._push_deadline_s = push_deadline_s
         self._answer_within_s = answer_within_s
         self._number = 0
@@ -230,9 +233,9 @@ class SpoolingLedger(Generic[S]):
         self._appended_upto = self._left_upto = last_seq
         self._drained_upto = max(last_seq - rows_left, min(drained_upto, last_seq))
         self._seq_at_return, self._drained_at_return = self._next_seq, self._drained_upto
-        self._is_spooling = rows_left > much and self.spool_backlog > self._little
-        # Numbers: shown optimistically, and told to be confirmed.
-        self._shown_upto = self._confirmed_upto = 0
+        self._is_spooling = rows_left > wait_above_rows and self.spool_backlog > self._leave_below_rows
+        # Numbers: up to which effects were predicted, and perhaps shown; and told to be confirmed.
+        self._predicted_upto = self._confirmed_upto = 0
 
     # -- what can be asked -----------------------------------------------------------------------------------------
 
@@ -272,7 +275,7 @@ class SpoolingLedger(Generic[S]):
         if self._is_spooling and not self._is_away:
             # What comes in while it drains must be less than what goes out, or it would drain for ever.
             since_return = self._next_seq - self._seq_at_return
-            if 2 * since_return > self._drained_upto - self._drained_at_return + self._little:
+            if 2 * since_return > self._drained_upto - self._drained_at_return + self._leave_below_rows:
                 return True
         return self.waiting >= self._max_waiting
 
@@ -299,7 +302,7 @@ class SpoolingLedger(Generic[S]):
             return None
         due = min(min(entry.submitted_at for entry in waiting) + self._answer_within_s, now + PATIENCE_S)
         if oldest is not None and self._push_deadline_s:
-            unshown = next((entry for entry in self._direct.values() if entry.number > self._shown_upto), None)
+            unshown = next((entry for entry in self._direct.values() if entry.number > self._predicted_upto), None)
             due = min(due, (now if unshown is None else unshown.submitted_at) + self._push_deadline_s)
         return max(MIN_TICK_S, due - now)
 
@@ -344,15 +347,20 @@ class SpoolingLedger(Generic[S]):
         decisions: list[Decision[S]] = [Acknowledge(answered)] if answered else []
         return self._finish(was_behind, decisions)
 
-    def failed(self, generation: int, now: float) -> list[Decision[S]]:
+    def failed(self, generation: int, now: float, *, may_be_stored: bool = True) -> list[Decision[S]]:
         """The database is away, locked or full. Nothing of this generation and before that was not reported as committed will
-        be written; what it had goes to the spool, in order."""
+        be written; what it had goes to the spool, in order.
+
+        Args:
+            may_be_stored: whether a commit was under way whose answer is missing; not where the database was locked or full.
+        """
         if generation < self._generation:
             return []  # its entries were taken back before
         was_behind = self.is_behind
         self._generation = generation + 1
         self._is_away = self._is_spooling = True
-        self._in_doubt |= self._direct.keys() - {entry.number for entry in self._gathered}
+        if may_be_stored:
+            self._in_doubt |= self._direct.keys() - {entry.number for entry in self._gathered}
         self._to_check = self._in_order([*self._direct.values(), *self._to_check])
         self._direct, self._gathered = {}, []
         return self._finish(was_behind, self._to_spool(now))
@@ -463,7 +471,8 @@ class SpoolingLedger(Generic[S]):
         if oldest is not None:
             if self._push_deadline_s:
                 decisions += self._show_late(now)
-            if now - oldest.submitted_at > PATIENCE_S and not self._is_away and not self.spool_backlog:
+            was_given = not self._gathered or oldest.number < self._gathered[0].number
+            if now - oldest.submitted_at > PATIENCE_S and was_given and not self._is_away and not self.spool_backlog:
                 decisions.append(Interrupt())
         return self._finish(was_behind, decisions)
 
@@ -472,11 +481,11 @@ class SpoolingLedger(Generic[S]):
         for entry in self._direct.values():
             if now - entry.submitted_at < self._push_deadline_s or len(late) == MAX_SHOWN_PER_TICK:
                 break
-            if entry.number > self._shown_upto:
+            if entry.number > self._predicted_upto:
                 late.append(entry)
         if not late:
             return []
-        self._shown_upto = late[-1].number
+        self._predicted_upto = late[-1].number
         return [Show(late)]
 
     def _time_out(self, now: float) -> list[Decision[S]]:
@@ -520,7 +529,7 @@ class SpoolingLedger(Generic[S]):
         spoolable = [entry for entry in entries if entry.spoolable]
         if spoolable:
             self._in_check = spoolable
-            self._shown_upto = max(self._shown_upto, spoolable[-1].number)
+            self._predicted_upto = max(self._predicted_upto, spoolable[-1].number)
             decisions.append(Check(spoolable))
         return decisions
 
@@ -541,7 +550,7 @@ class SpoolingLedger(Generic[S]):
 
     def _leave_spool(self) -> list[Decision[S]]:
         """Take the direct way again where the database is back and little is left in the spool."""
-        if not self._is_spooling or self._is_away or self.spool_backlog > self._little:
+        if not self._is_spooling or self._is_away or self.spool_backlog > self._leave_below_rows:
             return []
         self._is_spooling = False
         return [EndOutage()]
@@ -556,7 +565,7 @@ class SpoolingLedger(Generic[S]):
             decisions.append(Refuse(certain, Reason.UNAVAILABLE, fault))
         if doubtful:
             decisions.append(Refuse(doubtful, Reason.TIMEOUT, fault))
-        if shown := [entry for entry in entries if entry.number <= self._shown_upto]:
+        if shown := [entry for entry in entries if entry.number <= self._predicted_upto]:
             decisions.append(Revert(shown))
         return decisions
 
@@ -578,7 +587,7 @@ class SpoolingLedger(Generic[S]):
 
     def _finish(self, was_behind: bool, decisions: list[Decision[S]]) -> list[Decision[S]]:
         """Add what every input may bring about: confirmations, and the end of a pause."""
-        if self._confirmed_upto < self._shown_upto and (upto := self._resolved_upto()) > self._confirmed_upto:
+        if self._confirmed_upto < self._predicted_upto and (upto := self._resolved_upto()) > self._confirmed_upto:
             self._confirmed_upto = upto
             decisions.append(Confirm(upto))
         if was_behind and not self.is_behind:

@@ -50,7 +50,7 @@ def build_intake(opened: OpenStore, *, sink: ChangeSink, batch_max: int, push_de
         last_seq=spool.last_seq if spool else 0,
         rows_left=spool.rows_at_start if spool else 0,
         drained_upto=writer.drained_at_start,
-        much=MUCH_BATCHES * batch_max,
+        wait_above_rows=MUCH_BATCHES * batch_max,
         push_deadline_s=push_deadline_s,
         # Not bounded yet: the server does not watch its spool, so it could not keep the promise where that one hangs.
         answer_within_s=math.inf,

@@ -36,7 +36,7 @@ class Acknowledged:
 
     def note(self, write: Write, result: Any) -> None:
         """Keep what a write was answered."""
-        if (name := write.name) is None:
+        if (name := write.claim_key) is None:
             return
         self._newest[name] = (write.digest, result)
         if len(self._newest) > MAX_REMEMBERED:
@@ -48,12 +48,12 @@ class Acknowledged:
             for row in reversed(spool.rows(0, MAX_REMEMBERED)):  # the first with a name is the one that counts
                 with contextlib.suppress(ValueError, KeyError, TypeError, RobodyneError):
                     write = write_registry.load(row.payload)
-                    if write.row is not None:
-                        self.note(write, write.result_of(write.row))
+                    if write.row_id is not None:
+                        self.note(write, write.result_of(write.row_id))
 
     def newest(self, write: Write) -> Answer | None:
         """Return what to answer to a repetition, as (result, refusal), from memory; None for what it does not hold."""
-        if (name := write.name) is None or (known := self._newest.get(name)) is None:
+        if (name := write.claim_key) is None or (known := self._newest.get(name)) is None:
             return None
         digest, result = known
         return (result, None) if digest == write.digest else (None, other_body(name[1]))
@@ -64,7 +64,7 @@ class Acknowledged:
         return self.newest(write) or self._stored(write)
 
     def _stored(self, write: Write) -> Answer | None:
-        if (name := write.name) is None:
+        if (name := write.claim_key) is None:
             return None
         try:
             if self._reader is None:

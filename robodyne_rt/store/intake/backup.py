@@ -42,15 +42,26 @@ def copy_between_cycles(
 
     Args:
         cycle: lets the writer work between two steps; returns why the copy must end, or an empty text.
+    Raises:
+        StorageBroken: `cycle` found that the database cannot be trusted: that is the writer's end, and not the copy's alone.
     """
+    broken: StorageBroken | None = None
 
     def between() -> None:
-        if trouble := cycle():
+        nonlocal broken
+        try:
+            trouble = cycle()
+        except StorageBroken as error:
+            broken = error
+            raise
+        if trouble:
             raise StorageUnavailable(f"the backup was broken off: {trouble}")
 
     try:
         db.copy(request.target, pages=BACKUP_PAGES, between=between)
     except (StorageBroken, StorageUnavailable, OSError) as error:
+        if error is broken:
+            raise
         return error
     except database.errors as error:
         return error

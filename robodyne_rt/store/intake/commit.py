@@ -7,11 +7,12 @@ same transaction as they. A fault of the database itself goes upwards; then noth
 import logging
 from collections.abc import Callable, Sequence
 
+from robodyne_rt.core.spooling import Answered
 from robodyne_rt.errors import DeadLettered, RobodyneError
 from robodyne_rt.ports import Clock
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault
 from robodyne_rt.store.intake.dead_letters import DeadLetterWrite
-from robodyne_rt.store.intake.reports import DeadLetter, Done, Report
+from robodyne_rt.store.intake.reports import DeadLetter, Report
 from robodyne_rt.store.intake.writes import Write
 from robodyne_rt.store.stats import WriterStats
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
@@ -51,18 +52,19 @@ class Committer:
         """Commit a batch; `report` gets in order what each outcome is to be told, and the dead letters.
 
         Raises:
-            Exception: an error of the database (`Database.errors`); whether the batch is stored is unknown.
+            Exception: an error of the database (`Database.errors`). What stands in `report` is committed all the same;
+                whether the rest of the batch is stored is unknown.
         """
         try:
             self._commit_together(batch, report, mark)
         except Exception as error:
             self._roll_back_or_raise(error)
-            report.done.clear()
             self._commit_one_by_one(batch, report, mark)
         self._stats.commits += 1
 
     def _commit_together(self, batch: Sequence[Write], report: Report, mark: Mark | None) -> None:
-        db, tables, done = self._db, self._tables, report.done
+        db, tables = self._db, self._tables
+        done: list[Answered[Write]] = []
         db.begin()
         if mark is not None:
             mark(len(batch) - 1)
@@ -73,52 +75,61 @@ class Committer:
                 done.append((write, None, refusal))
         db.assign_offsets()
         db.commit()
+        report.done += done
 
     def _commit_one_by_one(self, batch: Sequence[Write], report: Report, mark: Mark | None) -> None:
         """Find out which writes are at fault; the others are committed."""
-        db = self._db
+        db, attempt = self._db, Report()
         try:
             db.begin()
             if mark is not None:
                 mark(len(batch) - 1)
             for write in batch:
-                report.done.append(self._try_under_savepoint(write, report))
+                attempt.done.append(self._try_under_savepoint(write, attempt))
             db.assign_offsets()
             db.commit()
         except Exception as error:
             # The commit itself was refused (a deferred constraint): each gets a transaction of its own.
             self._roll_back_or_raise(error)
-            report.done.clear()
-            report.dead_letters.clear()
             for index, write in enumerate(batch):
                 self._commit_alone(write, report, None if mark is None else lambda _, index=index: mark(index))  # type: ignore[misc]
+            return
+        report.done += attempt.done
+        report.dead_letters += attempt.dead_letters
 
     def _commit_alone(self, write: Write, report: Report, mark: Mark | None) -> None:
-        errors: list[Exception] = []
-        while len(errors) < self._max_attempts:
-            attempt = Report()
+        """Commit one write in a transaction of its own, or its dead letter.
+
+        Raises:
+            Exception: an error of the database, also where it yields to others again and again.
+        """
+        own_faults: list[Exception] = []
+        yields = 0
+        while len(own_faults) < self._max_attempts:
             try:
-                self._commit_together([write], attempt, mark)
-                report.done += attempt.done
+                self._commit_together([write], report, mark)
                 return
             except Exception as error:
                 self._roll_back_or_raise(error)
                 if self._is_own_fault(error):
-                    errors.append(error)
-        outcome: BaseException = errors[-1]
-        if write.spoolable:
-            stored = Report()
-            self._commit_together([self._dead_letter(write, errors[-1])], stored, mark)
-            id = stored.done[0][1]
-            self._note_dead_letter(write, id, errors[-1], report)
-            outcome = DeadLettered(dead_letter=id)
-        report.done.append((write, None, outcome))
+                    own_faults.append(error)
+                elif (yields := yields + 1) > self._max_attempts:
+                    raise
+        newest = own_faults[-1]
+        if not write.spoolable:
+            report.done.append((write, None, newest))
+            return
+        stored = Report()
+        self._commit_together([self._dead_letter(write, newest)], stored, mark)
+        id = stored.done[0][1]
+        self._note_dead_letter(write, id, newest, report)
+        report.done.append((write, None, DeadLettered(dead_letter=id)))
 
-    def _try_under_savepoint(self, write: Write, report: Report) -> Done:
+    def _try_under_savepoint(self, write: Write, report: Report) -> Answered[Write]:
         """Apply one write as often as it may fail, then make it a dead letter."""
         db = self._db
         error: Exception | None = None
-        # It failed together with its batch already, which was one attempt; the first of these may be an innocent neighbour.
+        # It failed together with its batch before, which does not count: a neighbour may have been at fault.
         for attempt in range(1, self._max_attempts + 1):
             db.execute("SAVEPOINT work")
             try:
@@ -130,6 +141,7 @@ class Committer:
                 if not self._is_own_fault(fault):
                     raise
                 db.execute("ROLLBACK TO SAVEPOINT work")
+                self._tables.forget_unstored()
                 error = fault
                 if attempt == 1:
                     db.repair_sequences()
@@ -157,6 +169,7 @@ class Committer:
 
     def _roll_back_or_raise(self, error: Exception) -> None:
         """Undo the transaction after a write's own fault; anything else is a fault of the database and goes on upwards."""
+        self._tables.forget_unstored()
         if isinstance(error, self._database.errors):
             fault = self._database.fault(error)
             if fault is Fault.BUSY and self._database.kind == "postgres":

@@ -23,7 +23,7 @@ class DeadLetterWrite(Write):
         now = times.to_text(clock.wall())
         text = f"{type(error).__name__}: {str(error).strip()}"[:2000]
         self._write = write
-        letter = write.letter()
+        letter = write.dead_letter_columns()
         if isinstance(error, Conflict):
             letter["message_id"] = None  # that id is another message's, which is stored
         self._row = letter | {"error": text, "attempts": attempts, "first_at": now, "last_at": now}
@@ -58,8 +58,8 @@ class SpooledWrite(Write):
             self.refusal = refusal
             self.dead_letter = DeadLetterWrite(self.write, refusal, 1, self._clock).apply(tables)
 
-    def letter(self) -> Entity:
-        return self.write.letter()
+    def dead_letter_columns(self) -> Entity:
+        return self.write.dead_letter_columns()
 
     @property
     def digest(self) -> str:

@@ -45,9 +45,9 @@ class SpoolDrain:
         """Let the rows up to a number be drained: they are durable in the spool. For any thread."""
         self._allowed_upto = upto  # a plain int: the writer's thread reads it in its next cycle
 
-    def is_due(self, behind: int | None) -> bool:
-        """Return whether rows are to be stored next; `behind` is the row after which a batch waits, if one does."""
-        upto = self._allowed_upto if behind is None else min(behind, self._allowed_upto)
+    def is_due(self, after_seq: int | None) -> bool:
+        """Return whether rows are to be stored next; `after_seq` is the row after which a batch waits, if one does."""
+        upto = self._allowed_upto if after_seq is None else min(after_seq, self._allowed_upto)
         return upto > self.drained_upto
 
     def read_mark(self, db: DbConnection) -> int:
@@ -57,13 +57,13 @@ class SpoolDrain:
             self._spool.forget(self.drained_upto)
         return self.drained_upto
 
-    def drain(self, db: DbConnection, committer: Committer, behind: int | None) -> Report | None:
+    def drain(self, db: DbConnection, committer: Committer, after_seq: int | None) -> Report | None:
         """Store the next rows; return the report without updates, None where the spool cannot be read.
 
         Raises:
             Exception: an error of the database (`Database.errors`); the mark says then what was stored.
         """
-        upto = self._allowed_upto if behind is None else min(behind, self._allowed_upto)
+        upto = self._allowed_upto if after_seq is None else min(after_seq, self._allowed_upto)
         try:
             rows = self._spool.rows(self.drained_upto, self._batch_max)
         except StorageUnavailable as error:

@@ -16,6 +16,7 @@ from robodyne_rt.core.spooling import Answered, Decision, SpoolingLedger
 from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.model.changes import Update
 from robodyne_rt.ports import ChangeSink, Clock
+from robodyne_rt.store.engine.database import Fault
 from robodyne_rt.store.intake import writes
 from robodyne_rt.store.intake.acknowledged import Acknowledged
 from robodyne_rt.store.intake.admission import RETRY_AFTER_S, Admission
@@ -136,15 +137,16 @@ class Intake(Submissions):
         ledger, updates = self._ledger, report.updates
         if updates or report.epoch:
             self._publish(report)
-        has_reverted = self._overlay.revert_entities([key for write in report.reverted for key in write.keys])
+        self._overlay.revert_entities([key for write in report.reverted for key in write.keys])
         if report.done:
             self._obey(ledger.committed(report.generation, report.done), updates)
         if report.drained:
-            self._obey(ledger.drained(report.drained), updates, may_end=has_reverted)
+            self._obey(ledger.drained(report.drained), updates)
             if not ledger.rows_left:
                 self._earlier_run_is_drained.set()
-        if report.failed:
-            self._obey(ledger.failed(report.generation, self._clock.now()), updates)
+        if report.fault is not None:
+            may_be_stored = report.fault is Fault.AWAY
+            self._obey(ledger.failed(report.generation, self._clock.now(), may_be_stored=may_be_stored), updates)
         if report.recovered:
             self._obey(ledger.recovered(), updates)
         if report.lookups is not None:
@@ -159,22 +161,22 @@ class Intake(Submissions):
                 self._sink.begin_history(report.updates)
             else:
                 self._sink.publish(report.updates)
+            self._overlay.learn(report.updates)
         except Exception:
             # What is stored must be answered, whatever became of the screens.
             logger.exception("updates could not be published", extra={"action": "publish_failed"})
-        self._overlay.learn(report.updates)
 
     # -- what the ledger decides -----------------------------------------------------------------------------------
 
-    def _obey(self, decisions: list[Decision[Write]], updates: Sequence[Update] = (), *, may_end: bool = False) -> None:
-        """Carry out decisions; `may_end`: whether something came off the screens, after which predictions may not be needed."""
+    def _obey(self, decisions: list[Decision[Write]], updates: Sequence[Update] = ()) -> None:
+        may_end = False  # whether predictions may not be needed any more
         for decision in decisions:
             match decision:
                 case spooling.Acknowledge(answers):
                     for answered in answers:
                         self._answer(*answered)
-                case spooling.Give(generation, behind, entries):
-                    self._writer.give(Batch(generation, behind, list(entries)))
+                case spooling.Give(generation, after_seq, entries):
+                    self._writer.give(Batch(generation, after_seq, list(entries)))
                 case spooling.Check(entries):
                     self._check(entries)
                 case spooling.Append(first_seq, rows):
@@ -189,9 +191,11 @@ class Intake(Submissions):
                     for write in entries:
                         self._admission.show(write)
                 case spooling.Confirm(upto):
-                    may_end |= self._overlay.confirm(upto, updates)
+                    self._overlay.confirm(upto, updates)
+                    may_end = True
                 case spooling.Revert(entries):
-                    may_end |= self._overlay.revert(entries)
+                    self._overlay.revert(entries)
+                    may_end = True
                 case spooling.Interrupt():
                     self._writer.interrupt()
                 case spooling.EndOutage():

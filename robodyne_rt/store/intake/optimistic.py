@@ -7,7 +7,7 @@ stored nowhere, or did something else). Which and when is the ledger's decision.
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from robodyne_rt.errors import RobodyneError
@@ -50,11 +50,11 @@ class OptimisticOverlay:
         write.expected = (None, None)
         if not write.spoolable:
             return
-        if not self._predictor.is_active:
-            with contextlib.suppress(OSError):
-                self._marker.touch()
-            self._predictor.begin({topic: self._sink.current(topic) for topic in TOPICS}, self.lookups)
         try:
+            if not self._predictor.is_active:
+                with contextlib.suppress(OSError):
+                    self._marker.touch()
+                self._predictor.begin({topic: self._sink.current(topic) for topic in TOPICS}, self.lookups)
             prediction = self._predictor.apply(write)
         except RobodyneError as refusal:
             write.expected = (None, refusal)
@@ -71,12 +71,8 @@ class OptimisticOverlay:
                 self._shown[topic, id] = write.number
                 self._shown.move_to_end((topic, id))
 
-    def confirm(self, upto: int, updates: Sequence[Update]) -> bool:
-        """Take what writes up to a number have shown off the screens: `updates` brought it, or nothing of it will come.
-
-        Returns:
-            Whether there was anything.
-        """
+    def confirm(self, upto: int, updates: Sequence[Update]) -> None:
+        """Take what writes up to a number have shown off the screens: `updates` brought it, or nothing of it will come."""
         brought = {update.topic: {*update.entities, *update.removed} for update in updates}
         confirmed: list[Key] = []
         reverted: list[Key] = []
@@ -86,19 +82,21 @@ class OptimisticOverlay:
                 break
             del self._shown[topic, id]
             (confirmed if id in brought.get(topic, ()) else reverted).append((topic, id))
-        return self._take_off(confirmed, reverted)
+        self._take_off(confirmed, reverted)
 
-    def revert(self, writes: Iterable[Write]) -> bool:
-        """Take back what these have shown: they are stored nowhere; return whether there was anything."""
+    def revert(self, writes: Sequence[Write]) -> None:
+        """Take back what these have shown: they are stored nowhere, and may come again under the same id."""
         numbers = {write.number for write in writes}
-        keys = [key for key, number in self._shown.items() if number in numbers]
-        return self.revert_entities(keys)
+        self.revert_entities([key for key, number in self._shown.items() if number in numbers])
+        if self._predictor.is_active:
+            for write in writes:
+                self._predictor.forget(write)
 
-    def revert_entities(self, keys: list[Key]) -> bool:
-        """Take back what is shown of these entities; return whether there was anything."""
+    def revert_entities(self, keys: list[Key]) -> None:
+        """Take back what is shown of these entities."""
         for key in keys:
             self._shown.pop(key, None)
-        return self._take_off([], keys)
+        self._take_off([], keys)
 
     def learn(self, updates: Sequence[Update]) -> None:
         """Take what was stored into the predictions."""
@@ -113,7 +111,7 @@ class OptimisticOverlay:
             with contextlib.suppress(OSError):
                 self._marker.unlink(missing_ok=True)
 
-    def _take_off(self, confirmed: list[Key], reverted: list[Key]) -> bool:
+    def _take_off(self, confirmed: list[Key], reverted: list[Key]) -> None:
         for topic, ids in _by_topic(confirmed).items():
             self._sink.confirm(topic, ids)
         for topic, ids in _by_topic(reverted).items():
@@ -121,7 +119,6 @@ class OptimisticOverlay:
         if self._predictor.is_active:
             for key in (*confirmed, *reverted):
                 self._predictor.confirm(*key)
-        return bool(confirmed or reverted)
 
 
 def _by_topic(keys: list[Key]) -> dict[str, list[int]]:

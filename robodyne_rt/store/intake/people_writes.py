@@ -28,7 +28,7 @@ class FieldsWrite(Write):
         return {"columns": self.columns}
 
     @property
-    def row(self) -> int:
+    def row_id(self) -> int:
         id: int = self.columns["id"]
         return id
 
@@ -82,7 +82,7 @@ class SessionWrite(Write):
         return {"columns": self.columns, "row": self._row}
 
     @property
-    def row(self) -> int:
+    def row_id(self) -> int:
         return self._row
 
     def apply(self, tables: DeviceMessageWriter) -> Any:
@@ -107,21 +107,21 @@ class StaffMessageWrite(FieldsWrite):
         return self._digest if self.key else ""
 
     @property
-    def name(self) -> tuple[str, str] | None:
+    def claim_key(self) -> tuple[str, str] | None:
         return (f"user:{self.columns['sender']}", self.key) if self.key else None
 
     def fields(self) -> Entity:
         return {"columns": self.columns, "key": self.key, "digest": self._digest}
 
-    def letter(self) -> Entity:
-        named = {"device": self.name[0], "message_id": self.name[1]} if self.name else {}
-        return super().letter() | named
+    def dead_letter_columns(self) -> Entity:
+        named = {"device": self.claim_key[0], "message_id": self.claim_key[1]} if self.claim_key else {}
+        return super().dead_letter_columns() | named
 
     def apply(self, tables: DeviceMessageWriter) -> Any:
         id = self.columns["id"]
         db = tables.db
-        if self.name is not None:
-            first = tables.claim(*self.name, self._digest, id)
+        if self.claim_key is not None:
+            first = tables.claim(*self.claim_key, self._digest, id)
             if first != id:
                 return first
         if db.execute("SELECT 1 FROM staff_message WHERE id = ?", (id,)).fetchone() is None:

@@ -124,6 +124,14 @@ class Predictor:
         self._expected[topic, key] = expected
         return OptimisticChange(shown, expected)
 
+    def forget(self, write: Write) -> None:
+        """Forget that a write came: it is stored nowhere, and who repeats it is no repetition."""
+        assert self._db is not None
+        if write.claim_key is not None:
+            self._db.execute("DELETE FROM device_message WHERE device = ? AND id = ?", write.claim_key)
+        for topic, key in write.keys:
+            self.confirm(topic, key)
+
     def learn(self, update: Update) -> None:
         """Take what was stored; what is still expected of an entity stays laid over it."""
         topic, known = update.topic, self._known[update.topic]

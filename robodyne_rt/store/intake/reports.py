@@ -3,12 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from robodyne_rt.core.spooling import Answered
 from robodyne_rt.model.changes import Update
+from robodyne_rt.store.engine.database import Fault
 from robodyne_rt.store.intake.writes import EventWrite, Write
 from robodyne_rt.store.log.change_log import Lookups
-
-Done = tuple[Write, Any, BaseException | None]
-"""A write, its result, or why there is none."""
 
 
 class DeadLetter(NamedTuple):
@@ -24,11 +23,11 @@ class Report:
     """What one cycle of the writer did and saw.
 
     Attributes:
-        generation: of the batches in `done`; where `failed`, the generation that is over.
+        generation: of the batches in `done`; where there is a `fault`, the generation that is over.
         updates: what the change log brought; where `epoch` is named, snapshots of everything.
         done: committed writes, and those that the database refused, in order.
         dead_letters: writes that became dead letters.
-        failed: whether the database is away: what was given and is not reported is the intake's again.
+        fault: why the database cannot be written, None where it can: what was given and is not reported is the intake's again.
         drained: rows of the spool up to this number are stored; 0 where nothing is new.
         reverted: writes out of the spool that were shown and became dead letters instead.
         recovered: whether the database can be written again.
@@ -39,9 +38,9 @@ class Report:
 
     generation: int = 0
     updates: list[Update] = field(default_factory=list)
-    done: list[Done] = field(default_factory=list)
+    done: list[Answered[Write]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
-    failed: bool = False
+    fault: Fault | None = None
     drained: int = 0
     reverted: list[Write] = field(default_factory=list)
     recovered: bool = False
@@ -56,7 +55,7 @@ class Report:
             if write.kind == EventWrite.kind:
                 continue  # what tells of it would be refused as well, and told, for ever; the log has it
             text = f"a {write.kind} could not be stored and is kept as a dead letter: {reason}".replace("\0", "\ufffd")
-            events.append((text[:2000], write.letter() | {"id": id, "payload": None}))
+            events.append((text[:2000], write.dead_letter_columns() | {"id": id, "payload": None}))
         events += [(text, None) for text in self.unreadable]
         if self.epoch:
             text = "the database came back older than it was: changes that were confirmed are lost"
@@ -67,5 +66,5 @@ class Report:
     def is_empty(self) -> bool:
         """Whether there is nothing to bring."""
         return not (
-            self.updates or self.done or self.failed or self.drained or self.recovered or self.lookups or self.unreadable
+            self.updates or self.done or self.fault or self.drained or self.recovered or self.lookups or self.unreadable
         )

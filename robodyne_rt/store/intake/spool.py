@@ -11,7 +11,6 @@ import logging
 import queue
 import secrets
 import sqlite3
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -53,7 +52,6 @@ class Spool:
         self.trouble = ""
         self._max_pages = max(16, max_bytes // PAGE_BYTES)
         self._queue: queue.SimpleQueue[_Append | int | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
         self._connection = self._open()
         self._reader: sqlite3.Connection | None = None
         self.name = self._name()

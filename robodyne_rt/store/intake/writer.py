@@ -54,7 +54,7 @@ class Batch(NamedTuple):
     """Writes that were given together, see `core.spooling.Give`."""
 
     generation: int
-    behind: int
+    after_seq: int
     writes: list[Write]
 
 
@@ -103,9 +103,9 @@ class Writer:
         # True when a foreign program was heard; None asks for the end.
         self._queue: queue.SimpleQueue[Batch | BackupRequest | bool | None] = queue.SimpleQueue()
         self._generation = 0
-        # What one transaction may take, all behind the same row of the spool; and batches behind later ones.
+        # What one transaction may take, all after the same row of the spool; and batches after later ones.
         self._held: list[Write] = []
-        self._held_behind = 0
+        self._held_after_seq = 0
         self._later: deque[Batch] = deque()
         self._is_ending = False
         self._was_notified = False
@@ -227,8 +227,8 @@ class Writer:
         if batch.generation != self._generation:
             return  # the database failed since it was given: the intake has it again
         if not self._held:
-            self._held_behind = batch.behind
-        elif batch.behind != self._held_behind or self._later:
+            self._held_after_seq = batch.after_seq
+        elif batch.after_seq != self._held_after_seq or self._later:
             self._later.append(batch)
             return
         self._held += batch.writes
@@ -238,8 +238,8 @@ class Writer:
         held = self._held
         self._held = held[self._batch_max :]
         if not self._held and self._later:
-            self._held_behind = self._later[0].behind
-            while self._later and self._later[0].behind == self._held_behind:
+            self._held_after_seq = self._later[0].after_seq
+            while self._later and self._later[0].after_seq == self._held_after_seq:
                 self._held += self._later.popleft().writes
         return held if len(held) <= self._batch_max else held[: self._batch_max]
 
@@ -262,18 +262,18 @@ class Writer:
             return
         batch = self._next_writes()
         report = Report(self._generation)
-        if batch:
-            self._commit(batch, report)
-        is_fallback_due = self._is_fallback_due()
-        if batch or self._has_news() or is_fallback_due:
-            try:
+        try:
+            if batch:
+                self._commit(batch, report)
+            is_fallback_due = self._is_fallback_due()
+            if batch or self._has_news() or is_fallback_due:
                 self._log.read(report.updates, assign_offsets=not batch)
                 if is_fallback_due:
                     report.lookups = self._log.lookups()
                 report.unreadable = self._log.unreadable()
-            finally:
-                if not report.is_empty:
-                    report_to(report)
+        finally:
+            if not report.is_empty:
+                report_to(report)
         self._maintain(bool(batch))
 
     def _commit(self, batch: list[Write], report: Report) -> None:
@@ -286,11 +286,11 @@ class Writer:
     def _is_drain_due(self) -> bool:
         if self._drain is None or self._is_away:
             return False
-        return self._drain.is_due(self._held_behind if self._held else None)
+        return self._drain.is_due(self._held_after_seq if self._held else None)
 
     def _drain_some(self, report_to: ReportTo) -> None:
         assert self._drain is not None and self._db is not None
-        report = self._drain.drain(self._db, self._committer, self._held_behind if self._held else None)
+        report = self._drain.drain(self._db, self._committer, self._held_after_seq if self._held else None)
         if report is None:
             self._sleep(POLL_S)
             return
@@ -341,8 +341,8 @@ class Writer:
         self._backoff.reset()
         self._is_away = True
         self._next_try = self._clock.now() + self._backoff.next_s()
-        failed, self._generation = self._generation, self._generation + 1
-        report_to(Report(failed, failed=True))
+        over, self._generation = self._generation, self._generation + 1
+        report_to(Report(over, fault=fault))
 
     def _close_unless_usable(self, fault: Fault) -> None:
         if self._db is not None and (fault is Fault.AWAY or not self._rolled_back(self._db)):
@@ -397,8 +397,7 @@ class Writer:
     def _check_history(self, db: DbConnection, report: Report) -> None:
         """A database that came back with another epoch, or older than we saw it, has lost history (SPEC section 6)."""
         epoch = read_meta(db, "epoch") or ""
-        is_behind = self._log.is_behind_positions()
-        if epoch == self._history.stored and not is_behind:
+        if epoch == self._history.stored and not self._log.has_lost_changes():
             return
         if epoch == self._history.stored:
             epoch = renew_epoch(db, epoch)

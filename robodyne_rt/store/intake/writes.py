@@ -54,12 +54,12 @@ class Write(ABC):
         """Return what `load` needs, JSON-ready; nothing for what is not spoolable."""
         return {}
 
-    def letter(self) -> Entity:
+    def dead_letter_columns(self) -> Entity:
         """Return the columns of a dead letter that tell what this is."""
-        return {"id": self.row, "kind": self.kind, "device": None, "message_id": None, "payload": dump(self).decode()}
+        return {"id": self.row_id, "kind": self.kind, "device": None, "message_id": None, "payload": dump(self).decode()}
 
     @property
-    def row(self) -> int | None:
+    def row_id(self) -> int | None:
         """Id of the row that it makes, where it brings one along."""
         return None
 
@@ -69,7 +69,7 @@ class Write(ABC):
         return ""
 
     @property
-    def name(self) -> tuple[str, str] | None:
+    def claim_key(self) -> tuple[str, str] | None:
         """Device and id that a repetition of it would bear as well."""
         return None
 
@@ -114,7 +114,7 @@ class MessageWrite(Write):
         return self._digest
 
     @property
-    def name(self) -> tuple[str, str] | None:
+    def claim_key(self) -> tuple[str, str] | None:
         return (self.device, self.message.id) if self._digest and self.message.id else None
 
     def result_of(self, row: int) -> Any:
@@ -132,11 +132,11 @@ class MessageWrite(Write):
             "ids": list(self.ids),
         }
 
-    def letter(self) -> Entity:
-        return super().letter() | {"device": self.device, "message_id": self.message.id}
+    def dead_letter_columns(self) -> Entity:
+        return super().dead_letter_columns() | {"device": self.device, "message_id": self.message.id}
 
     @property
-    def row(self) -> int:
+    def row_id(self) -> int:
         return self.ids[0]
 
     @property
@@ -182,16 +182,18 @@ class VanishedWrite(Write):
         self.id = id
 
     def apply(self, tables: DeviceMessageWriter) -> Any:
+        if tables.has_event(self.id):
+            return  # by a commit that was never answered
         tables.vanished(self.robot_id, self.heard_at, self.id)
 
     def fields(self) -> Entity:
         return {"robot_id": self.robot_id, "heard_at": self.heard_at, "id": self.id}
 
-    def letter(self) -> Entity:
-        return super().letter() | {"device": self.robot_id}
+    def dead_letter_columns(self) -> Entity:
+        return super().dead_letter_columns() | {"device": self.robot_id}
 
     @property
-    def row(self) -> int:
+    def row_id(self) -> int:
         return self.id
 
     @property
@@ -223,7 +225,7 @@ class EventWrite(Write):
         return {name: getattr(self, name) for name in ("id", "type", "severity", "description", "data", "at")}
 
     @property
-    def row(self) -> int:
+    def row_id(self) -> int:
         return self.id
 
     @property
@@ -232,7 +234,7 @@ class EventWrite(Write):
 
 
 class CallWrite(Write):
-    """A function of the applier; for what must not outlive this process."""
+    """A function of what writes are applied to; for what must not outlive this process."""
 
     __slots__ = ("function",)
     kind = "call"

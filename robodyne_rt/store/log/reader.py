@@ -52,7 +52,7 @@ class LogReader:
         """Return the rows that messages are checked by while the database is away."""
         return self._log.lookups()
 
-    def is_behind_positions(self) -> bool:
+    def has_lost_changes(self) -> bool:
         """Return whether the database is older than what was read from it."""
         heads = self._log.heads()
         return any(heads.get(topic, 0) < position for topic, position in self.positions.items())

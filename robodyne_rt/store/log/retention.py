@@ -15,6 +15,7 @@ NOTE_AGE_S = 300.0
 
 PRUNE_STEP = 500
 PRUNE_INTERVAL_S = 0.25
+MAX_STEPS_PER_TOPIC = 20
 
 
 class Maintenance:
@@ -56,16 +57,26 @@ class Maintenance:
         return int(self._age_at_start_s + self._clock.now() - self.started_at)
 
     def run(self, db: DbConnection, tables: DeviceMessageWriter, positions: Mapping[str, int]) -> None:
-        """Do what is due; an error of a database that is away goes upwards."""
+        """Do what is due. Where another program holds the lock, or the disk is full, the rest waits for the next time: each
+        statement would wait for the lock again, and devices with it.
+
+        Raises:
+            Exception: an error of a database that is away (`Database.errors`).
+        """
         now = self._clock.now()
-        if now >= self._next_prune:
-            self._next_prune = now + PRUNE_INTERVAL_S
-            self._prune(db, tables, positions)
-        if now >= self._next_look:
-            self._next_look = now + self._look_interval_s
-            self._look_for_triggers(db)
-            self._note_age(db, tables)
-            self._prune_letters(db, tables)
+        try:
+            if now >= self._next_prune:
+                self._next_prune = now + PRUNE_INTERVAL_S
+                self._prune(db, tables, positions)
+            if now >= self._next_look:
+                self._next_look = now + self._look_interval_s
+                self._look_for_triggers(db)
+                self._note_age(db, tables)
+                self._prune_letters(db, tables)
+        except self._database.errors as error:
+            if self._database.fault(error) in (Fault.AWAY, Fault.BROKEN):
+                raise
+            db.rollback()
 
     def _look_for_triggers(self, db: DbConnection) -> None:
         missing = db.missing_triggers()
@@ -79,26 +90,19 @@ class Maintenance:
         """Forget old lines of the log and old message ids, in steps that hold up nobody."""
         for topic in TOPICS:
             last = positions.get(topic, 0) - self._changes_retained
-            for _ in range(20):
+            for _ in range(MAX_STEPS_PER_TOPIC):
                 if last <= 0 or not self._prune_step(db, topic, last):
                     break
         self._prune_messages(db, tables)
 
     def _prune_step(self, db: DbConnection, topic: str, last: int) -> bool:
-        try:
-            cursor = db.execute(
-                'DELETE FROM change WHERE topic = ? AND "offset" <= ? AND "offset" < '
-                '(SELECT min("offset") + ? FROM change WHERE topic = ?)',
-                (topic, last, PRUNE_STEP, topic),
-            )
-        except self._database.errors as error:
-            self._raise_if_away(error)
-            return False  # locked or full: the next round is soon
+        """Delete the next lines of a topic; return whether there may be more."""
+        cursor = db.execute(
+            'DELETE FROM change WHERE topic = ? AND "offset" <= ? AND "offset" < '
+            '(SELECT min("offset") + ? FROM change WHERE topic = ?)',
+            (topic, last, PRUNE_STEP, topic),
+        )
         return bool(cursor.rowcount == PRUNE_STEP)
-
-    def _raise_if_away(self, error: Exception) -> None:
-        if self._database.fault(error) in (Fault.AWAY, Fault.BROKEN):
-            raise error
 
     def _prune_messages(self, db: DbConnection, tables: DeviceMessageWriter) -> None:
         """Walk through the remembered ids, a step at a time: no index is needed that every commit would have to keep."""
@@ -110,30 +114,20 @@ class Maintenance:
         self._prune_after = rows[-1][:2] if len(rows) == PRUNE_STEP else ("", "")
         old = [row[:2] for row in rows if row[2] < oldest]
         if old:
-            try:
-                db.begin()
-                for key in old:
-                    db.execute("DELETE FROM device_message WHERE device = ? AND id = ?", key)
-                db.commit()
-            except self._database.errors as error:
-                self._raise_if_away(error)
-                db.rollback()
+            db.begin()
+            for key in old:
+                db.execute("DELETE FROM device_message WHERE device = ? AND id = ?", key)
+            db.commit()
 
     def _note_age(self, db: DbConnection, tables: DeviceMessageWriter) -> None:
         """Count how long this database was served; where that is not written ids only live longer."""
         tables.age_s = self.age_s
         if tables.age_s - self._noted_age_s < NOTE_AGE_S:
             return
-        try:
-            write_meta(db, "age_s", str(tables.age_s))
-            self._noted_age_s = tables.age_s
-        except self._database.errors as error:
-            self._raise_if_away(error)
+        write_meta(db, "age_s", str(tables.age_s))
+        self._noted_age_s = tables.age_s
 
     def _prune_letters(self, db: DbConnection, tables: DeviceMessageWriter) -> None:
         oldest = tables.age_s - self._retention_s
-        try:
-            if oldest > 0:
-                db.execute("DELETE FROM dead_letter WHERE age_s < ?", (oldest,))
-        except self._database.errors as error:
-            self._raise_if_away(error)
+        if oldest > 0:
+            db.execute("DELETE FROM dead_letter WHERE age_s < ?", (oldest,))

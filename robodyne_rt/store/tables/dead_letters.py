@@ -1,5 +1,7 @@
 """Dead letters in the database (SPEC section 6)."""
 
+import contextlib
+
 import orjson
 
 from robodyne_rt.errors import ResourceNotFound
@@ -28,7 +30,8 @@ def shown(db: DbConnection, id: int) -> Entity:
     if row is None:
         raise ResourceNotFound(f"no dead letter {id}")
     letter = _letter(db, dict(zip(columns, row, strict=True)))
-    letter["payload"] = orjson.loads(letter["payload"])
+    with contextlib.suppress(orjson.JSONDecodeError):  # a torn row of the spool is shown as it is
+        letter["payload"] = orjson.loads(letter["payload"])
     return letter
 
 

@@ -120,6 +120,10 @@ class DeviceMessageWriter:
         )
         return row if taken.rowcount else self._row_of_claim(device, id, digest)
 
+    def forget_unstored(self) -> None:
+        """Forget what was noted beside the rows: a transaction was undone, and with it perhaps what it was noted for."""
+        self._reported.clear()
+
     def telemetry(self, robot_id: str, fields: Entity, heard_at: str) -> None:
         """Store the newest telemetry of a robot."""
         self._robot(robot_id, "ALBABOT", fields, heard_at, None)

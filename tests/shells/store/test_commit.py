@@ -153,6 +153,33 @@ def test_a_commit_that_is_refused_is_taken_apart_and_only_the_guilty_one_is_kept
     assert [letter.write for letter in report.dead_letters] == [bad, poison]
 
 
+def test_a_write_that_yields_to_others_again_and_again_goes_upwards(bench: Bench) -> None:
+    """On Postgres a deadlock or a statement's own time limit: nothing happened, but not for ever."""
+    bench.database.kind = "postgres"
+    bench.database.fail("commit", Fault.WRITE, times=2)  # together, and one by one
+    bench.database.fail("commit", Fault.BUSY, times=99)
+    with pytest.raises(ScriptedError):
+        bench.commit(table(1))
+    assert bench.tables() == []
+
+
+def test_what_was_noted_beside_the_rows_is_forgotten_with_them(bench: Bench) -> None:
+    """The newest `ts` of a robot out of a batch that was rolled back must not make its messages look outdated."""
+
+    def report(ts: int, level: int, id: int) -> MessageWrite:
+        body = b'{"msg_type":"Albabot","robot_id":"a","battery_level":%d,"ts":%d}' % (level, ts)
+        return MessageWrite(parse(body)[0], "d", "", "2026-11-21T00:00:00.000000Z", [id])
+
+    now = 1_795_219_100  # shortly before `heard_at`
+    first, second = report(now + 1, 40, 1), report(now + 2, 30, 2)
+    bench.commit(report(now, 50, 3))
+    bench.database.fail("commit", Fault.FULL)
+    with pytest.raises(ScriptedError):
+        bench.commit(first, second)
+    bench.commit(first)
+    assert bench.database.ask("SELECT battery_level FROM robot") == [(40,)]
+
+
 def test_the_mark_lives_or_dies_with_its_batch(bench: Bench) -> None:
     marked = []
 

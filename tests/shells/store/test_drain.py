@@ -60,8 +60,8 @@ class Bench:
         write = MessageWrite(message, "d", digest, "2026-11-21T00:00:00.000000Z", [seq])
         self.spool.kept.append(SpooledRow(seq, writes.dump(write).decode()))
 
-    def some(self, behind: int | None = None) -> Any:
-        return self.drain.drain(self.db, self.committer, behind)
+    def some(self, after_seq: int | None = None) -> Any:
+        return self.drain.drain(self.db, self.committer, after_seq)
 
     def stored(self) -> list[str]:
         return [text for (text,) in self.database.ask("SELECT description FROM event ORDER BY id")]
@@ -92,7 +92,7 @@ def test_rows_are_stored_in_order_up_to_what_is_allowed(bench: Bench) -> None:
 
 def test_a_batch_that_waits_behind_a_row_waits_for_no_more(bench: Bench) -> None:
     bench.drain.allow(5)
-    assert bench.some(behind=2).drained == 2
+    assert bench.some(after_seq=2).drained == 2
     assert not bench.drain.is_due(2) and bench.drain.is_due(None)
     assert bench.stored() == ["n-1", "n-2"]
 

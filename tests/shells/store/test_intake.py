@@ -10,6 +10,7 @@ from robodyne_rt.core.device_messages import parse
 from robodyne_rt.core.spooling import SpoolingLedger
 from robodyne_rt.errors import Conflict, InvalidPayload, StorageUnavailable
 from robodyne_rt.model.changes import Update
+from robodyne_rt.store.engine.database import Fault
 from robodyne_rt.store.intake.acknowledged import Acknowledged
 from robodyne_rt.store.intake.intake import Intake
 from robodyne_rt.store.intake.optimistic import OptimisticOverlay
@@ -65,7 +66,7 @@ class Bench:
         return [write for batch in batches for write in batch.writes]
 
     def commit(self, *, generation: int = 0, updates: list[Update] | None = None) -> None:
-        done = [(write, {"event_id": write.row}, None) for write in self.given()]
+        done = [(write, {"event_id": write.row_id}, None) for write in self.given()]
         self.intake.report_from_thread(Report(generation, updates=updates or [], done=done))
         self.loop.turn()
 
@@ -89,7 +90,7 @@ def test_what_is_submitted_in_one_turn_leaves_together_and_is_told_after_its_com
     assert bench.writer.batches == []
     bench.loop.turn()
     (batch,) = bench.writer.batches
-    assert (batch.generation, batch.behind, len(batch.writes)) == (0, 0, 2)
+    assert (batch.generation, batch.after_seq, len(batch.writes)) == (0, 0, 2)
     assert bench.heard() == []
     bench.commit()
     assert bench.heard() == [("a", "success"), ("b", "success")]
@@ -118,7 +119,7 @@ def test_a_late_commit_is_shown_after_the_push_deadline_and_confirmed_when_it_co
     assert bench.sink.told == []
     bench.loop.advance(0.02)
     assert [what for what, _, _ in bench.sink.told] == ["show"]
-    id = bench.writer.batches[0].writes[0].row
+    id = bench.writer.batches[0].writes[0].row_id
     bench.commit(updates=[Update("events", 0, 1, {id: {"id": id}})])
     assert [what for what, _, _ in bench.sink.told] == ["show", "publish", "confirm"]
     assert bench.overlay.is_empty
@@ -136,7 +137,7 @@ def test_a_failure_sends_everything_to_the_spool_and_success_comes_after_its_com
     bench.say("a")
     bench.say("b")
     bench.loop.turn()
-    bench.report(generation=0, failed=True)
+    bench.report(generation=0, fault=Fault.AWAY)
     assert bench.intake.state == "spooling"
     (rows,) = bench.spool.appends
     assert [row.seq for row in rows] == [1, 2]
@@ -150,7 +151,7 @@ def test_a_failure_sends_everything_to_the_spool_and_success_comes_after_its_com
 def test_the_way_back_drains_first_and_gives_under_the_next_generation(bench: Bench) -> None:
     bench.say("a")
     bench.loop.turn()
-    bench.report(generation=0, failed=True)
+    bench.report(generation=0, fault=Fault.AWAY)
     bench.spool.answer()
     bench.given()
     bench.report(generation=1, recovered=True)
@@ -158,7 +159,7 @@ def test_the_way_back_drains_first_and_gives_under_the_next_generation(bench: Be
     bench.say("b")
     bench.loop.turn()
     (batch,) = bench.writer.batches
-    assert (batch.generation, batch.behind) == (1, 1)
+    assert (batch.generation, batch.after_seq) == (1, 1)
     bench.report(generation=1, drained=1)
     assert bench.intake.state == "ok"
 
@@ -168,7 +169,7 @@ def test_a_repetition_is_answered_like_the_first_and_goes_nowhere(bench: Bench) 
     bench.loop.turn()
     bench.commit()
     bench.heard()
-    bench.report(generation=0, failed=True)
+    bench.report(generation=0, fault=Fault.AWAY)
     bench.say("a")
     bench.say("a", severity="ERROR")
     bench.loop.turn()
@@ -177,7 +178,7 @@ def test_a_repetition_is_answered_like_the_first_and_goes_nowhere(bench: Bench) 
 
 
 def test_what_cannot_be_checked_without_the_database_is_kept_by_its_device(bench: Bench) -> None:
-    bench.report(generation=0, failed=True)
+    bench.report(generation=0, fault=Fault.AWAY)
     bench.say("a", msg_type="Order", order_id=77, status="READY")
     bench.say("b")
     bench.loop.turn()
@@ -186,14 +187,14 @@ def test_what_cannot_be_checked_without_the_database_is_kept_by_its_device(bench
 
 
 def test_what_must_not_outlive_the_process_is_refused_while_the_database_is_away(bench: Bench) -> None:
-    bench.report(generation=0, failed=True)
+    bench.report(generation=0, fault=Fault.AWAY)
     bench.intake.submit(CallWrite(lambda tables: None, lambda result, error: bench.told.append(("call", type(error)))))
     bench.loop.turn()
     assert bench.heard() == [("call", StorageUnavailable)]
 
 
 def test_a_spool_that_fails_refuses_takes_back_what_was_shown_and_is_left_alone_for_a_second(bench: Bench) -> None:
-    bench.report(generation=0, failed=True)
+    bench.report(generation=0, fault=Fault.AWAY)
     bench.say("a")
     bench.loop.turn()
     bench.spool.answer(StorageUnavailable("full", retry_after_s=5))
@@ -213,11 +214,52 @@ def test_a_spool_that_fails_refuses_takes_back_what_was_shown_and_is_left_alone_
     assert [what for what, _, _ in bench.sink.told] == ["show", "revert"]  # a spool in trouble: not shown
 
 
+def test_what_the_spool_refused_is_no_repetition_when_it_comes_again(bench: Bench) -> None:
+    """Its device repeats it, as it was told: it gets the id of what is stored, and a repaired body is no conflict."""
+    results: list[Any] = []
+    bench.report(generation=0, fault=Fault.AWAY)
+    bench.say("a")
+    bench.say("b")
+    bench.loop.turn()
+    bench.spool.answer(StorageUnavailable("full", retry_after_s=5))
+    bench.loop.advance(1.1)
+    bench.heard()
+    honest = bench.intake._answer
+    bench.intake._answer = lambda write, result, error: (results.append(result), honest(write, result, error))[1]  # type: ignore[method-assign]
+    bench.say("a")
+    bench.say("b", severity="ERROR")
+    bench.loop.turn()
+    bench.spool.answer()
+    assert bench.heard() == [("a", "success"), ("b", "success")]
+    stored = [json.loads(row.payload)["ids"][0] for row in bench.spool.appends[-1]]
+    assert results == [{"event_id": id} for id in stored]
+
+
+def test_a_prediction_that_fails_costs_nobody_an_answer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Predictor, "begin", lambda self, current, lookups: 1 / 0)
+    bench.say("a")
+    bench.loop.advance(0.1)
+    bench.report(generation=0, fault=Fault.AWAY)
+    bench.spool.answer()
+    assert bench.heard() == [("a", "success")]
+
+
+def test_a_full_database_is_no_doubt_and_a_lost_one_is(bench: Bench) -> None:
+    for fault, generation in ((Fault.FULL, 0), (Fault.AWAY, 1)):
+        bench.say(fault.name)
+        bench.loop.turn()
+        bench.report(generation=generation, fault=fault)
+        assert bool(bench.intake._ledger._in_doubt) == (fault is Fault.AWAY)
+        bench.spool.answer()
+        bench.report(generation=generation + 1, recovered=True)
+        bench.report(drained=9)
+
+
 def test_without_a_spool_everything_is_refused(tmp_path: Path) -> None:
     bench = Bench(tmp_path, has_spool=False)
     bench.say("a")
     bench.loop.turn()
-    bench.report(generation=0, failed=True)
+    bench.report(generation=0, fault=Fault.AWAY)
     assert bench.heard() == [("a", StorageUnavailable)]
     assert bench.intake.state == "refusing"
 

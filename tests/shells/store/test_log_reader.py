@@ -81,10 +81,10 @@ def test_a_head_that_went_back_gives_the_whole_state(bench: Bench) -> None:
     bench.tables(1, 2, 3)
     bench.read()
     bench.database.ask("UPDATE topic_head SET \"offset\" = 2 WHERE topic = 'tables'")
-    assert bench.reader.is_behind_positions()
+    assert bench.reader.has_lost_changes()
     (update,) = bench.read()
     assert update.snapshot and update.offset == 2
-    assert not bench.reader.is_behind_positions()
+    assert not bench.reader.has_lost_changes()
 
 
 def test_positions_are_behind_what_was_read_also_where_reading_fails_in_the_middle(bench: Bench) -> None:

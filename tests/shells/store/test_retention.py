@@ -116,7 +116,12 @@ def test_a_lock_or_a_full_disk_puts_off_and_anything_worse_goes_upwards(bench: B
         bench.database.ask("INSERT INTO table_(table_number) VALUES (?)", number)
     bench.database.fail("execute", fault, when=lambda query: query.startswith("DELETE FROM change"))
     if goes_on:
+        before = len(bench.db.statements)
+        bench.run({"tables": 8, "robots": 5000})
+        assert len(bench.db.statements) == before + 1  # each statement would wait for the lock again
+        bench.clock.advance(0.3)
         bench.run({"tables": 8})
+        assert len(bench.database.ask("SELECT 1 FROM change WHERE topic = 'tables'")) == 3
     else:
         with pytest.raises(ScriptedError):
             bench.run({"tables": 8})

@@ -12,7 +12,7 @@ from robodyne_rt.store.intake.reports import Report
 from robodyne_rt.store.intake.writer import POLL_S, Batch, Writer
 from robodyne_rt.store.log.history import History
 from robodyne_rt.testing.clock import HandClock
-from robodyne_rt.testing.database import MemoryDatabase
+from robodyne_rt.testing.database import MemoryDatabase, ScriptedError
 from robodyne_rt.testing.store import ScriptedWrite
 from tests.shells.store.test_drain import Rows
 from tests.stores import WINDOWS
@@ -39,9 +39,9 @@ class Bench:
         self.reports: list[Report] = []
         self.generation = 0
 
-    def give(self, *writes: ScriptedWrite, generation: int | None = None, behind: int = 0) -> None:
+    def give(self, *writes: ScriptedWrite, generation: int | None = None, after_seq: int = 0) -> None:
         generation = self.generation if generation is None else generation
-        self.writer.give(Batch(generation, behind, list(writes)))
+        self.writer.give(Batch(generation, after_seq, list(writes)))
 
     def cycle(self) -> None:
         self.writer.fetch(wait=False)
@@ -105,7 +105,7 @@ def test_a_fault_lets_go_of_everything_and_names_the_generation_that_is_over(ben
     bench.give(table(1), table(2), table(3), table(4))
     bench.cycle()
     (report,) = bench.take()
-    assert (report.failed, report.generation, report.done) == (True, 0, [])
+    assert (report.fault, report.generation, report.done) == (fault, 0, [])
     assert bench.writer.stats.failures == 1 and bench.writer.stats.trouble.startswith(fault.value)
     bench.clock.advance(1)
     bench.cycle()
@@ -132,14 +132,14 @@ def test_a_batch_of_a_generation_that_failed_is_dropped_and_the_next_one_is_writ
 def test_a_batch_behind_the_spool_is_dropped_with_its_generation() -> None:
     bench = Bench(spool=Rows())
     bench.cycle()
-    bench.give(table(1), behind=0)
-    bench.give(table(2), behind=4)
-    bench.give(table(3), behind=5)
+    bench.give(table(1), after_seq=0)
+    bench.give(table(2), after_seq=4)
+    bench.give(table(3), after_seq=5)
     bench.database.fail("commit", Fault.AWAY)
     bench.cycle()
     bench.clock.advance(1)
     bench.writer.drain(5)
-    bench.give(table(4), generation=1, behind=5)
+    bench.give(table(4), generation=1, after_seq=5)
     for _ in range(6):
         bench.cycle()
     assert bench.stored() == [4]
@@ -150,7 +150,7 @@ def test_two_failures_are_two_generations(bench: Bench) -> None:
         bench.database.fail("commit", Fault.AWAY)
         bench.give(table(1), generation=generation)
         bench.cycle()
-        assert [report.generation for report in bench.take() if report.failed] == [generation]
+        assert [report.generation for report in bench.take() if report.fault] == [generation]
         bench.clock.advance(1)
         bench.cycle()
         assert [report.recovered for report in bench.take()] == [True]
@@ -218,7 +218,7 @@ def test_what_was_committed_is_told_also_when_the_log_cannot_be_read_then(bench:
     bench.give(table(1))
     bench.cycle()
     done, failed = bench.take()
-    assert [result for _, result, _ in done.done] == [1] and failed.failed
+    assert [result for _, result, _ in done.done] == [1] and failed.fault
     bench.clock.advance(1)
     bench.cycle()
     bench.cycle()
@@ -271,13 +271,13 @@ def test_the_spool_is_drained_before_the_batch_that_comes_behind_it() -> None:
     order: list[str] = []
     drain = bench.writer._drain
     assert drain is not None
-    drain.drain = lambda db, committer, behind: (  # type: ignore[method-assign]
-        order.append(f"drain up to {behind}"),
-        setattr(drain, "drained_upto", behind or 9),
-        Report(drained=behind or 9),
+    drain.drain = lambda db, committer, after_seq: (  # type: ignore[method-assign]
+        order.append(f"drain up to {after_seq}"),
+        setattr(drain, "drained_upto", after_seq or 9),
+        Report(drained=after_seq or 9),
     )[2]
     bench.writer.drain(9)
-    bench.give(ScriptedWrite(lambda tables: order.append("batch")), behind=5)
+    bench.give(ScriptedWrite(lambda tables: order.append("batch")), after_seq=5)
     for _ in range(3):
         bench.cycle()
     assert order == ["drain up to 5", "batch", "drain up to None"]
@@ -287,9 +287,9 @@ def test_batches_behind_different_rows_are_not_one_transaction() -> None:
     bench = Bench(spool=Rows())
     bench.cycle()
     bench.take()
-    bench.give(table(1), behind=0)
-    bench.give(table(2), behind=4)
-    bench.give(table(3), behind=4)
+    bench.give(table(1), after_seq=0)
+    bench.give(table(2), after_seq=4)
+    bench.give(table(3), after_seq=4)
     bench.writer.drain(4)
     bench.cycle()
     assert bench.stored() == [1]
@@ -349,7 +349,41 @@ def test_a_backup_is_broken_off_when_the_database_fails(bench: Bench, tmp_path: 
     bench.give(table(1))
     bench.writer._run_backup(bench.reports.append)
     assert "broken off: the disk is full" in str(errors[0])
-    assert [report.failed for report in bench.take()] == [True]
+    assert [report.fault for report in bench.take()] == [Fault.FULL]
+
+
+def test_a_broken_database_ends_the_writer_also_in_the_middle_of_a_backup(bench: Bench, tmp_path: Any) -> None:
+    errors: list[BaseException | None] = []
+    bench.writer.back_up(BackupRequest(tmp_path / "copy.part", errors.append))
+    bench.writer.fetch(wait=False)
+    bench.database.fail("commit", Fault.BROKEN)
+    bench.give(table(1))
+    with pytest.raises(StorageBroken):
+        bench.writer._run_backup(bench.reports.append)
+    assert bench.take() == []
+
+
+def test_what_a_batch_taken_apart_had_committed_before_the_database_failed_is_told(bench: Bench) -> None:
+    """The commit is refused as a whole, each write gets a transaction of its own, and the third meets a full disk."""
+    honest, alone = bench.db.commit, []
+
+    def commit() -> None:
+        (count,) = bench.db.execute("SELECT count(*) FROM table_").fetchone()
+        if count == 3 and not alone:
+            bench.db.rollback()
+            raise ScriptedError(Fault.WRITE)
+        if count == 3:
+            bench.db.rollback()
+            raise ScriptedError(Fault.FULL)
+        alone.append(count)
+        honest()
+
+    bench.db.commit = commit  # type: ignore[method-assign]
+    bench.give(table(1), table(2), table(3))
+    bench.cycle()
+    told, failed = bench.take()
+    assert [result for _, result, _ in told.done] == [1, 2] == bench.stored()
+    assert failed.fault is Fault.FULL
 
 
 def test_an_interrupt_reaches_the_connection_that_hangs(bench: Bench) -> None:

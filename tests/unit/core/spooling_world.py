@@ -1,6 +1,7 @@
 """What lies outside the ledger, in a few lines: disks that survive a crash, a writer, a spool, devices that keep count."""
 
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,10 +63,18 @@ class Model:
 
 
 class World:
-    """Carries out the ledger's decisions one at a time, as the shells do, and tells it what came of them."""
+    """Carries out the ledger's decisions one at a time, as the shells do, and tells it what came of them.
 
-    def __init__(self, acknowledge: Any, *, ledger: type[SpoolingLedger[Entry]] = SpoolingLedger) -> None:
+    Args:
+        is_certain: a commit always has an answer, and nothing has a name (SQLite, messages without ids): what is given and
+            spooled is stored twice. Otherwise a commit may go unheard, and names keep it from being done twice.
+    """
+
+    def __init__(
+        self, acknowledge: Any, *, is_certain: bool = False, ledger: type[SpoolingLedger[Entry]] = SpoolingLedger
+    ) -> None:
         self.acknowledge = acknowledge
+        self.is_certain = is_certain
         self.ledger_class = ledger
         self.model = Model()
         self.now = 1000.0
@@ -85,11 +94,13 @@ class World:
             last_seq=self.last_seq,
             rows_left=len(model.rows),
             drained_upto=model.mark,
-            much=2 * BATCH_MAX,
+            wait_above_rows=2 * BATCH_MAX,
             push_deadline_s=0.05,
             answer_within_s=ANSWER_WITHIN_S,
         )
         self.decisions: deque[Any] = deque()
+        # What the threads said and the loop has not heard yet, in order.
+        self.reports: deque[Callable[[], list[Any]]] = deque()
         self.batches: deque[spooling.Give[Entry]] = deque()
         self.appends: deque[spooling.Append[Entry]] = deque()
         self.appends_set_aside: set[int] = set()
@@ -145,11 +156,16 @@ class World:
             case spooling.Interrupt():
                 self.fail()
             case spooling.EndOutage():
-                assert self.database_works or not self.ledger.is_away
+                assert not self.ledger.is_away
 
     def obey_all(self) -> None:
         while self.decisions:
             self.obey_one()
+
+    def hear(self) -> None:
+        """Let the loop take the oldest report of the writer's thread."""
+        if self.reports:
+            self.obey(self.reports.popleft()())
 
     # -- what happens ----------------------------------------------------------------------------------------------
 
@@ -169,7 +185,7 @@ class World:
             self.obey_all()
 
     def store(self, entries: list[Entry]) -> None:
-        known = {entry.name for entry in self.model.database}  # the names in `device_message`
+        known = set() if self.is_certain else {entry.name for entry in self.model.database}
         self.model.database += [entry for entry in entries if entry.name not in known]
 
     def fail(self) -> None:
@@ -177,7 +193,8 @@ class World:
         if not self.writer_is_away:
             self.writer_is_away = True
             self.generation += 1
-            self.obey(self.ledger.failed(self.generation - 1, self.now))
+            over = self.generation - 1
+            self.reports.append(lambda: self.ledger.failed(over, self.now))
 
     def write(self, *, is_heard: bool = True) -> None:
         """The writer's cycle: come back, else drain up to the next batch, else write it."""
@@ -186,18 +203,20 @@ class World:
             return self.fail()
         if self.writer_is_away:
             self.writer_is_away = False
-            self.obey([*self.ledger.drained(model.mark), *self.ledger.recovered()])
+            mark = model.mark
+            self.reports.append(lambda: [*self.ledger.drained(mark), *self.ledger.recovered()])
             return None
         while self.batches and self.batches[0].generation != self.generation:
             self.batches.popleft()
-        upto = min(self.target, self.batches[0].behind) if self.batches else self.target
+        upto = min(self.target, self.batches[0].after_seq) if self.batches else self.target
         if model.mark < upto:
             return self.drain(upto, is_heard)
         if self.batches:
             batch = self.batches.popleft()
             self.store(list(batch.entries))
             if is_heard:
-                self.obey(self.ledger.committed(self.generation, [(entry, entry.name, None) for entry in batch.entries]))
+                done = [(entry, entry.name, None) for entry in batch.entries]
+                self.reports.append(lambda: self.ledger.committed(batch.generation, done))
             else:
                 self.fail()
         return None
@@ -205,7 +224,7 @@ class World:
     def drain(self, upto: int, is_heard: bool) -> None:
         model = self.model
         if not self.spool_is_readable:
-            self.obey(self.ledger.drain_failed("damaged", self.now))
+            self.reports.append(lambda: self.ledger.drain_failed("damaged", self.now))
             return
         seqs = sorted(seq for seq in model.rows if model.mark < seq <= upto)[:BATCH_MAX]
         self.store([model.rows[seq] for seq in seqs])
@@ -213,8 +232,9 @@ class World:
         for seq in [seq for seq in model.rows if seq <= model.mark]:
             assert model.rows[seq] in model.database, f"row {seq} was never applied"
             del model.rows[seq]
+        mark = model.mark
         if is_heard:
-            self.obey(self.ledger.drained(model.mark))
+            self.reports.append(lambda: self.ledger.drained(mark))
         else:
             self.fail()
 
@@ -270,7 +290,9 @@ class World:
             self.append()
             self.obey_all()
             self.write()
-            self.obey_all()
+            while self.reports:
+                self.hear()
+                self.obey_all()
             if not (self.appends or self.batches or ledger.spool_backlog or ledger.waiting or self.writer_is_away):
                 break
             self.pass_time(0.05)

@@ -86,7 +86,7 @@ def bench() -> Bench:
 
 def test_a_turn_is_one_batch_and_is_acknowledged_after_its_commit_only(bench: Bench) -> None:
     (give,) = bench.submit("a", "b")
-    assert isinstance(give, Give) and texts(give) == ["a", "b"] and (give.generation, give.behind) == (0, 0)
+    assert isinstance(give, Give) and texts(give) == ["a", "b"] and (give.generation, give.after_seq) == (0, 0)
     assert bench.committed(give) == [Acknowledge([(give.entries[0], "A", None), (give.entries[1], "B", None)])]
     assert bench.ledger.waiting == 0
 
@@ -153,6 +153,14 @@ def test_a_database_that_hangs_is_interrupted_after_five_seconds(bench: Bench) -
     bench.submit("a")
     assert not of(Interrupt, bench.tick(4.9))
     assert of(Interrupt, bench.tick(0.2))
+
+
+def test_a_database_is_not_interrupted_for_what_it_was_never_given(bench: Bench) -> None:
+    bench.away()
+    bench.submit("old")
+    bench.ledger.recovered()
+    bench.submit("new")  # waits for the spool, not for the database
+    assert not of(Interrupt, bench.tick(6.0))
 
 
 @pytest.mark.parametrize(("after", "due"), [(0.0, 0.05), (0.03, 0.02), (0.2, 0.005)])
@@ -229,6 +237,13 @@ def test_what_cannot_be_spooled_is_refused(bench: Bench) -> None:
     assert refuse.reason is Reason.UNAVAILABLE
 
 
+def test_what_a_locked_or_full_database_was_given_is_surely_not_stored() -> None:
+    bench = Bench(has_spool=False)
+    bench.submit("a")
+    (refuse,) = bench.ledger.failed(0, bench.now, may_be_stored=False)
+    assert refuse.reason is Reason.UNAVAILABLE
+
+
 def test_without_a_spool_everything_is_refused() -> None:
     bench = Bench(has_spool=False)
     bench.away()
@@ -289,7 +304,7 @@ def test_much_in_the_spool_is_drained_before_the_direct_way_is_taken(bench: Benc
     assert not of(EndOutage, bench.ledger.drained(1))
     assert of(EndOutage, bench.ledger.drained(2))
     (give,) = bench.submit("newer")
-    assert give.behind == 6
+    assert give.after_seq == 6
     bench.ledger.drained(6)
     assert bench.ledger.state(bench.now) == "late" or bench.ledger.state(bench.now) == "ok"
 
@@ -301,7 +316,7 @@ def test_nothing_is_given_while_an_older_append_is_under_way(bench: Bench) -> No
     assert bench.submit("new") == []
     drain, acknowledge, give = bench.ledger.appended(1)
     assert (drain, texts(acknowledge)) == (Drain(1), ["old"])
-    assert (texts(give), give.behind) == (["new"], 1)
+    assert (texts(give), give.after_seq) == (["new"], 1)
 
 
 def test_what_was_shown_is_confirmed_when_it_is_drained(bench: Bench) -> None:
@@ -324,7 +339,7 @@ def test_devices_are_paused_while_more_comes_than_drains(bench: Bench) -> None:
 
 
 def test_an_earlier_runs_rows_come_first_and_new_ones_wait_only_for_much() -> None:
-    few, many = Bench(last_seq=30, rows_left=20, much=20), Bench(last_seq=30, rows_left=21, much=20)
+    few, many = Bench(last_seq=30, rows_left=20, wait_above_rows=20), Bench(last_seq=30, rows_left=21, wait_above_rows=20)
     assert few.ledger.start() == many.ledger.start() == [Drain(30)]
     assert of(Give, few.submit("a")) and of(Append, many.submit("a"))
     assert few.ledger.rows_left == 20
@@ -333,7 +348,7 @@ def test_an_earlier_runs_rows_come_first_and_new_ones_wait_only_for_much() -> No
 
 
 def test_rows_that_a_crash_left_though_they_were_stored_are_waited_for_by_nobody() -> None:
-    bench = Bench(last_seq=30, rows_left=30, drained_upto=30, much=20)
+    bench = Bench(last_seq=30, rows_left=30, drained_upto=30, wait_above_rows=20)
     assert bench.ledger.start() == []
     assert bench.ledger.state(bench.now) == "ok" and of(Give, bench.submit("a"))
 
@@ -382,7 +397,7 @@ def test_queued_what_cannot_be_spooled_comes_behind_what_is_older() -> None:
     bench.submit("a")
     assert bench.submit("call", spoolable=False) == []
     (give,) = of(Give, bench.ledger.appended(1))
-    assert (texts(give), give.behind) == (["call"], 1)
+    assert (texts(give), give.after_seq) == (["call"], 1)
 
 
 def test_queued_a_spool_in_trouble_sends_what_is_new_the_direct_way() -> None:

@@ -26,9 +26,9 @@ class SpoolingMachine(RuleBasedStateMachine):
 
     ledger: type[SpoolingLedger[Entry]] = SpoolingLedger
 
-    @initialize(acknowledge=st.sampled_from(["stored", "queued"]))
-    def begin(self, acknowledge: str) -> None:
-        self.world = World(acknowledge, ledger=self.ledger)
+    @initialize(acknowledge=st.sampled_from(["stored", "queued"]), is_certain=st.booleans())
+    def begin(self, acknowledge: str, is_certain: bool) -> None:
+        self.world = World(acknowledge, is_certain=is_certain, ledger=self.ledger)
 
     def perform(self, steps: int | None) -> None:
         """Carry out what was decided; with `steps` the process dies after so many decisions."""
@@ -51,7 +51,12 @@ class SpoolingMachine(RuleBasedStateMachine):
 
     @rule(is_heard=st.sampled_from([True, True, True, False]), dies=dies)
     def write(self, is_heard: bool, dies: int | None) -> None:
-        self.world.write(is_heard=is_heard)
+        self.world.write(is_heard=is_heard or self.world.is_certain)
+        self.perform(dies)
+
+    @rule(dies=dies)
+    def hear(self, dies: int | None) -> None:
+        self.world.hear()
         self.perform(dies)
 
     @rule(may_be_stored=st.booleans(), dies=dies)
@@ -63,7 +68,18 @@ class SpoolingMachine(RuleBasedStateMachine):
     def database(self, works: bool) -> None:
         self.world.database_works = works
         self.world.write()
-        self.perform(None)
+
+    @rule()
+    def outage(self) -> None:
+        """What mostly happens: away, everything into the spool, back."""
+        for works in (False, True):
+            self.world.database_works = works
+            self.world.write()
+            while self.world.reports:
+                self.world.hear()
+                self.perform(None)
+            self.world.append()
+            self.perform(None)
 
     @rule(works=st.sampled_from([True, True, False]))
     def spool(self, works: bool) -> None:
@@ -153,7 +169,7 @@ class Overtakes(SpoolingLedger[Entry]):
     """5: takes the direct way as soon as the database is back, whatever the spool holds."""
 
     def recovered(self) -> list[Decision[Entry]]:
-        self._little = 1 << 30
+        self._leave_below_rows = 1 << 30
         return super().recovered()
 
     def _give(self) -> list[Decision[Entry]]:
@@ -166,6 +182,15 @@ class WaitsForTheSpool(SpoolingLedger[Entry]):
 
     def drain_failed(self, fault: Any, now: float) -> list[Decision[Entry]]:
         return []
+
+
+class KeepsItsGeneration(SpoolingLedger[Entry]):
+    """2: goes on under the generation that failed, so that the writer writes what the spool has as well."""
+
+    def failed(self, generation: int, now: float) -> list[Decision[Entry]]:
+        decisions = super().failed(generation, now)
+        self._generation = generation
+        return decisions
 
 
 class CountsGenerationsWrong(SpoolingLedger[Entry]):
@@ -189,6 +214,7 @@ class CountsGenerationsWrong(SpoolingLedger[Entry]):
         Overtakes,
         WaitsForTheSpool,
         CountsGenerationsWrong,
+        KeepsItsGeneration,
     ],
 )
 def test_a_ledger_that_breaks_an_invariant_is_found_out(ledger: type[SpoolingLedger[Entry]]) -> None:
