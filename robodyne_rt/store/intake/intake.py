@@ -32,13 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class Intake(Submissions):
-    """The shell around the ledger.
-
-    Args:
-        ledger: decides; nobody else speaks to it.
-        spool: None where there is none.
-        acknowledged: what earlier messages were answered.
-    """
+    """The shell around the ledger, to which nobody else speaks; `spool` is None where there is none."""
 
     def __init__(
         self,
