@@ -1,6 +1,6 @@
 """Protocols between neighbours: what one part may expect of another, told at the place both may import.
 
-Each says what happens to order, what may be lost, and what happens when it is full. `app.py` hands the implementations over.
+Each says what happens to order, what may be lost, and what happens when it is full. `app/` hands the implementations over.
 """
 
 import time
@@ -106,7 +106,7 @@ class LiveState(Protocol):
 class MessageStore(Protocol):
     """Takes device messages for storing. Order is kept; nothing is lost once `outcome` said so.
 
-    Full is not an error here: `backlog` says how many wait, and shells stop reading from their device (`is_behind`).
+    Full is not an error here: shells stop reading from their device while `is_behind`.
     """
 
     @property

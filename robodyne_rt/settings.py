@@ -187,7 +187,7 @@ class Log(Section):
 
 
 class Settings(Section):
-    """The whole configuration. Built by `load`, read by `app.py` only."""
+    """The whole configuration. Built by `load`, read by `app/` only."""
 
     server: Server = Server()
     devices: Devices = Devices()

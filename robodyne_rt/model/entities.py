@@ -533,7 +533,7 @@ class DeviceMessage(SQLModel, table=True):
 
 
 class DeadLetter(SQLModel, table=True):
-    """A write that ran out of attempts: what it was (`payload`, see store/writes.py), why it failed, and when.
+    """A write that ran out of attempts: what it was (`payload`, see store/intake/writes.py), why it failed, and when.
 
     `age_s` is the database's age at that time, which is not the wall clock's: retention counts from there.
     """

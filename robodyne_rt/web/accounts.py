@@ -80,7 +80,7 @@ class Accounts:
         return await self._readers.read(query)
 
     async def change(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """Run a function of `store/accounts.py` with the writer's session."""
+        """Run a function of `store/tables` with the connection that writes."""
         return await self._intake.call(lambda tables: function(tables.db, *arguments, **named))
 
     # -- logging in ----------------------------------------------------------------------------------------------

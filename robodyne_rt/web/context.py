@@ -1,4 +1,4 @@
-"""What handlers reach: the parts, handed over once by `app.py` under one typed key."""
+"""What handlers reach: the parts, handed over once by `app/lifecycle.py` under one typed key."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
