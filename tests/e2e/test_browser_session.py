@@ -456,6 +456,14 @@ def test_what_one_sent_is_there_after_a_reload_and_a_strange_name_is_told(server
     assert reader.locator("#sent li").count() == 0
 
 
+NOTES_ARE_AT_REST = """() => new Promise((done) => {
+    const notes = [...document.querySelectorAll("#inbox li")];
+    const places = () => JSON.stringify(notes.map((note) => note.getBoundingClientRect().y));
+    const before = places();
+    requestAnimationFrame(() => requestAnimationFrame(() => done(before === places())));
+})"""
+
+
 def test_many_unread_messages_leave_the_wall_its_place(server: Server, new_page: Callable[..., Any]) -> None:
     ask_server(server, "POST", "/api/users", {"name": "chef", "roles": ["technician"], "password": PASSWORD})
     sender, page = new_page(), new_page("ko-KR")
@@ -470,6 +478,7 @@ def test_many_unread_messages_leave_the_wall_its_place(server: Server, new_page:
         page.set_viewport_size({"width": width, "height": height})
         page.wait_for_function("() => document.querySelectorAll('#inbox li').length === 9")
         page.wait_for_function("() => document.getElementById('inbox').offsetHeight <= innerHeight / 4 + 1")
+        page.wait_for_function(NOTES_ARE_AT_REST)
         box = page.locator("#inbox").bounding_box()
         assert box["height"] > 60
         edge = page.locator("#inbox ul").bounding_box()
