@@ -1,4 +1,6 @@
-"""The command `robodyne-rt`. Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration, 3 storage broken."""
+"""The command `robodyne-rt`. Exit codes: 0 done, 1 failed while running, 2 wrong usage, configuration or schema version, 3 storage
+broken, 4 another process owns the data.
+"""
 
 import argparse
 import os
@@ -9,11 +11,11 @@ from pathlib import Path
 import orjson
 
 from robodyne_rt import __version__, demo
-from robodyne_rt.admin import access, backup, dlq, doctor, init
+from robodyne_rt.admin import access, backup, dlq, doctor, init, migrate
 from robodyne_rt.admin.control import Refused
 from robodyne_rt.app import lifecycle
 from robodyne_rt.client import tail
-from robodyne_rt.errors import RobodyneError, SchemaTooNew, StorageBroken, StorageUnavailable
+from robodyne_rt.errors import DataOwned, RobodyneError, SchemaMismatch, StorageBroken, StorageUnavailable
 from robodyne_rt.serve import serve
 from robodyne_rt.settings import ConfigError, Settings, load, shown
 from robodyne_rt.sim import command as sim
@@ -21,6 +23,7 @@ from robodyne_rt.sim import command as sim
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_STORAGE = 3
+EXIT_OWNED = 4
 EXIT_INTERRUPTED = 130
 
 
@@ -37,9 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE
-    except (StorageBroken, StorageUnavailable, SchemaTooNew) as error:
+    except SchemaMismatch as error:
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
+    except (StorageBroken, StorageUnavailable) as error:
         print(error, file=sys.stderr)
         return EXIT_STORAGE
+    except DataOwned as error:
+        print(error, file=sys.stderr)
+        return EXIT_OWNED
     except (Refused, RobodyneError) as error:
         print(error, file=sys.stderr)
         return EXIT_FAILED
@@ -54,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="robodyne-rt",
         description="The real-time server of a robot restaurant.",
-        epilog="Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration, 3 storage broken.",
+        epilog="Exit codes: 0 done, 1 failed while running, 2 wrong usage, configuration or schema version, 3 storage broken, "
+        "4 another process owns the data.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -75,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (demo, sim, tail):
         command.add_command(commands)
-    for administration in (init, access, dlq, backup, doctor):
+    for administration in (init, access, dlq, backup, migrate, doctor):
         administration.add_command(commands, _common_options, lambda options: _settings(options)[1])
     return parser
 

@@ -15,9 +15,22 @@ from pathlib import Path
 from robodyne_rt.app.lifecycle import Ports
 from robodyne_rt.model.topics import TOPIC_NAMES
 from robodyne_rt.serve import serve
-from robodyne_rt.settings import Auth, ConfigError, Database, Devices, Hub, Log, SerialPort, Server, Settings
+from robodyne_rt.settings import (
+    Auth,
+    ConfigError,
+    Database,
+    Devices,
+    Hub,
+    Log,
+    SerialPort,
+    Server,
+    Settings,
+    owned_files,
+)
 from robodyne_rt.sim.cluster import Cluster, NoPostgres
+from robodyne_rt.store.engine.database import Database as StoreDatabase
 from robodyne_rt.store.engine.database import open_database
+from robodyne_rt.store.engine.ownership import Ownership
 from robodyne_rt.store.tables import users
 
 logger = logging.getLogger(__name__)
@@ -94,10 +107,16 @@ def _database_url(options: argparse.Namespace, folder: Path, stack: contextlib.E
 
 def _open_to_one(settings: Settings) -> str:
     """Make the user `demo`, who may do everything; return the password."""
-    from robodyne_rt.web import passwords
-
     password = secrets.token_urlsafe(6)
     database = open_database(settings.database)
+    with Ownership(owned_files(settings)).take("robodyne-rt demo"):
+        _add_user(database, password)
+    return password
+
+
+def _add_user(database: StoreDatabase, password: str) -> None:
+    from robodyne_rt.web import passwords
+
     db = database.open_writer()
     try:
         database.prepare(db)
@@ -111,7 +130,6 @@ def _open_to_one(settings: Settings) -> str:
         db.commit()
     finally:
         db.close()
-    return password
 
 
 def _settings(options: argparse.Namespace, folder: Path, url: str) -> Settings:

@@ -234,8 +234,16 @@ class Internal(RobodyneError):
 # -- for the person at the console, never on a wire ----------------------------------------------------------------
 
 
-class SchemaTooNew(Exception):
+class SchemaMismatch(Exception):
+    """The database has the schema of another version of this program."""
+
+
+class SchemaTooNew(SchemaMismatch):
     """The database was written by a newer version of this program."""
+
+
+class DataOwned(Exception):
+    """Another process owns the data: a server, or a command that writes without one. The text names it."""
 
 
 class StorageBroken(Exception):

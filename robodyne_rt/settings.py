@@ -245,6 +245,14 @@ def control_socket(settings: Settings) -> Path:
     return Path(settings.database.spool_path).absolute().with_name("robodyne-rt.sock")
 
 
+def owned_files(settings: Settings) -> list[Path]:
+    """Return the files that belong to the one process that writes: the spool, and a SQLite database."""
+    files = [Path(settings.database.spool_path).absolute()]
+    if settings.database.url.startswith("sqlite:///"):
+        files.append(Path(settings.database.url.removeprefix("sqlite:///")).absolute())
+    return files
+
+
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can reach an address."""
     if host == "localhost":

@@ -14,8 +14,9 @@ import orjson
 
 from robodyne_rt.admin import control
 from robodyne_rt.admin.control import NoServer, Refused
-from robodyne_rt.errors import SchemaTooNew, StorageBroken
-from robodyne_rt.settings import ConfigError, Settings, control_socket
+from robodyne_rt.errors import DataOwned, SchemaTooNew, StorageBroken
+from robodyne_rt.settings import ConfigError, Settings, control_socket, owned_files
+from robodyne_rt.store.engine.ownership import Ownership
 from robodyne_rt.store.engine.sqlite import SqliteConnection, SqliteDatabase, check, copy_database, sync
 from robodyne_rt.store.log import high_water
 
@@ -69,12 +70,13 @@ def _backup(options: argparse.Namespace, settings: Settings) -> int:
         if not database.path.exists():
             raise ConfigError(f"{database.path}: no such database") from None
         made = target or _new_name(settings)
-        made.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        db = database.open_writer()
-        try:
-            copy_database(db.connection, made)
-        finally:
-            db.close()
+        with Ownership(database.files).take():
+            made.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            db = database.open_writer()
+            try:
+                copy_database(db.connection, made)
+            finally:
+                db.close()
     except Refused as error:
         raise StorageBroken(str(error)) from error
     path = target or made
@@ -90,8 +92,14 @@ def _new_name(settings: Settings) -> Path:
 
 def _restore(options: argparse.Namespace, settings: Settings) -> int:
     database = _database(settings)
-    if _is_running(settings):
-        raise ConfigError("the server is running: stop it first (systemctl stop robodyne-rt)")
+    try:
+        with Ownership(owned_files(settings)).take():
+            return _put_back(options, settings, database)
+    except DataOwned as error:
+        raise DataOwned(f"{error}: stop it first (systemctl stop robodyne-rt)") from error
+
+
+def _put_back(options: argparse.Namespace, settings: Settings, database: SqliteDatabase) -> int:
     _verify(options.file, database.schema_version)
     part = database.path.with_name(database.path.name + ".restored")
     database.path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,14 +120,6 @@ def _restore(options: argparse.Namespace, settings: Settings) -> int:
         if kept:
             print(f"the replaced database is kept as {kept}")
     return 0
-
-
-def _is_running(settings: Settings) -> bool:
-    try:
-        control.ask(control_socket(settings), "GET", "/livez")
-    except NoServer:
-        return False
-    return True
 
 
 def _verify(file: Path, newest_version: int) -> None:

@@ -1,6 +1,7 @@
 """Speaking to the server that runs on this machine, over its control socket."""
 
 import http.client
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,12 @@ class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(TIMEOUT_S)
-        self.sock.connect(str(self._path))
+        # Through its folder: a path may be longer than a socket's name.
+        folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.sock.connect(f"/proc/self/fd/{folder}/{self._path.name}")
+        finally:
+            os.close(folder)
 
 
 def ask(path: Path, method: str, target: str, body: Entity | None = None) -> tuple[int, Any]:

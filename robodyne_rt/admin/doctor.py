@@ -10,7 +10,8 @@ from robodyne_rt.admin import control
 from robodyne_rt.admin.control import NoServer, Refused
 from robodyne_rt.app import machine_checks
 from robodyne_rt.app.health import Finding, finding
-from robodyne_rt.settings import Settings, control_socket
+from robodyne_rt.settings import Settings, control_socket, owned_files
+from robodyne_rt.store.engine.ownership import owner_of
 
 Load = Callable[[argparse.Namespace], Settings]
 
@@ -55,6 +56,9 @@ def _server(settings: Settings) -> Iterator[Finding]:
     try:
         status, report = control.ask(path, "GET", "/readyz?verbose")
     except NoServer:
+        if owner := next(filter(None, map(owner_of, owned_files(settings))), None):
+            yield finding("server", "error", f"{owner} owns the data, but nobody answers at {path}")
+            return
         yield finding("server", "warning", f"none runs here (nobody answers at {path})")
         yield from machine_checks.ports(settings)
         return

@@ -4,7 +4,6 @@ Start: store, hub, ingest, web; "ready" when the ports are bound. Stop: take no 
 clients, close; the listeners of clients close last, so that who connects meanwhile is told 1001.
 """
 
-import contextlib
 import logging
 import os
 import platform
@@ -23,6 +22,7 @@ import anyio.to_thread
 from aiohttp import web
 
 from robodyne_rt import __version__, secret, systemd
+from robodyne_rt.app.control_socket import ControlSocket
 from robodyne_rt.app.health import READINESS, ServerHealth, server_probes
 from robodyne_rt.core import times
 from robodyne_rt.core.device_auth import DeviceAuth, Known, known
@@ -71,9 +71,6 @@ HOUSEKEEPING_S = 3600.0
 SESSIONS_SHOWN = 100
 PRESENCE_SHOWN = ("userId", "roles", "device", "connectedAt", "presence", "topics")
 
-SOCKET_PATH_BYTES = 107
-"""What Linux takes as the path of a socket."""
-
 
 @dataclass(frozen=True, slots=True)
 class Ports:
@@ -92,6 +89,7 @@ class App:
         self._started_at = time.time()
         self._listening = False
         self._keys: KeySet | None = None
+        self._control_socket: ControlSocket | None = None
         self._stop = anyio.Event()
         self._stop_reason = "stopped"
 
@@ -104,7 +102,8 @@ class App:
         """Serve until `stop`.
 
         Raises:
-            StorageBroken, SchemaTooNew: the database cannot be used.
+            DataOwned: another process owns the data.
+            StorageBroken, SchemaMismatch: the database cannot be used.
             ConfigError: a port cannot be bound, or a certificate not be read.
         """
         settings = self._settings
@@ -113,6 +112,13 @@ class App:
         opened = await open_store(settings, clock=self._clock, stop=self._stop)
         if opened is None:
             return  # stopped while the database was away
+        try:
+            await self._serve(opened, policy, on_ready)
+        finally:
+            opened.release()
+
+    async def _serve(self, opened: OpenStore, policy: AccessPolicy, on_ready: Callable[[Ports], None]) -> None:
+        settings = self._settings
         robot_monitor = self._build_store_and_hub(opened)
         storage = self._storage
         self._session_repository = SessionRepository(readers=storage.readers, intake=storage.intake)
@@ -158,8 +164,6 @@ class App:
                         tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise first_error(group) from group
-        finally:
-            storage.readers.close()
 
     def _build_store_and_hub(self, opened: OpenStore) -> RobotMonitor:
         settings = self._settings
@@ -350,7 +354,9 @@ class App:
         except OSError as error:
             raise _cannot_listen("server", settings.server.host, settings.server.port, error) from error
         http: int = runner.addresses[0][1]
-        await self._listen_locally(runner)
+        commands = self._control_socket = ControlSocket(runner, control_socket(settings))
+        await commands.listen()
+        self._tasks.start_soon(commands.run)
         own = settings.devices
         tls = _tls("devices", own.tls_cert, own.tls_key, own.tls_client_ca)
         try:
@@ -360,18 +366,6 @@ class App:
             raise _cannot_listen("devices", own.host, own.port, error) from error
         self._listening = True
         return Ports(http=http, devices=devices)
-
-    async def _listen_locally(self, runner: web.AppRunner) -> None:
-        """Listen for this machine's own commands (`dlq`, `backup`, `doctor`)."""
-        path = control_socket(self._settings)
-        if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
-            logger.warning("%s is too long a path for a socket: dlq, backup and doctor cannot reach this server", path)
-            return
-        try:
-            await web.UnixSite(runner, str(path)).start()
-            path.chmod(0o600)
-        except OSError as error:
-            logger.warning("%s: %s: dlq, backup and doctor cannot reach this server", path, error)
 
     async def _feed_watchdog(self) -> None:
         """Tell systemd that loop and writer work, only while they do."""
@@ -394,9 +388,9 @@ class App:
         self._hub.drain(self._stop_reason)
         await self._hub.drained(max(0.5, deadline - self._clock.now() - 0.5))
         self._sessions.flush()
+        if self._control_socket is not None:
+            self._control_socket.close()
         await runner.cleanup()
-        with contextlib.suppress(OSError):
-            control_socket(self._settings).unlink(missing_ok=True)
 
     # -- health ----------------------------------------------------------------------------------------------------
 

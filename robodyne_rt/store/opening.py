@@ -11,11 +11,12 @@ import anyio.to_thread
 
 from robodyne_rt import systemd
 from robodyne_rt.core.retry import Backoff
-from robodyne_rt.errors import StorageBroken, StorageUnavailable
+from robodyne_rt.errors import DataOwned, StorageBroken, StorageUnavailable
 from robodyne_rt.model.changes import Update
 from robodyne_rt.ports import Clock
-from robodyne_rt.settings import Settings
+from robodyne_rt.settings import Settings, owned_files
 from robodyne_rt.store.engine.database import Database, DbConnection, open_database, renew_epoch
+from robodyne_rt.store.engine.ownership import Ownership
 from robodyne_rt.store.intake.spool import Spool
 from robodyne_rt.store.intake.writer import Writer
 from robodyne_rt.store.log import high_water
@@ -23,6 +24,11 @@ from robodyne_rt.store.log.history import History
 from robodyne_rt.store.log.reader_pool import ReaderPool
 
 logger = logging.getLogger(__name__)
+
+OWNER_PATIENCE_S = 10.0
+"""How long a start waits for another owner of the data: at a restart the old process may still be ending."""
+
+OWNER_POLL_S = 0.1
 
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 5.0
 """Pauses between two tries to reach a database that is away at start."""
@@ -33,6 +39,7 @@ class OpenStore:
     """A store that can be read, and written by one writer.
 
     Attributes:
+        ownership: the locks on its files; whoever runs the store releases them at the end.
         writer: built, not running.
         spool: None where there is none (`spool_max_bytes = 0`).
         windows: numbers of the snapshot windows by setting name.
@@ -42,6 +49,7 @@ class OpenStore:
     """
 
     database: Database
+    ownership: Ownership
     history: History
     writer: Writer
     readers: ReaderPool
@@ -56,28 +64,52 @@ class OpenStore:
         """What each topic's window shows at start."""
         return self.writer.snapshots
 
+    def release(self) -> None:
+        """Let go of the data; for when every thread has ended."""
+        self.readers.close()
+        self.ownership.release()
+
 
 async def open_store(settings: Settings, *, clock: Clock, stop: anyio.Event) -> OpenStore | None:
-    """Open the store, waiting for a database that is away; None when asked to stop meanwhile.
+    """Open the store as its one owner, waiting for another owner to end and for a database that is away; None when asked to
+    stop meanwhile.
 
     Raises:
-        StorageBroken, SchemaTooNew: it cannot be used.
+        DataOwned: another process still owns it after `OWNER_PATIENCE_S`; nothing of it was touched.
+        StorageBroken, SchemaMismatch: it cannot be used.
         ConfigError: the database can never be reached like this.
     """
     database = open_database(settings.database)
+    ownership = Ownership(owned_files(settings))
     backoff = Backoff(FIRST_RETRY_S, LONGEST_RETRY_S)
-    while True:
-        try:
-            return await anyio.to_thread.run_sync(_open, database, settings, clock)
-        except StorageUnavailable as error:
-            logger.error("waiting for the database: %s", error, extra={"action": "store_awaited"})
-            systemd.notify(f"EXTEND_TIMEOUT_USEC=30000000\nSTATUS=waiting for the database: {error}")
-        with anyio.move_on_after(backoff.next_s()):
-            await stop.wait()
-            return None
+    patient_until = clock.now() + OWNER_PATIENCE_S
+    told = ""
+    try:
+        while True:
+            try:
+                ownership.take()
+                return await anyio.to_thread.run_sync(_open, database, settings, clock, ownership)
+            except DataOwned as error:
+                if clock.now() >= patient_until:
+                    raise
+                if str(error) != told:
+                    logger.warning("waiting for its end: %s", error, extra={"action": "data_owned"})
+                    systemd.notify(f"STATUS=waiting: {error}")
+                told, pause_s = str(error), OWNER_POLL_S
+            except StorageUnavailable as error:
+                logger.error("waiting for the database: %s", error, extra={"action": "store_awaited"})
+                systemd.notify(f"EXTEND_TIMEOUT_USEC=30000000\nSTATUS=waiting for the database: {error}")
+                pause_s = backoff.next_s()
+            with anyio.move_on_after(pause_s):
+                await stop.wait()
+                ownership.release()
+                return None
+    except BaseException:
+        ownership.release()
+        raise
 
 
-def _open(database: Database, settings: Settings, clock: Clock) -> OpenStore:
+def _open(database: Database, settings: Settings, clock: Clock, ownership: Ownership) -> OpenStore:
     windows = {
         "events_window": settings.topics.events_window,
         "systemlogs_window": settings.topics.systemlogs_window,
@@ -114,6 +146,7 @@ def _open(database: Database, settings: Settings, clock: Clock) -> OpenStore:
         raise
     return OpenStore(
         database=database,
+        ownership=ownership,
         history=history,
         writer=writer,
         readers=ReaderPool(database, history=history, windows=windows),

@@ -106,6 +106,13 @@ class MemoryDatabase(Database):
     def open_reader(self) -> MemoryConnection:
         return MemoryConnection(self, self._connect())
 
+    @property
+    def schema_version(self) -> int:
+        return 1
+
+    def stored_version(self, db: DbConnection) -> int:
+        return 1
+
     def prepare(self, db: DbConnection) -> str:
         return str(self.ask("SELECT value FROM meta WHERE key = 'epoch'")[0][0])
 

@@ -9,6 +9,7 @@ from typing import Any
 from robodyne_rt.core import device_messages
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.ports import Clock, OptimisticChange
+from robodyne_rt.store.engine.ownership import Ownership
 from robodyne_rt.store.intake.acknowledged import Acknowledged
 from robodyne_rt.store.intake.spool import Spool
 from robodyne_rt.store.intake.writer import Writer
@@ -81,6 +82,7 @@ class Running:
             self.screens.entities[topic] = dict(snapshot.entities)
         opened = OpenStore(
             database=self.database,
+            ownership=Ownership([]),
             history=history,
             writer=self.writer,
             readers=ReaderPool(self.database, history=history, windows=WINDOWS),

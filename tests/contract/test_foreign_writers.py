@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.store.engine import postgres
 from tests.contract.running import Running
 from tests.stores import Store
 
@@ -122,17 +121,4 @@ async def test_foreign_commits_are_heard_with_and_without_the_doorbell(
         for number in range(1, 11):
             foreign.execute("INSERT INTO table_(table_number) VALUES (?)", (number,))
             await running.until(lambda number=number: len(running.screens.entities["tables"]) == number, within_s=5)
-    await running.stop()
-
-
-@pytest.mark.parametrize("store", ["postgres"], indirect=True)
-async def test_behind_a_pooler_changes_are_looked_for(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pooled = property(lambda self: True, lambda self, value: None)
-    monkeypatch.setattr(postgres.PostgresDatabase, "_pooled", pooled, raising=False)
-    running = Running(store, tmp_path, fallback_interval_s=30)
-    assert running.doorbell is None
-    assert isinstance(await running.tell(msg_type="Event", type="CALL", table_number=3, id="1"), dict)
-    with store.foreign() as foreign:
-        foreign.execute("UPDATE table_ SET status = 'CLEANING'")
-    await running.until(lambda: any(t["status"] == "CLEANING" for t in running.screens.entities["tables"].values()))
     await running.stop()

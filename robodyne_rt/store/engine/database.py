@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from robodyne_rt.errors import SchemaMismatch, SchemaTooNew
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.settings import ConfigError
@@ -175,6 +176,7 @@ class Database(ABC):
         """Return the one connection that writes, its settings set and read back.
 
         Raises:
+            DataOwned: another process writes there (where the database has a lock for that).
             StorageBroken: it cannot be opened, or a setting does not hold.
             StorageUnavailable: it is away now and may come back.
             ConfigError: it can never be reached like this (password, name, version).
@@ -196,6 +198,38 @@ class Database(ABC):
         Raises:
             SchemaTooNew: a newer program wrote it.
         """
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of ours that nobody else may write; none where a server of its own keeps the rows."""
+        return []
+
+    @property
+    @abstractmethod
+    def schema_version(self) -> int:
+        """Version of the schema that this program writes: 1 is the first, each migration adds one."""
+
+    @abstractmethod
+    def stored_version(self, db: DbConnection) -> int:
+        """Return the version of the schema that is there; 0 where there is none."""
+
+    def check_schema(self, db: DbConnection) -> None:
+        """Check that the schema is this program's.
+
+        Raises:
+            SchemaMismatch: it is older, or none; SchemaTooNew where it is newer.
+        """
+        version = self.stored_version(db)
+        if version > self.schema_version:
+            raise SchemaTooNew(
+                f"{self.name}: schema version {version}, this program knows up to {self.schema_version}: "
+                "install the newer version again, or restore the backup that it made"
+            )
+        if version < self.schema_version:
+            found = f"schema version {version}" if version else "no tables of this server"
+            raise SchemaMismatch(
+                f"{self.name}: {found}, this program needs {self.schema_version}: start the server or run `robodyne-rt migrate`"
+            )
 
     @abstractmethod
     def fault(self, error: BaseException) -> Fault:

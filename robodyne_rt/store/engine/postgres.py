@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ import orjson
 import psycopg
 from psycopg import sql
 
-from robodyne_rt.errors import SchemaTooNew, StorageBroken, StorageUnavailable
+from robodyne_rt.errors import DataOwned, StorageBroken, StorageUnavailable
 from robodyne_rt.settings import ConfigError
 from robodyne_rt.store.engine import schema
 from robodyne_rt.store.engine.database import (
@@ -49,11 +50,16 @@ READ_DEADLINE_MS = 2000
 MAX_ASSIGNED_AT_ONCE = 5000
 """Pending changes that get their offsets in one transaction: a bulk load must not become an endless one."""
 
+OWNER_LOCK = 0x526F6265
+"""First half of the advisory lock of whoever writes; the second is the schema's name."""
+
+OWN_RETRY_S = (0.05, 0.1, 0.2)
+
 SCHEMA_LOCK = 0x526F626F
 """Advisory lock of whoever creates or migrates the schema."""
 
 _OPTIONS = {
-    "application_name": "robodyne-rt",
+    "application_name": f"robodyne-rt, process {os.getpid()} on {socket.gethostname()}"[:63],
     "connect_timeout": CONNECT_TIMEOUT_S,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -65,7 +71,15 @@ _OPTIONS = {
 # All that we ask is found by an index or is small; a table that was never analysed must not be read through for it, and a
 # plan of a few rows not be compiled.
 _SESSION_SETTINGS = ("SET timezone = 'UTC'", "SET datestyle = 'ISO, YMD'", "SET enable_seqscan = off", "SET jit = off")
-_WRITER_SETTINGS = ("SET synchronous_commit = on", "SET robodyne.quiet = 'on'")
+# A holder of the lock whose machine is gone must not hold it for two hours: its connection ends within 30 s.
+_WRITER_SETTINGS = (
+    "SET synchronous_commit = on",
+    "SET robodyne.quiet = 'on'",
+    "SET tcp_keepalives_idle = 10",
+    "SET tcp_keepalives_interval = 5",
+    "SET tcp_keepalives_count = 3",
+    "SET tcp_user_timeout = 25000",
+)
 
 _LOCK_EPOCH = "SELECT value FROM meta WHERE key = 'epoch' FOR UPDATE"
 
@@ -96,17 +110,13 @@ _HOPELESS_STATES = ("28000", "28P01", "3D000", "3F000", "42501", "0A000")
 
 
 class PostgresConnection(DbConnection):
-    """One connection to a server.
-
-    Args:
-        prepares: whether statements may be prepared; not behind a pooler that hands each transaction another connection.
-    """
+    """One connection to a server."""
 
     commit_may_be_unknown = True
 
-    def __init__(self, connection: "psycopg.Connection[Any]", *, prepares: bool = True) -> None:
+    def __init__(self, connection: "psycopg.Connection[Any]") -> None:
         self.connection = connection
-        connection.prepare_threshold = 3 if prepares else None
+        connection.prepare_threshold = 3
         connection.prepared_max = 500
         adapters = connection.adapters
         # What loads text, in C where the driver has that.
@@ -118,10 +128,6 @@ class PostgresConnection(DbConnection):
         self._cursor = connection.cursor()
         self._run = self._cursor.execute
         self.execute = self._execute
-        # Behind a pooler what is set for a connection is lost with its transaction.
-        self._begin = "BEGIN ISOLATION LEVEL READ COMMITTED" + ("" if prepares else f"; {'; '.join(_WRITER_SETTINGS)}").replace(
-            "SET ", "SET LOCAL "
-        )
 
     def _execute(self, query: str, parameters: Sequence[Any] | None = None) -> Any:
         if not parameters:
@@ -136,7 +142,7 @@ class PostgresConnection(DbConnection):
         return self.connection.pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE
 
     def begin(self) -> None:
-        self._run(self._begin)
+        self._run("BEGIN ISOLATION LEVEL READ COMMITTED")
 
     def begin_reading(self) -> None:
         self._run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -241,15 +247,17 @@ class PostgresDatabase(Database):
         self._notify = notify
         self._has_doorbell = notify and doorbell
         self._migrations = migrations
-        self._pooled: bool | None = None
         # Process and start time of the newest connection that wrote.
         self._backend: tuple[int, str] | None = None
         self._facts: list[tuple[str, str]] = []
 
     @property
     def schema_version(self) -> int:
-        """Version that this program writes."""
         return 1 + len(self._migrations)
+
+    def stored_version(self, db: DbConnection) -> int:
+        (exists,) = db.execute("SELECT to_regclass('meta') IS NOT NULL").fetchone()
+        return schema_version(db) if exists else 0
 
     def fault(self, error: BaseException) -> Fault:
         state = getattr(error, "sqlstate", None)
@@ -281,10 +289,12 @@ class PostgresDatabase(Database):
                 raise ConfigError(
                     f"[database] url: {self.name} is Postgres {connection.info.server_version // 10000}; 13 is needed"
                 )
-            db = PostgresConnection(connection, prepares=not self._is_pooled(connection))
+            self._refuse_pooler(connection)
+            db = PostgresConnection(connection)
             for setting in (*_SESSION_SETTINGS, *_WRITER_SETTINGS):
                 db.execute(setting)
             self._replace_backend(db)
+            self._own(db)
             self._read_back(db)
         except psycopg.Error as error:
             connection.close()
@@ -298,8 +308,6 @@ class PostgresDatabase(Database):
 
     def _replace_backend(self, db: PostgresConnection) -> None:
         """End what our last connection left on the server: behind a broken link it would hold its locks for minutes."""
-        if self._pooled:
-            return
         if self._backend is not None:
             db.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = ? AND backend_start = ?::timestamptz",
@@ -323,34 +331,57 @@ class PostgresDatabase(Database):
         (read_only,) = db.execute("SELECT pg_is_in_recovery()").fetchone()
         if read_only:
             raise StorageUnavailable(f"{self.name} is a standby: it takes no writes now")
-        if self._pooled:
-            self._facts.append(("pooler", "transaction mode: changes are looked for every 100 ms"))
 
-    def _is_pooled(self, connection: "psycopg.Connection[Any]") -> bool:
-        """Return whether a pooler hands each transaction another connection: then LISTEN and SET are lost (PITFALLS P4)."""
-        if self._pooled is None:
-            try:
-                connection.prepare_threshold = None
-                backend = connection.execute("SELECT pg_backend_pid()").fetchone()
-                if backend is not None and backend[0] != connection.info.backend_pid:
-                    self._pooled = True  # the key we were given at login is not the server's
-                else:
-                    connection.execute("LISTEN robodyne_probe")
-                    heard = connection.execute("SELECT count(*) FROM pg_listening_channels()").fetchone()
-                    connection.execute("UNLISTEN *")
-                    self._pooled = heard is None or heard[0] == 0
-            except psycopg.NotSupportedError:
-                self._pooled = True
-            if self._pooled:
-                logger.warning(
-                    "%s is behind a pooler in transaction mode: looking for changes every 100 ms instead of listening",
-                    self.name,
-                    extra={"action": "database_pooled"},
-                )
-        return self._pooled
+    def _refuse_pooler(self, connection: "psycopg.Connection[Any]") -> None:
+        """Refuse a pooler that hands each transaction another connection: locks and settings of ours would be lost with it.
+
+        Raises:
+            ConfigError: there is one (PITFALLS P4).
+        """
+        connection.prepare_threshold = None
+        try:
+            backend = connection.execute("SELECT pg_backend_pid()").fetchone()
+            # The key that we were given at login is not the server's, or what we listen to is forgotten at once.
+            is_pooled = backend is not None and backend[0] != connection.info.backend_pid
+            if not is_pooled:
+                connection.execute("LISTEN robodyne_probe")
+                heard = connection.execute("SELECT count(*) FROM pg_listening_channels()").fetchone()
+                connection.execute("UNLISTEN *")
+                is_pooled = heard is None or heard[0] == 0
+        except psycopg.NotSupportedError:
+            is_pooled = True
+        if is_pooled:
+            raise ConfigError(
+                f"[database] url: {self.name} is behind a pooler in transaction mode, where the lock that makes this server "
+                "the only one that writes would be lost: name the Postgres server itself, or a pooler in session mode"
+            )
+
+    def _own(self, db: PostgresConnection) -> None:
+        """Take the lock of whoever writes in this schema; it lasts as long as the connection.
+
+        Raises:
+            DataOwned: another one has it; the text says which.
+        """
+        for pause_s in (*OWN_RETRY_S, None):
+            (is_ours,) = db.execute("SELECT pg_try_advisory_lock(?, hashtext(current_schema()))", (OWNER_LOCK,)).fetchone()
+            if is_ours:
+                return
+            if pause_s is not None:
+                time.sleep(pause_s)  # a backend of ours that was ended lets go in a moment
+        row = db.execute(
+            "SELECT a.application_name, a.pid, coalesce(host(a.client_addr), 'the same machine'), a.backend_start"
+            " FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.granted"
+            " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            " AND l.classid = ? AND l.objid::bigint = (hashtext(current_schema())::bigint & 4294967295) AND l.objsubid = 2",
+            (OWNER_LOCK,),
+        ).fetchone()
+        owner = "another process"
+        if row is not None:
+            owner = f"{row[0] or 'another program'} (backend {row[1]}, from {row[2]}), since {db.time_text(row[3])}"
+        raise DataOwned(f"{self.name} is in use by {owner}")
 
     def open_reader(self) -> PostgresConnection:
-        db = PostgresConnection(self._connect(), prepares=not self._pooled)
+        db = PostgresConnection(self._connect())
         for setting in (*_SESSION_SETTINGS, f"SET statement_timeout = {READ_DEADLINE_MS}"):
             db.execute(setting)
         return db
@@ -360,16 +391,12 @@ class PostgresDatabase(Database):
         db.begin()
         try:
             db.execute("SELECT pg_advisory_xact_lock(?)", (SCHEMA_LOCK,))
-            row = db.execute("SELECT current_schema(), to_regclass('meta') IS NOT NULL").fetchone()
-            name, exists = row
+            (name,) = db.execute("SELECT current_schema()").fetchone()
             if name is None:
                 raise ConfigError(f"[database] url: {self.name}: its search_path names no schema that exists")
-            version = schema_version(db) if exists else 0
+            version = self.stored_version(db)
             if version > self.schema_version:
-                raise SchemaTooNew(
-                    f"{self.name}: schema version {version}, this program knows up to {self.schema_version}: "
-                    "install the newer version again"
-                )
+                self.check_schema(db)
             self._make(db, name, version)
             epoch = begin_history(db, secrets.token_hex(6))
             db.commit()
@@ -413,7 +440,7 @@ class PostgresDatabase(Database):
         write_meta(db, "triggers", digest)
 
     def change_listener(self, notify: Callable[[], None]) -> PostgresChangeListener | None:
-        if not self._notify or self._pooled:
+        if not self._notify:
             return None
         return PostgresChangeListener(self._connect, notify)
 

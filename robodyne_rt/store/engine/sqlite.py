@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from robodyne_rt.errors import SchemaTooNew, StorageBroken
+from robodyne_rt.errors import StorageBroken
 from robodyne_rt.settings import ConfigError
 from robodyne_rt.store.engine import schema
 from robodyne_rt.store.engine.database import Column, Database, DbConnection, Fault, begin_history, schema_version, write_meta
@@ -207,9 +207,15 @@ class SqliteDatabase(Database):
         self._migrations = migrations
 
     @property
+    def files(self) -> list[Path]:
+        return [self.path]
+
+    @property
     def schema_version(self) -> int:
-        """Version that this program writes: 1 is the first schema, each migration adds one."""
         return 1 + len(self._migrations)
+
+    def stored_version(self, db: DbConnection) -> int:
+        return schema_version(db) if _has_schema(db) else 0
 
     def fault(self, error: BaseException) -> Fault:
         return fault(error)
@@ -249,12 +255,9 @@ class SqliteDatabase(Database):
 
     def prepare(self, db: DbConnection) -> str:
         assert isinstance(db, SqliteConnection)
-        version = schema_version(db) if _has_schema(db) else 0
+        version = self.stored_version(db)
         if version > self.schema_version:
-            raise SchemaTooNew(
-                f"{self.path}: schema version {version}, this program knows up to {self.schema_version}: "
-                "install the newer version again, or restore the backup that it made"
-            )
+            self.check_schema(db)
         # What a crashed process left in the WAL goes to the file and to the disk: after a failed fsync the kernel may call
         # pages written that never were (PITFALLS S7).
         db.checkpoint()

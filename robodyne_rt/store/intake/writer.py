@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from robodyne_rt.core import times
 from robodyne_rt.core.retry import Backoff
-from robodyne_rt.errors import StorageBroken, StorageUnavailable
+from robodyne_rt.errors import DataOwned, StorageBroken, StorageUnavailable
 from robodyne_rt.ports import Clock
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault, read_meta, renew_epoch, write_meta
 from robodyne_rt.store.intake.backup import BackupRequest, copy_between_cycles
@@ -375,9 +375,11 @@ class Writer:
         except self._database.errors as error:
             self._stay_away(error)
             return False
-        except (StorageUnavailable, StorageBroken) as error:
+        except (StorageUnavailable, StorageBroken, DataOwned) as error:
             if self._database.kind == "sqlite":
                 raise
+            if isinstance(error, DataOwned):
+                self.stats.trouble = str(error)
             self._stay_away(error)
             return False
         self._is_away = False
