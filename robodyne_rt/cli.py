@@ -1,5 +1,5 @@
-"""The command `robodyne-rt`. Exit codes: 0 done, 1 failed while running, 2 wrong usage, configuration or schema version, 3 storage
-broken, 4 another process owns the data.
+"""The command `robodyne-rt`. Exit codes: 0 done, 1 failed while running, 2 wrong usage, configuration or schema version,
+3 storage broken, 4 another process owns the data.
 """
 
 import argparse
