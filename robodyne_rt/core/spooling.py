@@ -214,6 +214,7 @@ class SpoolingLedger(Generic[S]):
         self._generation = 0
         self._is_away = False
         self._turn_is_open = False
+        self._told_behind = False
         # On the direct way, by number: gathered for the writer, or given to it and not answered.
         self._direct: dict[int, S] = {}
         self._gathered: list[S] = []
@@ -271,13 +272,20 @@ class SpoolingLedger(Generic[S]):
 
     @property
     def is_behind(self) -> bool:
-        """Whether devices are to be paused: four full batches wait, or the spool would not run dry."""
-        if self._is_spooling and not self._is_away:
-            # What comes in while it drains must be less than what goes out, or it would drain for ever.
-            since_return = self._next_seq - self._seq_at_return
-            if 2 * since_return > self._drained_upto - self._drained_at_return + self._leave_below_rows:
-                return True
-        return self.waiting >= self._max_waiting
+        """Whether devices are to be paused: four full batches wait, or the spool would not run dry.
+
+        Once this was said, `Resume` says when it is over.
+        """
+        is_behind = self.waiting >= self._max_waiting or self._would_drain_for_ever()
+        self._told_behind |= is_behind
+        return is_behind
+
+    def _would_drain_for_ever(self) -> bool:
+        """Return whether more comes in while the spool drains than goes out."""
+        if not self._is_spooling or self._is_away:
+            return False
+        since_return = self._next_seq - self._seq_at_return
+        return 2 * since_return > self._drained_upto - self._drained_at_return + self._leave_below_rows
 
     @property
     def next_direct(self) -> S | None:
@@ -332,8 +340,7 @@ class SpoolingLedger(Generic[S]):
     def turn_ended(self, now: float) -> list[Decision[S]]:
         """Send on what was submitted in this turn of the loop."""
         self._turn_is_open = False
-        was_behind = self.is_behind
-        return self._finish(was_behind, [*self._to_spool(now), *self._give()])
+        return self._finish([*self._to_spool(now), *self._give()])
 
     # -- inputs: the writer ----------------------------------------------------------------------------------------
 
@@ -341,11 +348,10 @@ class SpoolingLedger(Generic[S]):
         """The writer committed these, or the database refused some of them for good; in order."""
         if generation != self._generation:
             return []  # its entries were taken back before
-        was_behind = self.is_behind
         pop = self._direct.pop
         answered = [answer for answer in done if pop(answer[0].number, None) is not None]
         decisions: list[Decision[S]] = [Acknowledge(answered)] if answered else []
-        return self._finish(was_behind, decisions)
+        return self._finish(decisions)
 
     def failed(self, generation: int, now: float, *, may_be_stored: bool = True) -> list[Decision[S]]:
         """The database is away, locked or full. Nothing of this generation and before that was not reported as committed will
@@ -356,30 +362,27 @@ class SpoolingLedger(Generic[S]):
         """
         if generation < self._generation:
             return []  # its entries were taken back before
-        was_behind = self.is_behind
         self._generation = generation + 1
         self._is_away = self._is_spooling = True
         if may_be_stored:
             self._in_doubt |= self._direct.keys() - {entry.number for entry in self._gathered}
         self._to_check = self._in_order([*self._direct.values(), *self._to_check])
         self._direct, self._gathered = {}, []
-        return self._finish(was_behind, self._to_spool(now))
+        return self._finish(self._to_spool(now))
 
     def recovered(self) -> list[Decision[S]]:
         """The database can be written again."""
-        was_behind = self.is_behind
         self._is_away = False
         self._seq_at_return, self._drained_at_return = self._next_seq, self._drained_upto
-        return self._finish(was_behind, [*self._leave_spool(), *self._give()])
+        return self._finish([*self._leave_spool(), *self._give()])
 
     def drained(self, upto: int) -> list[Decision[S]]:
         """The spool's rows up to a number are stored in the database."""
-        was_behind = self.is_behind
         self._drained_upto = max(self._drained_upto, upto)
         self._spool_fault = None  # its rows go: there is room again
         while self._undrained and self._undrained[0].last_seq <= upto:
             self._undrained.popleft()
-        return self._finish(was_behind, [*self._leave_spool(), *self._give()])
+        return self._finish([*self._leave_spool(), *self._give()])
 
     def drain_failed(self, fault: Any, now: float) -> list[Decision[S]]:
         """The writer cannot read the spool, and trying again will not help: it is set aside, the database goes on."""
@@ -389,21 +392,19 @@ class SpoolingLedger(Generic[S]):
 
     def checked(self, accepted: Sequence[Answered[S]]) -> list[Decision[S]]:
         """These of a `Check` are to be spooled; the shell has answered the others."""
-        was_behind = self.is_behind
         if self._in_doubt:
             answered = {entry.number for entry in self._in_check} - {entry.number for entry, _, _ in accepted}
             self._in_doubt -= answered
         self._in_check = []
         if not accepted:
-            return self._finish(was_behind, self._give())
+            return self._finish(self._give())
         first_seq, self._next_seq = self._next_seq, self._next_seq + len(accepted)
         self._appending.append(_Appending(list(accepted), self._next_seq - 1))
         self._waiting_for_spool += len(accepted)
-        return self._finish(was_behind, [*self._give(), Append(first_seq, accepted)])
+        return self._finish([*self._give(), Append(first_seq, accepted)])
 
     def appended(self, upto: int) -> list[Decision[S]]:
         """The append that ends with this row is durable."""
-        was_behind = self.is_behind
         append = self._take_append(upto)
         if append is None:
             return []  # into a spool that was set aside meanwhile
@@ -415,11 +416,10 @@ class SpoolingLedger(Generic[S]):
         decisions: list[Decision[S]] = [Drain(append.last_seq)]
         if answered:
             decisions.append(Acknowledge(answered))
-        return self._finish(was_behind, [*decisions, *self._leave_spool(), *self._give()])
+        return self._finish([*decisions, *self._leave_spool(), *self._give()])
 
     def append_failed(self, upto: int, fault: Any, now: float, *, may_be_stored: bool = False) -> list[Decision[S]]:
         """The append that ends with this row failed; `may_be_stored` where it was its commit, which may have taken place."""
-        was_behind = self.is_behind
         append = self._take_append(upto)
         if append is None:
             return []
@@ -435,11 +435,10 @@ class SpoolingLedger(Generic[S]):
             append.entries = []
             decisions.append(Drain(append.last_seq))
         decisions += self._refuse(refused, fault)
-        return self._finish(was_behind, [*decisions, *self._leave_spool(), *self._give()])
+        return self._finish([*decisions, *self._leave_spool(), *self._give()])
 
     def spool_lost(self, now: float) -> list[Decision[S]]:
         """The spool's file is gone or damaged: rows that were not drained are lost, what is new does not wait for them."""
-        was_behind = self.is_behind
         self._appended_upto = self._next_seq - 1
         self._drained_upto = max(self._drained_upto, self._appended_upto)
         self._left_upto = min(self._left_upto, self._drained_upto)
@@ -452,20 +451,19 @@ class SpoolingLedger(Generic[S]):
         decisions: list[Decision[S]] = [SetAside()]
         if self._is_away:
             self._to_check = self._in_order([*again, *self._to_check])
-            return self._finish(was_behind, [*decisions, *self._to_spool(now)])
+            return self._finish([*decisions, *self._to_spool(now)])
         waiting = self._in_order([*again, *self._to_check, *self._direct.values()])
         self._newest_direct = max([self._newest_direct, *(entry.number for entry in waiting if entry.spoolable)])
         gathered = {entry.number for entry in (*again, *self._to_check, *self._gathered)}
         self._to_check = []
         self._direct = {entry.number: entry for entry in waiting}
         self._gathered = [entry for entry in waiting if entry.number in gathered]
-        return self._finish(was_behind, [*decisions, *self._leave_spool(), *self._give()])
+        return self._finish([*decisions, *self._leave_spool(), *self._give()])
 
     # -- inputs: the clock -----------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[Decision[S]]:
         """Show what storage holds up, give up on a database that hangs, answer what waited for too long."""
-        was_behind = self.is_behind
         decisions = self._time_out(now)
         oldest = self.next_direct
         if oldest is not None:
@@ -474,7 +472,7 @@ class SpoolingLedger(Generic[S]):
             was_given = not self._gathered or oldest.number < self._gathered[0].number
             if now - oldest.submitted_at > PATIENCE_S and was_given and not self._is_away and not self.spool_backlog:
                 decisions.append(Interrupt())
-        return self._finish(was_behind, decisions)
+        return self._finish(decisions)
 
     def _show_late(self, now: float) -> list[Decision[S]]:
         late: list[S] = []
@@ -585,11 +583,12 @@ class SpoolingLedger(Generic[S]):
             waiting.append(next(iter(self._direct)))
         return min(waiting) - 1 if waiting else self._number
 
-    def _finish(self, was_behind: bool, decisions: list[Decision[S]]) -> list[Decision[S]]:
+    def _finish(self, decisions: list[Decision[S]]) -> list[Decision[S]]:
         """Add what every input may bring about: confirmations, and the end of a pause."""
         if self._confirmed_upto < self._predicted_upto and (upto := self._resolved_upto()) > self._confirmed_upto:
             self._confirmed_upto = upto
             decisions.append(Confirm(upto))
-        if was_behind and not self.is_behind:
+        if self._told_behind and not self.is_behind:
+            self._told_behind = False
             decisions.append(Resume())
         return decisions

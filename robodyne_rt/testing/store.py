@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+from robodyne_rt.core.spooling import Give
 from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.ports import OptimisticChange
 from robodyne_rt.store.intake.spool import SpooledRow
-from robodyne_rt.store.intake.writer import Batch
 from robodyne_rt.store.intake.writes import Write
 from robodyne_rt.store.stats import WriterStats
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
@@ -47,11 +47,11 @@ class FakeWriter:
 
     def __init__(self) -> None:
         self.stats = WriterStats()
-        self.batches: list[Batch] = []
+        self.batches: list[Give[Write]] = []
         self.allowed_upto = 0
         self.interrupts = 0
 
-    def give(self, batch: Batch) -> None:
+    def give(self, batch: Give[Write]) -> None:
         self.batches.append(batch)
 
     def drain(self, upto: int) -> None:

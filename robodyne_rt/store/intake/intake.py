@@ -24,7 +24,7 @@ from robodyne_rt.store.intake.optimistic import OptimisticOverlay
 from robodyne_rt.store.intake.reports import Report
 from robodyne_rt.store.intake.spool import Spool, SpooledRow
 from robodyne_rt.store.intake.submissions import Submissions
-from robodyne_rt.store.intake.writer import Batch, Writer
+from robodyne_rt.store.intake.writer import Writer
 from robodyne_rt.store.intake.writes import Write
 from robodyne_rt.store.log.history import History
 
@@ -131,7 +131,8 @@ class Intake(Submissions):
         ledger, updates = self._ledger, report.updates
         if updates or report.epoch:
             self._publish(report)
-        self._overlay.revert_entities([key for write in report.reverted for key in write.keys])
+        if report.reverted:
+            self._overlay.revert_entities([key for write in report.reverted for key in write.keys])
         if report.done:
             self._obey(ledger.committed(report.generation, report.done), updates)
         if report.drained:
@@ -169,8 +170,8 @@ class Intake(Submissions):
                 case spooling.Acknowledge(answers):
                     for answered in answers:
                         self._answer(*answered)
-                case spooling.Give(generation, after_seq, entries):
-                    self._writer.give(Batch(generation, after_seq, list(entries)))
+                case spooling.Give():
+                    self._writer.give(decision)
                 case spooling.Check(entries):
                     self._check(entries)
                 case spooling.Append(first_seq, rows):

@@ -41,7 +41,8 @@ class _Append(NamedTuple):
 
 
 class Spool:
-    """One file. `append` and `forget` are for the loop and any thread, `run` is the thread, `rows` is for the writer's.
+    """One file. `append` and `forget` are for any thread, `run` is the thread, `rows` is for one thread at a time: the loop's
+    at start, then the writer's.
 
     Args:
         max_bytes: size of the file at most; beyond it an append fails.

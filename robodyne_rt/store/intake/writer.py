@@ -16,10 +16,10 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 from robodyne_rt.core import times
 from robodyne_rt.core.retry import Backoff
+from robodyne_rt.core.spooling import Give
 from robodyne_rt.errors import DataOwned, StorageBroken, StorageUnavailable
 from robodyne_rt.ports import Clock
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault, read_meta, renew_epoch, write_meta
@@ -48,14 +48,6 @@ FIRST_RETRY_S, LONGEST_RETRY_S = 0.05, 2.0
 
 MAX_MEASURED = 10_000
 """Commits whose duration is kept until `/metrics` asks for it."""
-
-
-class Batch(NamedTuple):
-    """Writes that were given together, see `core.spooling.Give`."""
-
-    generation: int
-    after_seq: int
-    writes: list[Write]
 
 
 ReportTo = Callable[[Report], None]
@@ -101,12 +93,12 @@ class Writer:
         self._clock = clock
         self._sleep = sleep
         # True when a foreign program was heard; None asks for the end.
-        self._queue: queue.SimpleQueue[Batch | BackupRequest | bool | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Give[Write] | BackupRequest | bool | None] = queue.SimpleQueue()
         self._generation = 0
         # What one transaction may take, all after the same row of the spool; and batches after later ones.
         self._held: list[Write] = []
         self._held_after_seq = 0
-        self._later: deque[Batch] = deque()
+        self._later: deque[Give[Write]] = deque()
         self._is_ending = False
         self._was_notified = False
         self._backup: BackupRequest | None = None
@@ -147,7 +139,7 @@ class Writer:
         """Offset up to which each topic of the change log was read."""
         return self._log.positions
 
-    def give(self, batch: Batch) -> None:
+    def give(self, batch: Give[Write]) -> None:
         """Queue writes; those of a generation that failed are the giver's again."""
         self._queue.put(batch)
 
@@ -215,7 +207,7 @@ class Writer:
                     self._was_notified = True
                 elif isinstance(item, BackupRequest):
                     self._take_backup(item)
-                elif isinstance(item, Batch):
+                elif isinstance(item, Give):
                     self._hold(item)
                 if len(self._held) >= self._batch_max:
                     return
@@ -223,7 +215,7 @@ class Writer:
         except queue.Empty:
             return
 
-    def _hold(self, batch: Batch) -> None:
+    def _hold(self, batch: Give[Write]) -> None:
         if batch.generation != self._generation:
             return  # the database failed since it was given: the intake has it again
         if not self._held:
@@ -231,7 +223,7 @@ class Writer:
         elif batch.after_seq != self._held_after_seq or self._later:
             self._later.append(batch)
             return
-        self._held += batch.writes
+        self._held += batch.entries
 
     def _next_writes(self) -> list[Write]:
         """Return the writes of the next transaction."""
@@ -240,7 +232,7 @@ class Writer:
         if not self._held and self._later:
             self._held_after_seq = self._later[0].after_seq
             while self._later and self._later[0].after_seq == self._held_after_seq:
-                self._held += self._later.popleft().writes
+                self._held += self._later.popleft().entries
         return held if len(held) <= self._batch_max else held[: self._batch_max]
 
     def cycle(self, report_to: ReportTo) -> None:
@@ -249,23 +241,23 @@ class Writer:
         Raises:
             StorageBroken: the database cannot be trusted.
         """
+        now = self.stats.cycled_at = self._clock.now()
         try:
             if not self._is_away or self._come_back(report_to):
-                self._work(report_to)
+                self._work(report_to, now)
         except self._database.errors as error:
             self._fail(error, report_to)
-        self.stats.cycled_at = self._clock.now()
 
-    def _work(self, report_to: ReportTo) -> None:
+    def _work(self, report_to: ReportTo, now: float) -> None:
         if self._is_drain_due():
-            self._drain_some(report_to)
+            self._drain_some(report_to, now)
             return
         batch = self._next_writes()
         report = Report(self._generation)
         try:
             if batch:
                 self._commit(batch, report)
-            is_fallback_due = self._is_fallback_due()
+            is_fallback_due = self._is_fallback_due(now)
             if batch or self._has_news() or is_fallback_due:
                 self._log.read(report.updates, assign_offsets=not batch)
                 if is_fallback_due:
@@ -274,7 +266,7 @@ class Writer:
         finally:
             if not report.is_empty:
                 report_to(report)
-        self._maintain(bool(batch))
+        self._maintain(now, wrote=bool(batch))
 
     def _commit(self, batch: list[Write], report: Report) -> None:
         started = time.perf_counter()
@@ -288,7 +280,7 @@ class Writer:
             return False
         return self._drain.is_due(self._held_after_seq if self._held else None)
 
-    def _drain_some(self, report_to: ReportTo) -> None:
+    def _drain_some(self, report_to: ReportTo, now: float) -> None:
         assert self._drain is not None and self._db is not None
         report = self._drain.drain(self._db, self._committer, self._held_after_seq if self._held else None)
         if report is None:
@@ -299,7 +291,7 @@ class Writer:
             self._log.read(report.updates, assign_offsets=False)
         finally:
             report_to(report)
-        self._maintain(True)
+        self._maintain(now, wrote=True)
 
     def _has_news(self) -> bool:
         if self._log.has_more:
@@ -309,19 +301,18 @@ class Writer:
             return self._log.has_foreign_changes()
         return False
 
-    def _is_fallback_due(self) -> bool:
-        now = self._clock.now()
+    def _is_fallback_due(self, now: float) -> bool:
         if now < self._next_fallback:
             return False
         self._next_fallback = now + self._fallback_interval_s
         return True
 
-    def _maintain(self, wrote: bool) -> None:
+    def _maintain(self, now: float, *, wrote: bool) -> None:
         assert self._db is not None
         if wrote and (pages := self._db.maintain(self.stats.commits)) is not None:
             self.stats.wal_pages = pages
         # Here and not where news is looked for: that is not asked while devices keep us busy.
-        self._maintenance.run(self._db, self._tables, self._log.positions)
+        self._maintenance.run(self._db, self._tables, self._log.positions, now)
 
     # -- away and back ---------------------------------------------------------------------------------------------
 

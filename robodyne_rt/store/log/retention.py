@@ -56,14 +56,15 @@ class Maintenance:
         """Seconds that this database was served for."""
         return int(self._age_at_start_s + self._clock.now() - self.started_at)
 
-    def run(self, db: DbConnection, tables: DeviceMessageWriter, positions: Mapping[str, int]) -> None:
-        """Do what is due. Where another program holds the lock, or the disk is full, the rest waits for the next time: each
-        statement would wait for the lock again, and devices with it.
+    def run(self, db: DbConnection, tables: DeviceMessageWriter, positions: Mapping[str, int], now: float) -> None:
+        """Do what is due at `now`.
+
+        Where another program holds the lock, or the disk is full, the rest waits for the next time: each statement would wait
+        for the lock again, and devices with it.
 
         Raises:
             Exception: an error of a database that is away (`Database.errors`).
         """
-        now = self._clock.now()
         try:
             if now >= self._next_prune:
                 self._next_prune = now + PRUNE_INTERVAL_S

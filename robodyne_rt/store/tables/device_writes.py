@@ -185,7 +185,7 @@ class DeviceMessageWriter:
 
     def _row_of_claim(self, device: str, id: str, digest: str) -> int:
         row = row_of_claim(self.db, device, id, digest)
-        assert row is not None  # its id is taken, says who asks
+        assert row is not None  # its insert met a conflict: the id is taken
         return row
 
     def _hello(self, message: Hello, device: str, heard_at: str, ids: Sequence[int]) -> None:

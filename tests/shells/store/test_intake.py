@@ -63,7 +63,7 @@ class Bench:
     def given(self) -> list[Write]:
         """Return what the writer was given since the last call."""
         batches, self.writer.batches = self.writer.batches, []
-        return [write for batch in batches for write in batch.writes]
+        return [write for batch in batches for write in batch.entries]
 
     def commit(self, *, generation: int = 0, updates: list[Update] | None = None) -> None:
         done = [(write, {"event_id": write.row_id}, None) for write in self.given()]
@@ -90,7 +90,7 @@ def test_what_is_submitted_in_one_turn_leaves_together_and_is_told_after_its_com
     assert bench.writer.batches == []
     bench.loop.turn()
     (batch,) = bench.writer.batches
-    assert (batch.generation, batch.after_seq, len(batch.writes)) == (0, 0, 2)
+    assert (batch.generation, batch.after_seq, len(batch.entries)) == (0, 0, 2)
     assert bench.heard() == []
     bench.commit()
     assert bench.heard() == [("a", "success"), ("b", "success")]
@@ -119,7 +119,7 @@ def test_a_late_commit_is_shown_after_the_push_deadline_and_confirmed_when_it_co
     assert bench.sink.told == []
     bench.loop.advance(0.02)
     assert [what for what, _, _ in bench.sink.told] == ["show"]
-    id = bench.writer.batches[0].writes[0].row_id
+    id = bench.writer.batches[0].entries[0].row_id
     bench.commit(updates=[Update("events", 0, 1, {id: {"id": id}})])
     assert [what for what, _, _ in bench.sink.told] == ["show", "publish", "confirm"]
     assert bench.overlay.is_empty

@@ -33,7 +33,7 @@ class Bench:
         )
 
     def run(self, positions: dict[str, int] | None = None) -> None:
-        self.maintenance.run(self.db, self.tables, positions or {})
+        self.maintenance.run(self.db, self.tables, positions or {}, self.clock.now())
 
     def pass_days(self, days: float) -> None:
         """Let the server run for so long; maintenance looks in between as often as it takes to walk everything."""

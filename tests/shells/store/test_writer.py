@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
+from robodyne_rt.core.spooling import Give
 from robodyne_rt.errors import StorageBroken
 from robodyne_rt.store.engine.database import Fault
 from robodyne_rt.store.intake.backup import BackupRequest
 from robodyne_rt.store.intake.reports import Report
-from robodyne_rt.store.intake.writer import POLL_S, Batch, Writer
+from robodyne_rt.store.intake.writer import POLL_S, Writer
 from robodyne_rt.store.log.history import History
 from robodyne_rt.testing.clock import HandClock
 from robodyne_rt.testing.database import MemoryDatabase, ScriptedError
@@ -41,7 +42,7 @@ class Bench:
 
     def give(self, *writes: ScriptedWrite, generation: int | None = None, after_seq: int = 0) -> None:
         generation = self.generation if generation is None else generation
-        self.writer.give(Batch(generation, after_seq, list(writes)))
+        self.writer.give(Give(generation, after_seq, list(writes)))
 
     def cycle(self) -> None:
         self.writer.fetch(wait=False)

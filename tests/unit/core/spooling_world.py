@@ -151,6 +151,7 @@ class World:
                 self.shown -= {entry.number for entry in entries}
             case spooling.Resume():
                 assert not self.ledger.is_behind
+                self.is_paused = False
             case spooling.SetAside():
                 self.set_aside()
             case spooling.Interrupt():
@@ -174,6 +175,7 @@ class World:
         entry = Entry(self.names, device, spoolable, self.now)
         self.model.asked.append(entry)
         self.ledger.submitted(entry, self.now)
+        self.is_paused = self.ledger.is_behind  # as a shell asks after each message
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass, with the ticks that the shell's timer brings."""
@@ -298,3 +300,4 @@ class World:
             self.pass_time(0.05)
         assert not ledger.waiting and not ledger.spool_backlog, "it never comes to an end"
         assert ledger.state(self.now) == "ok" and not ledger.is_spooling
+        assert not self.is_paused, "devices stay paused"
