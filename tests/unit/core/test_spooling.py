@@ -237,6 +237,24 @@ def test_what_cannot_be_spooled_is_refused(bench: Bench) -> None:
     assert refuse.reason is Reason.UNAVAILABLE
 
 
+def test_a_doubt_ends_with_its_answer() -> None:
+    bench = Bench(has_spool=False)
+    bench.submit("a")
+    assert [refuse.reason for refuse in bench.away()] == [Reason.TIMEOUT]
+    assert not bench.ledger._in_doubt
+    spooled = Bench()
+    spooled.submit("a")
+    spooled.away()
+    assert spooled.ledger._in_doubt
+    spooled.ledger.appended(1)
+    assert not spooled.ledger._in_doubt
+    answered = Bench()
+    answered.submit("a")
+    answered.ledger.failed(0, answered.now)
+    answered.ledger.checked([])  # the shell could answer it
+    assert not answered.ledger._in_doubt
+
+
 def test_what_a_locked_or_full_database_was_given_is_surely_not_stored() -> None:
     bench = Bench(has_spool=False)
     bench.submit("a")
@@ -283,6 +301,10 @@ def test_rows_of_an_append_whose_commit_was_not_answered_are_drained_in_their_or
     decisions = bench.ledger.append_failed(1, "I/O error", bench.now, may_be_stored=True)
     assert decisions[0] == Drain(1)
     assert [refuse.reason for refuse in of(Refuse, decisions)] == [Reason.TIMEOUT]
+    assert bench.ledger.spool_backlog == 1
+    bench.ledger.recovered()
+    (give,) = bench.submit("b")
+    assert give.after_seq == 1
 
 
 # -- back --------------------------------------------------------------------------------------------------------------
@@ -347,6 +369,27 @@ def test_an_earlier_runs_rows_come_first_and_new_ones_wait_only_for_much() -> No
     assert few.ledger.rows_left == 0
 
 
+def test_devices_are_paused_while_much_of_an_earlier_run_drains_too_slowly() -> None:
+    bench = Bench(last_seq=100, rows_left=100, wait_above_rows=20)
+    bench.ledger.start()
+    for seq in (101, 102, 103):
+        assert not bench.ledger.is_behind
+        bench.submit("new")
+        bench.ledger.appended(seq)
+    assert bench.ledger.is_behind
+    assert of(Resume, bench.ledger.drained(10))
+
+
+def test_a_spool_that_was_drained_has_room_again(bench: Bench) -> None:
+    bench.away()
+    bench.submit("a")
+    bench.ledger.append_failed(1, "full", bench.now)
+    bench.ledger.recovered()
+    bench.ledger.drained(1)
+    bench.away(1)
+    assert bench.ledger.state(bench.now) == "spooling"
+
+
 def test_rows_that_a_crash_left_though_they_were_stored_are_waited_for_by_nobody() -> None:
     bench = Bench(last_seq=30, rows_left=30, drained_upto=30, wait_above_rows=20)
     assert bench.ledger.start() == []
@@ -363,8 +406,8 @@ def test_a_spool_that_cannot_be_read_is_set_aside_and_the_database_goes_on(bench
     decisions = bench.ledger.drain_failed("damaged", bench.now)
     assert decisions[0] == SetAside()
     (give,) = of(Give, decisions)
-    assert texts(give) == ["waits in the append"]
-    assert bench.ledger.state(bench.now) == "ok"
+    assert (texts(give), give.after_seq) == (["waits in the append"], 10)
+    assert bench.ledger.state(bench.now) == "ok" and bench.ledger.spool_backlog == 0
     assert bench.ledger.appended(10) == []  # into the file that is gone: no answer to anybody
     assert of(Acknowledge, bench.committed(give))
 
