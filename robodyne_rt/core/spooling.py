@@ -431,8 +431,6 @@ class SpoolingLedger(Generic[S]):
             self._in_doubt |= {entry.number for entry in refused}
             # Rows that are there after all are stored in their order, and not after what is newer.
             self._appended_upto = append.last_seq
-            self._undrained.append(append)
-            append.entries = []
             decisions.append(Drain(append.last_seq))
         decisions += self._refuse(refused, fault)
         return self._finish([*decisions, *self._leave_spool(), *self._give()])

@@ -443,6 +443,17 @@ def test_queued_what_cannot_be_spooled_comes_behind_what_is_older() -> None:
     assert (texts(give), give.after_seq) == (["call"], 1)
 
 
+def test_queued_each_is_given_once_where_a_turn_mixes_both_ways() -> None:
+    bench = Bench(acknowledge="queued")
+    bench.ledger.submitted(Entry("first call", spoolable=False), bench.now)
+    bench.ledger.submitted(Entry("a"), bench.now)
+    bench.ledger.submitted(Entry("second call", spoolable=False), bench.now)
+    decisions = bench.accept(bench.ledger.turn_ended(bench.now))
+    given = of(Give, decisions)
+    given += of(Give, bench.ledger.appended(1))
+    assert [texts(give) for give in given] == [["first call"], ["second call"]]
+
+
 def test_queued_a_spool_in_trouble_sends_what_is_new_the_direct_way() -> None:
     bench = Bench(acknowledge="queued")
     bench.submit("a")
