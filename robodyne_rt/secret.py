@@ -11,6 +11,8 @@ from pathlib import Path
 from robodyne_rt.settings import ConfigError
 
 LEAST_BYTES = 32
+LEAST_DISTINCT_BYTES = 8
+"""Of what is random, 32 bytes have more of them, also as hexadecimal digits."""
 
 
 class Secret:
@@ -39,7 +41,7 @@ def load(file: str) -> Secret:
     """Return the secret in a file, which is made (0600) where there is none.
 
     Raises:
-        ConfigError: it cannot be read or made, is too short, or others may read it.
+        ConfigError: it cannot be read or made, is no secret (too short, or what a power cut leaves), or others may read it.
     """
     path = Path(file).absolute()
     is_new = not path.exists()
@@ -53,14 +55,23 @@ def load(file: str) -> Secret:
         mode = path.stat().st_mode
     except OSError as error:
         raise ConfigError(f"[auth] secret_file {path}: cannot be read: {error}") from error
-    if len(key) < LEAST_BYTES:
+    if (fault := _fault(key)) is not None:
         raise ConfigError(
-            f"[auth] secret_file {path}: expected at least {LEAST_BYTES} bytes: put its copy back. Without a"
-            " copy delete it for a new one: all tokens and device keys are void then"
+            f"[auth] secret_file {path}: {fault}: put its copy back. Without a copy delete it for a new one:"
+            " all tokens and device keys are void then"
         )
     if mode & 0o077:
         raise ConfigError(f"[auth] secret_file {path}: others may read it; chmod 600 {path}")
     return Secret(key, is_new=is_new)
+
+
+def _fault(key: bytes) -> str | None:
+    """Return why anybody could guess a key, None where nobody can."""
+    if len(key) < LEAST_BYTES:
+        return f"expected at least {LEAST_BYTES} bytes"
+    if b"\0" * 4 in key or len(set(key)) < LEAST_DISTINCT_BYTES:
+        return "its content is not random (a power cut may have emptied it)"
+    return None
 
 
 def _make(path: Path) -> None:

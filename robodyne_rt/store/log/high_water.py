@@ -48,10 +48,11 @@ def read(path: Path) -> HighWaterMark | None:
     """Return the mark, None where there is none that can be read."""
     try:
         values: Entity = orjson.loads(path.read_bytes())
-        return HighWaterMark(values["database"], values["epoch"], dict(values["heads"]), float(values["at"]))
+        heads = {str(topic): int(head) for topic, head in values["heads"].items()}
+        return HighWaterMark(values["database"], values["epoch"], heads, float(values["at"]))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         logger.warning("%s cannot be read: %s", path, error, extra={"action": "note_unreadable"})
         return None
 

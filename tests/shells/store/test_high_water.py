@@ -86,7 +86,19 @@ def test_a_mark_of_another_history_proves_nothing(database: str, epoch: str) -> 
     assert MARK.lost(database, epoch, {}) == {}
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"database":"d"}', b"\0" * 65])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"database":"d"}',
+        b"\0" * 65,
+        b'{"database":"d","epoch":"e","heads":{"events":"many"},"at":1}',
+        b'{"database":"d","epoch":"e","heads":[1],"at":1}',
+        b'{"database":"d","epoch":"e","heads":{"events":null},"at":1}',
+    ],
+)
 def test_a_mark_that_cannot_be_read_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "spool.head").write_bytes(content)
     assert high_water.read(tmp_path / "spool.head") is None
