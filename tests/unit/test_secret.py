@@ -40,7 +40,9 @@ def test_what_anybody_could_guess_is_no_secret(tmp_path: Path, content: bytes) -
 
 
 @pytest.mark.parametrize(
-    "content", [RANDOM, RANDOM + b"\n", secrets.token_bytes(48), b"correct horse battery staple of our kitchen"]
+    "content",
+    [RANDOM, RANDOM + b"\n", secrets.token_bytes(48), b"correct horse battery staple of our kitchen"],
+    ids=["hexadecimal", "line", "bytes", "words"],
 )
 def test_what_is_random_or_long_is_one(tmp_path: Path, content: bytes) -> None:
     assert secret.load(written(tmp_path / "secret.key", content)).key == content.strip()
