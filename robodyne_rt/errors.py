@@ -248,3 +248,7 @@ class DataOwned(Exception):
 
 class StorageBroken(Exception):
     """The database file cannot be trusted any more (I/O error, corruption): exit, let systemd restart and recover."""
+
+
+class FilesReplaced(StorageBroken):
+    """The database's files were deleted or replaced while they were open: what is written there nobody finds again."""

@@ -17,7 +17,7 @@ import anyio
 from robodyne_rt import logs
 from robodyne_rt.app import lifecycle
 from robodyne_rt.app.lifecycle import Ports
-from robodyne_rt.errors import RobodyneError
+from robodyne_rt.errors import RobodyneError, StorageBroken
 from robodyne_rt.settings import ConfigError, Settings, load
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,9 @@ def serve(settings: Settings, *, config: Path | None, on_ready: Callable[[Ports]
         lifecycle.run_in_loop(main)
     except BaseExceptionGroup as group:
         error = lifecycle.first_error(group)
-        if not isinstance(error, RobodyneError | ConfigError):
+        if isinstance(error, StorageBroken):
+            logger.critical("%s", error, extra={"action": "storage_broken"})
+        elif not isinstance(error, RobodyneError | ConfigError):
             logger.error("an unforeseen error", exc_info=group, extra={"action": "server_failed"})
         raise error from group
 

@@ -171,6 +171,18 @@ _CHECKS = (
         Text("Start the server: it stores them.", "서버를 시작하면 저장합니다."),
     ),
     Check(
+        "rescued",
+        "rescued data",
+        Text(
+            "The database's files were taken away while the server ran; what they held was saved.",
+            "서버 실행 중에 데이터베이스 파일이 사라져, 들어 있던 내용을 따로 저장했습니다.",
+        ),
+        Text(
+            "Stop the server and restore the saved file, or move it away when it is of no more use.",
+            "서버를 멈추고 저장된 파일을 복원하거나, 필요 없으면 다른 곳으로 옮기세요.",
+        ),
+    ),
+    Check(
         "clock",
         "clock",
         Text("The clock of this machine is wrong.", "이 컴퓨터의 시계가 맞지 않습니다."),

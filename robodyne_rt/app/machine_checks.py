@@ -4,6 +4,7 @@ Read by `doctor`; what each means stands in `health.py`.
 """
 
 import errno
+import glob
 import os
 import shutil
 import socket
@@ -19,6 +20,7 @@ from robodyne_rt.errors import StorageBroken, StorageUnavailable
 from robodyne_rt.settings import ConfigError, Settings
 from robodyne_rt.store.engine.database import Database, DbConnection, open_database
 from robodyne_rt.store.engine.sqlite import SqliteDatabase
+from robodyne_rt.store.intake.backup import RESCUED
 from robodyne_rt.store.log import high_water
 from robodyne_rt.store.tables import dead_letters, users
 
@@ -165,6 +167,14 @@ def disks(settings: Settings) -> Iterator[Finding]:
         waiting = _spooled(spool)
         if waiting:
             yield finding("spool", "warning", f"{waiting} messages wait in {spool}; a running server drains them")
+
+
+def rescued_files(settings: Settings) -> Iterator[Finding]:
+    if not settings.database.url.startswith("sqlite:///"):
+        return
+    file = Path(settings.database.url.removeprefix("sqlite:///")).absolute()
+    for saved in sorted(file.parent.glob(f"{glob.escape(file.name + RESCUED)}*")):
+        yield finding("rescued", "warning", f"{saved} was saved from under a running server: robodyne-rt restore {saved}")
 
 
 def _spooled(path: Path) -> int:

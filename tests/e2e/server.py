@@ -32,6 +32,20 @@ OPEN = {
 }
 
 
+def command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user would in the server's folder; return what it printed."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("ROBODYNE_RT__")}
+    return subprocess.run(
+        [sys.executable, "-m", "robodyne_rt", *arguments],
+        cwd=folder,
+        env=clean | OPEN | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 class Server:
     """One server process; settings as `SECTION__KEY="value"`."""
 

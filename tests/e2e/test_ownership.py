@@ -12,20 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.server import OPEN, Server
-
-
-def command(folder: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("ROBODYNE_RT__")}
-    return subprocess.run(
-        [sys.executable, "-m", "robodyne_rt", *arguments],
-        cwd=folder,
-        env=clean | OPEN | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+from tests.e2e.server import OPEN, Server, command
 
 
 def event(number: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import pytest
 
 from robodyne_rt.sim.cluster import Cluster
 from tests import stores
-from tests.e2e.server import Replica, Server, receive, updates_until
+from tests.e2e.server import Replica, Server, command, receive, updates_until
 from tests.faults.shim import Shim
 from tests.faults.store import Victim
 from tests.stores import Store
@@ -24,12 +24,6 @@ from tests.stores import Store
 
 def event(number: int, **more: Any) -> dict[str, Any]:
     return {"msg_type": "Event", "type": "INFO", "description": f"n-{number}", "id": str(number), **more}
-
-
-def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "robodyne_rt", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=60
-    )
 
 
 async def until(fact: Callable[[], Any], *, within_s: float = 20.0) -> None:

@@ -145,6 +145,18 @@ class DbConnection(ABC):
         """
 
     @abstractmethod
+    def check_files(self) -> None:
+        """Check that what we write is what others would open; nothing to check where a server of its own keeps the rows.
+
+        Raises:
+            FilesReplaced: the path leads elsewhere by now.
+        """
+
+    @abstractmethod
+    def remove_orphans(self) -> None:
+        """After `check_files` failed: remove what is left of our files and would damage those in their place."""
+
+    @abstractmethod
     def interrupt(self) -> None:
         """From another thread: make a call that hangs fail."""
 
@@ -153,7 +165,11 @@ class DbConnection(ABC):
         """End it; never fails."""
 
     def commit(self) -> None:
-        """Commit; an error with `Fault.AWAY` leaves open whether it happened."""
+        """Commit; an error with `Fault.AWAY` leaves open whether it happened.
+
+        Raises:
+            FilesReplaced: it went to files that nobody finds again.
+        """
         self.execute("COMMIT")
 
     def rollback(self) -> None:
@@ -177,6 +193,7 @@ class Database(ABC):
 
         Raises:
             DataOwned: another process writes there (where the database has a lock for that).
+            FilesReplaced: it was opened before, and other files are in its place.
             StorageBroken: it cannot be opened, or a setting does not hold.
             StorageUnavailable: it is away now and may come back.
             ConfigError: it can never be reached like this (password, name, version).

@@ -213,6 +213,12 @@ class PostgresConnection(DbConnection):
     def copy(self, target: Path, *, pages: int, between: Callable[[], object]) -> None:
         raise StorageUnavailable("a Postgres database is backed up by its own tools: pg_dump --format=custom")
 
+    def check_files(self) -> None:
+        return None  # they are the Postgres server's
+
+    def remove_orphans(self) -> None:
+        return None
+
     def interrupt(self) -> None:
         """Cut the connection: a call that waits for a server that hangs fails at once."""
         with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=_duplicate(self.connection.fileno())) as sock:

@@ -22,6 +22,7 @@ from robodyne_rt.errors import StorageBroken
 from robodyne_rt.settings import ConfigError
 from robodyne_rt.store.engine import schema
 from robodyne_rt.store.engine.database import Column, Database, DbConnection, Fault, begin_history, schema_version, write_meta
+from robodyne_rt.store.engine.file_identity import FileIdentity
 from robodyne_rt.store.migrations import MIGRATIONS
 from robodyne_rt.store.migrations.migration import Migration
 
@@ -40,6 +41,9 @@ LEARN_FROM_COMMITS = 5
 
 READ_DEADLINE_S = 2.0
 """No read transaction lives longer: an open one keeps the WAL from being reset."""
+
+VERIFY_STEPS = 100_000
+"""Instructions of SQLite's machine between two calls while a copy is verified: some milliseconds."""
 
 PRAGMAS: dict[str, int | str] = {
     "journal_mode": "wal",
@@ -76,10 +80,17 @@ def fault(error: BaseException) -> Fault:
 
 
 class SqliteConnection(DbConnection):
-    """One connection to a file."""
+    """One connection to a file.
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    Args:
+        path: its file, where that and its WAL must stay what they are: on the connection that writes.
+    Raises:
+        FilesReplaced: they are not there any more.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path | None = None) -> None:
         self.connection = connection
+        self._files = FileIdentity([path, wal_of(path)]) if path is not None else None
         self.execute = connection.execute
         self._data_version = 0
         self._read_until = math.inf
@@ -101,6 +112,21 @@ class SqliteConnection(DbConnection):
     def limit_reads(self) -> None:
         """Interrupt reads that run over the deadline."""
         self.connection.set_progress_handler(lambda: time.monotonic() > self._read_until, 10_000)
+
+    def commit(self) -> None:
+        self.execute("COMMIT")
+        if self._files is not None:
+            self._files.check()  # after it: what was replaced before the commit is seen, and nobody was told yet
+
+    def check_files(self) -> None:
+        if self._files is not None:
+            self._files.check()
+
+    def remove_orphans(self) -> None:
+        if self._files is not None:
+            file, wal = self._files.paths
+            if self._files.is_same(wal) and not self._files.is_same(file):
+                wal.unlink(missing_ok=True)  # SQLite would replay it into the file that took the place of ours
 
     def assign_offsets(self) -> None:
         return None
@@ -205,6 +231,7 @@ class SqliteDatabase(Database):
         self.path = Path(url.removeprefix("sqlite:///")).absolute()
         self.name = str(self.path)
         self._migrations = migrations
+        self._opened: FileIdentity | None = None
 
     @property
     def files(self) -> list[Path]:
@@ -221,6 +248,8 @@ class SqliteDatabase(Database):
         return fault(error)
 
     def open_writer(self) -> SqliteConnection:
+        if self._opened is not None:
+            self._opened.check()  # else another file would be taken for ours, or an empty one be made
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=512)
@@ -231,9 +260,11 @@ class SqliteDatabase(Database):
                     raise StorageBroken(f"{self.path}: PRAGMA {name} is {got[0]}, not {value}")
             # We checkpoint ourselves, below the 1000 pages at which a foreign program's connection would.
             connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # opens the WAL, which is made where there is none
         except (sqlite3.Error, OSError) as error:
             raise StorageBroken(f"{self.path}: cannot be opened: {error}") from error
-        db = SqliteConnection(connection)
+        self._opened = self._opened or FileIdentity([self.path])
+        db = SqliteConnection(connection, self.path)
         db.has_foreign_changes({})
         return db
 
@@ -304,6 +335,11 @@ def copy_database(connection: sqlite3.Connection, target: Path) -> None:
     finish_copy(part, target)
 
 
+def wal_of(file: Path) -> Path:
+    """Return where SQLite keeps the write-ahead log of a file."""
+    return file.with_name(file.name + "-wal")
+
+
 def part_of(target: Path) -> Path:
     """Return where a copy is written before it is verified."""
     return target.with_name(target.name + ".part")
@@ -325,13 +361,17 @@ def copy_pages(connection: sqlite3.Connection, part: Path, *, pages: int, betwee
         copy.close()
 
 
-def finish_copy(part: Path, target: Path) -> None:
+def finish_copy(part: Path, target: Path, *, between: Callable[[], object] | None = None) -> None:
     """Verify a copy, bring it to the disk and give it its name.
 
+    Args:
+        between: called now and then while it is verified.
     Raises:
         StorageBroken: the copy is not sound.
     """
     copy = sqlite3.connect(part)
+    if between is not None:
+        copy.set_progress_handler(lambda: bool(between()) and False, VERIFY_STEPS)
     try:
         copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a WAL beside it
         verdict = check(copy)

@@ -1,6 +1,6 @@
-"""Backups of a SQLite file while writing goes on (SPEC section 6).
+"""Copies of a SQLite file: backups while writing goes on, and what is saved when the file is taken away (SPEC section 6).
 
-The copy is made on the connection that writes, in small steps between the writer's cycles: driven from another one it would
+A backup is made on the connection that writes, in small steps between the writer's cycles: driven from another one it would
 start over after every commit. Verifying it and bringing it to the disk is done elsewhere.
 """
 
@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 BACKUP_PAGES = 256
 """Pages copied between two cycles: 1 MiB."""
+
+RESCUED = ".rescued-"
+"""Between the name of a database and the time at which its open file was saved."""
 
 
 class BackupRequest(NamedTuple):
@@ -66,6 +69,27 @@ def copy_between_cycles(
     except database.errors as error:
         return error
     return None
+
+
+def rescue(file: Path, db: DbConnection, *, now: float, between: Callable[[], object]) -> Path:
+    """Copy what is still open of a file that was deleted or replaced to a new file beside it; return its path.
+
+    Args:
+        now: epoch seconds, for its name.
+        between: called now and then: this may take minutes.
+    Raises:
+        OSError, sqlite3.Error, StorageBroken: it cannot be saved (no room, no such folder, a damaged file).
+    """
+    time_text = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))
+    target = file.with_name(f"{file.name}{RESCUED}{time_text}.{int(now % 1 * 1e6):06d}")
+    try:
+        db.rollback()
+        db.copy(part_of(target), pages=BACKUP_PAGES, between=between)
+        finish_copy(part_of(target), target, between=between)
+    except BaseException:
+        part_of(target).unlink(missing_ok=True)
+        raise
+    return target
 
 
 class CopyingWriter(Protocol):

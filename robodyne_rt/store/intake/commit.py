@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from robodyne_rt.core.spooling import Answered
-from robodyne_rt.errors import DeadLettered, RobodyneError
+from robodyne_rt.errors import DeadLettered, RobodyneError, StorageBroken
 from robodyne_rt.ports import Clock
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault
 from robodyne_rt.store.intake.dead_letters import DeadLetterWrite
@@ -54,6 +54,7 @@ class Committer:
         Raises:
             Exception: an error of the database (`Database.errors`). What stands in `report` is committed all the same;
                 whether the rest of the batch is stored is unknown.
+            FilesReplaced: the batch went to files that nobody finds again.
         """
         try:
             self._commit_together(batch, report, mark)
@@ -170,6 +171,8 @@ class Committer:
     def _roll_back_or_raise(self, error: Exception) -> None:
         """Undo the transaction after a write's own fault; anything else is a fault of the database and goes on upwards."""
         self._tables.forget_unstored()
+        if isinstance(error, StorageBroken):
+            raise error
         if isinstance(error, self._database.errors):
             fault = self._database.fault(error)
             if fault is Fault.BUSY and self._database.kind == "postgres":

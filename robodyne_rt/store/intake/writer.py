@@ -16,14 +16,15 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 from robodyne_rt.core import times
 from robodyne_rt.core.retry import Backoff
 from robodyne_rt.core.spooling import Give
-from robodyne_rt.errors import DataOwned, StorageBroken, StorageUnavailable
+from robodyne_rt.errors import DataOwned, FilesReplaced, StorageBroken, StorageUnavailable
 from robodyne_rt.ports import Clock
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault, read_meta, renew_epoch, write_meta
-from robodyne_rt.store.intake.backup import BackupRequest, copy_between_cycles
+from robodyne_rt.store.intake.backup import BackupRequest, copy_between_cycles, rescue
 from robodyne_rt.store.intake.commit import Committer
 from robodyne_rt.store.intake.drain import SpoolDrain
 from robodyne_rt.store.intake.reports import Report
@@ -181,6 +182,8 @@ class Writer:
                 self.cycle(report_to)
                 if self._backup is not None and not self._is_away:
                     self._run_backup(report_to)
+        except StorageBroken as error:
+            self._rescue(error)
         finally:
             if self._db is not None:
                 if not self._is_away:
@@ -188,6 +191,33 @@ class Writer:
                 self._db.close()
             if self._drain is not None:
                 self._drain.close()
+
+    def _rescue(self, error: StorageBroken) -> NoReturn:
+        """Save what nobody would find again, if that is what is wrong, and raise."""
+        try:
+            if self._db is not None:
+                self._db.check_files()
+        except FilesReplaced as replaced:
+            logger.critical(
+                "%s: nothing more is acknowledged; what was stored is being saved", replaced, extra={"action": "files_replaced"}
+            )
+            assert self._db is not None
+            error = FilesReplaced(f"{replaced}: {self._rescued(self._db)}")
+            self._db.remove_orphans()
+        raise error
+
+    def _rescued(self, db: DbConnection) -> str:
+        """Save the open file; return what became of it, for people."""
+        (file,) = self._database.files
+        try:
+            saved = rescue(file, db, now=self._clock.wall(), between=self._note_turn)
+        except Exception as error:  # no room, no such folder, a damaged file: why we end stays the first reason
+            logger.exception("what was stored could not be saved", extra={"action": "rescue_failed"})
+            return f"and what was stored in it could not be saved: {error}"
+        return f"all that was stored in it is in {saved}; stop the server and `robodyne-rt restore` it, or look into it"
+
+    def _note_turn(self) -> None:
+        self.stats.cycled_at = self._clock.now()
 
     def _finish(self, db: DbConnection) -> None:
         try:

@@ -64,6 +64,7 @@ class Maintenance:
 
         Raises:
             Exception: an error of a database that is away (`Database.errors`).
+            FilesReplaced: what is written there nobody finds again.
         """
         try:
             if now >= self._next_prune:
@@ -71,6 +72,7 @@ class Maintenance:
                 self._prune(db, tables, positions)
             if now >= self._next_look:
                 self._next_look = now + self._look_interval_s
+                db.check_files()
                 self._look_for_triggers(db)
                 self._note_age(db, tables)
                 self._prune_letters(db, tables)
