@@ -1,5 +1,6 @@
 """A database whose files are taken away while it is open: nothing more is told, and what was stored is saved beside it."""
 
+import itertools
 import os
 import shutil
 import sqlite3
@@ -11,8 +12,10 @@ import pytest
 
 from robodyne_rt.core.spooling import Give
 from robodyne_rt.errors import FilesReplaced
+from robodyne_rt.store.engine import sqlite
 from robodyne_rt.store.engine.file_identity import FileIdentity
 from robodyne_rt.store.engine.sqlite import SqliteConnection, SqliteDatabase
+from robodyne_rt.store.intake import backup
 from robodyne_rt.store.intake.reports import Report
 from robodyne_rt.store.intake.writer import Writer
 from robodyne_rt.store.log.history import History
@@ -170,6 +173,35 @@ def test_where_nothing_can_be_saved_the_reason_says_so_and_leaves_nothing_half(b
     assert bench.rescued == [] and not list(tmp_path.glob("*/*.part"))
 
 
+def test_a_log_in_its_place_is_never_removed(db: SqliteConnection, database: SqliteDatabase) -> None:
+    db.remove_orphans()
+    assert Path(f"{database.path}-wal").exists()
+
+
+def test_what_was_not_committed_is_not_saved_as_if_it_were(bench: Bench, db: SqliteConnection) -> None:
+    db.begin()
+    db.execute("INSERT INTO table_(table_number) VALUES (9)")
+    assert numbers_in(backup.rescue(bench.path, db, now=0.0, between=lambda: None)) == [1]
+
+
+def test_a_copy_that_is_broken_off_leaves_nothing_half(bench: Bench, db: SqliteConnection) -> None:
+    def broken_off() -> None:
+        raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"):
+        backup.rescue(bench.path, db, now=0.0, between=broken_off)
+    assert bench.rescued == []
+
+
+def test_a_copy_is_verified_while_the_writer_shows_that_it_lives(
+    bench: Bench, db: SqliteConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "VERIFY_STEPS", 10)
+    turns = itertools.count(1)
+    backup.rescue(bench.path, db, now=0.0, between=lambda: next(turns))
+    assert next(turns) > 100
+
+
 def test_an_idle_writer_looks_too(bench: Bench) -> None:
     HURTS["database deleted"](bench.path)
     bench.cycle()
@@ -236,3 +268,17 @@ def test_a_file_that_cannot_be_looked_at_proves_nothing(tmp_path: Path) -> None:
         identity.check()
     with pytest.raises(FilesReplaced):
         FileIdentity([tmp_path / "never"])
+
+
+def test_the_same_number_on_another_device_is_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    identity, stat = FileIdentity([tmp_path / "file"]), os.stat
+
+    def elsewhere(path: str) -> os.stat_result:
+        found = list(stat(path))
+        found[2] += 1  # st_dev
+        return os.stat_result(found)
+
+    monkeypatch.setattr(os, "stat", elsewhere)
+    with pytest.raises(FilesReplaced):
+        identity.check()
