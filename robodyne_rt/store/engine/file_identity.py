@@ -4,15 +4,25 @@ An open file that is deleted or replaced takes every write and loses it when it 
 given to another file while it is open, so that comparing the numbers is proof.
 """
 
+import ctypes
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from robodyne_rt.errors import FilesReplaced
 
+# `os.stat` lets go of the interpreter's lock, and the thread that commits waits to get it back: 15 us a file under load,
+# against 1 us for the call itself. The layout of `struct statx` is the kernel's, alike on every machine (statx(2)).
+_LIBC = ctypes.PyDLL(None, use_errno=True)
+_AT_FDCWD = -100
+_STATX_INO = 0x100
+_STATX_BYTES = 256
+_INODE = slice(32, 40)
+_DEVICE = slice(136, 144)
+
 
 class FileIdentity:
-    """The device and inode of files that we hold open.
+    """The device and inode of files that we hold open; for one thread at a time.
 
     Args:
         files: open now.
@@ -21,8 +31,10 @@ class FileIdentity:
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
-        self._known = {file: _identity(str(file)) for file in files}
-        self._checked = [(str(file), known) for file, known in self._known.items()]
+        self._buffer = ctypes.create_string_buffer(_STATX_BYTES)
+        self._view = memoryview(self._buffer)
+        self._known = {file: self._look(os.fsencode(file)) for file in files}
+        self._checked = [(os.fsencode(file), known) for file, known in self._known.items()]
 
     @property
     def paths(self) -> list[Path]:
@@ -32,7 +44,7 @@ class FileIdentity:
     def is_same(self, file: Path) -> bool:
         """Return whether the path of one of them still leads to it."""
         try:
-            return _identity(str(file)) == self._known[file]
+            return self._look(os.fsencode(file)) == self._known[file]
         except FilesReplaced:
             return False
 
@@ -43,13 +55,12 @@ class FileIdentity:
             FilesReplaced: a path leads nowhere, or to another file.
         """
         for path, known in self._checked:
-            if _identity(path) != known:
-                raise FilesReplaced(f"{path} was replaced by another file while it was open")
+            if self._look(path) != known:
+                raise FilesReplaced(f"{os.fsdecode(path)} was replaced by another file while it was open")
 
-
-def _identity(path: str) -> tuple[int, int]:
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise FilesReplaced(f"{path} was taken away while it was open: {error.strerror}") from error
-    return found.st_dev, found.st_ino
+    def _look(self, path: bytes) -> tuple[bytes, bytes]:
+        """Return the device and inode that a path leads to."""
+        if _LIBC.statx(_AT_FDCWD, path, 0, _STATX_INO, self._buffer):
+            why = os.strerror(ctypes.get_errno())
+            raise FilesReplaced(f"{os.fsdecode(path)} was taken away while it was open: {why}")
+        return bytes(self._view[_DEVICE]), bytes(self._view[_INODE])

@@ -270,15 +270,18 @@ def test_a_file_that_cannot_be_looked_at_proves_nothing(tmp_path: Path) -> None:
         FileIdentity([tmp_path / "never"])
 
 
-def test_the_same_number_on_another_device_is_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    identity, stat = FileIdentity([tmp_path / "file"]), os.stat
-
-    def elsewhere(path: str) -> os.stat_result:
-        found = list(stat(path))
-        found[2] += 1  # st_dev
-        return os.stat_result(found)
-
-    monkeypatch.setattr(os, "stat", elsewhere)
-    with pytest.raises(FilesReplaced):
+def test_the_same_number_on_another_device_is_another_file(tmp_path: Path) -> None:
+    """Two file systems of the kernel give the same number to their roots."""
+    roots = [Path("/proc"), Path("/sys"), Path("/dev/pts"), Path("/dev/shm"), Path("/run"), Path("/dev/mqueue")]
+    found = [path.stat() for path in roots if path.exists()]
+    pairs = [(a, b) for a in found for b in found if a.st_ino == b.st_ino and a.st_dev != b.st_dev]
+    assert pairs, [(stat.st_dev, stat.st_ino) for stat in found]
+    one, other = (next(path for path in roots if path.exists() and path.stat() == stat) for stat in pairs[0])
+    link = tmp_path / "link"
+    link.symlink_to(one)
+    identity = FileIdentity([link])
+    identity.check()
+    link.unlink()
+    link.symlink_to(other)
+    with pytest.raises(FilesReplaced, match="replaced"):
         identity.check()
