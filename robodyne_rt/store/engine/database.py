@@ -171,6 +171,7 @@ class DbConnection(ABC):
             FilesReplaced: it went to files that nobody finds again.
         """
         self.execute("COMMIT")
+        self.check_files()  # after it: what was replaced before the commit is seen, and nobody was told yet
 
     def rollback(self) -> None:
         """Undo the open transaction, if there is one."""

@@ -113,11 +113,6 @@ class SqliteConnection(DbConnection):
         """Interrupt reads that run over the deadline."""
         self.connection.set_progress_handler(lambda: time.monotonic() > self._read_until, 10_000)
 
-    def commit(self) -> None:
-        self.execute("COMMIT")
-        if self._files is not None:
-            self._files.check()  # after it: what was replaced before the commit is seen, and nobody was told yet
-
     def check_files(self) -> None:
         if self._files is not None:
             self._files.check()
