@@ -340,7 +340,9 @@ class SpoolingLedger(Generic[S]):
     def turn_ended(self, now: float) -> list[Decision[S]]:
         """Send on what was submitted in this turn of the loop."""
         self._turn_is_open = False
-        return self._finish([*self._to_spool(now), *self._give()])
+        decisions = self._to_spool(now) if self._to_check else []
+        decisions += self._give()
+        return self._finish(decisions)
 
     # -- inputs: the writer ----------------------------------------------------------------------------------------
 

@@ -164,6 +164,9 @@ class Intake(Submissions):
     # -- what the ledger decides -----------------------------------------------------------------------------------
 
     def _obey(self, decisions: list[Decision[Write]], updates: Sequence[Update] = ()) -> None:
+        if self._timer is None and (delay_s := self._ledger.next_tick_s(self._clock.now())) is not None:
+            # Before the writer is woken: its thread would wait for ours to let go of the interpreter.
+            self._timer = self._loop.call_later(delay_s, self._tick)
         may_end = False  # whether predictions may not be needed any more
         for decision in decisions:
             match decision:
@@ -204,8 +207,6 @@ class Intake(Submissions):
                     raise AssertionError("nobody says that the spool is lost: it is not watched yet")
         if may_end and not self._ledger.is_spooling:
             self._overlay.end_if_empty()
-        if self._timer is None and (delay_s := self._ledger.next_tick_s(self._clock.now())) is not None:
-            self._timer = self._loop.call_later(delay_s, self._tick)
 
     def _answer(self, write: Write, result: Any, error: BaseException | None) -> None:
         if write.outcome is None:

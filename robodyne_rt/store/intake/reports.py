@@ -51,6 +51,8 @@ class Report:
     def error_events(self) -> list[tuple[str, Any]]:
         """Return what people are to be told by events, as (text, data)."""
         events: list[tuple[str, Any]] = []
+        if not (self.dead_letters or self.unreadable or self.epoch):
+            return events
         for write, id, reason in self.dead_letters:
             if write.kind == EventWrite.kind:
                 continue  # what tells of it would be refused as well, and told, for ever; the log has it
