@@ -34,7 +34,7 @@ class FileIdentity:
         self._buffer = ctypes.create_string_buffer(_STATX_BYTES)
         self._words = memoryview(self._buffer).cast("B").cast("Q")
         self._known = {file: self._look(os.fsencode(file)) for file in files}
-        self._checked = [(os.fsencode(file), known) for file, known in self._known.items()]
+        self._checked = [(os.fsencode(file), *known) for file, known in self._known.items()]
 
     @property
     def paths(self) -> list[Path]:
@@ -55,7 +55,7 @@ class FileIdentity:
             FilesReplaced: a path leads nowhere, or to another file.
         """
         buffer, words = self._buffer, self._words
-        for path, (device, inode) in self._checked:  # once a commit: no call more than needed
+        for path, device, inode in self._checked:  # once a commit: no call more than needed
             if _statx(_AT_FDCWD, path, 0, _STATX_INO, buffer) or words[_INODE] != inode or words[_DEVICE] != device:
                 self._look(path)
                 raise FilesReplaced(f"{os.fsdecode(path)} was replaced by another file while it was open")

@@ -37,17 +37,18 @@ class SpoolDrain:
         self._clock = clock
         self._ids = IdGenerator(node=WRITER_NODE)
         self._mark_key = f"spool:{spool.name}"
-        self._allowed_upto = 0
+        self.allowed_upto = 0
+        """Rows up to this number are durable in the spool."""
         self.drained_upto = 0
         """Rows up to this number are stored."""
 
     def allow(self, upto: int) -> None:
         """Let the rows up to a number be drained: they are durable in the spool. For any thread."""
-        self._allowed_upto = upto  # a plain int: the writer's thread reads it in its next cycle
+        self.allowed_upto = upto  # a plain int: the writer's thread reads it in its next cycle
 
     def is_due(self, after_seq: int | None) -> bool:
         """Return whether rows are to be stored next; `after_seq` is the row after which a batch waits, if one does."""
-        upto = self._allowed_upto if after_seq is None else min(after_seq, self._allowed_upto)
+        upto = self.allowed_upto if after_seq is None else min(after_seq, self.allowed_upto)
         return upto > self.drained_upto
 
     def read_mark(self, db: DbConnection) -> int:
@@ -63,7 +64,7 @@ class SpoolDrain:
         Raises:
             Exception: an error of the database (`Database.errors`); the mark says then what was stored.
         """
-        upto = self._allowed_upto if after_seq is None else min(after_seq, self._allowed_upto)
+        upto = self.allowed_upto if after_seq is None else min(after_seq, self.allowed_upto)
         try:
             rows = self._spool.rows(self.drained_upto, self._batch_max)
         except StorageUnavailable as error:

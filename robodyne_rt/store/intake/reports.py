@@ -1,6 +1,5 @@
 """What the writer's thread brings to the loop after a cycle."""
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from robodyne_rt.core.spooling import Answered
@@ -18,7 +17,6 @@ class DeadLetter(NamedTuple):
     error: str
 
 
-@dataclass(slots=True)
 class Report:
     """What one cycle of the writer did and saw.
 
@@ -36,17 +34,23 @@ class Report:
         unreadable: values that no program can read, as text for people.
     """
 
-    generation: int = 0
-    updates: list[Update] = field(default_factory=list)
-    done: list[Answered[Write]] = field(default_factory=list)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-    fault: Fault | None = None
-    drained: int = 0
-    reverted: list[Write] = field(default_factory=list)
-    recovered: bool = False
-    lookups: Lookups | None = None
-    epoch: str = ""
-    unreadable: list[str] = field(default_factory=list)
+    __slots__ = (
+        "dead_letters", "done", "drained", "epoch", "fault", "generation", "lookups", "recovered", "reverted", "unreadable",
+        "updates",
+    )  # fmt: skip
+
+    def __init__(self, generation: int = 0, *, fault: Fault | None = None, drained: int = 0, recovered: bool = False) -> None:
+        self.generation = generation
+        self.updates: list[Update] = []
+        self.done: list[Answered[Write]] = []
+        self.dead_letters: list[DeadLetter] = []
+        self.fault = fault
+        self.drained = drained
+        self.reverted: list[Write] = []
+        self.recovered = recovered
+        self.lookups: Lookups | None = None
+        self.epoch = ""
+        self.unreadable: list[str] = []
 
     def error_events(self) -> list[tuple[str, Any]]:
         """Return what people are to be told by events, as (text, data)."""

@@ -231,14 +231,14 @@ class Writer:
         try:
             item = self._queue.get(timeout=BUSY_POLL_S if is_busy else POLL_S) if wait else self._queue.get_nowait()
             while True:
-                if item is None:
+                if isinstance(item, Give):
+                    self._hold(item)
+                elif item is None:
                     self._is_ending = True
-                elif item is True:
-                    self._was_notified = True
                 elif isinstance(item, BackupRequest):
                     self._take_backup(item)
-                elif isinstance(item, Give):
-                    self._hold(item)
+                else:
+                    self._was_notified = True
                 if len(self._held) >= self._batch_max:
                     return
                 item = self._queue.get_nowait()
@@ -306,9 +306,10 @@ class Writer:
             self.stats.batch_sizes.append(len(batch))
 
     def _is_drain_due(self) -> bool:
-        if self._drain is None or self._is_away:
+        drain = self._drain
+        if drain is None or drain.allowed_upto <= drain.drained_upto or self._is_away:
             return False
-        return self._drain.is_due(self._held_after_seq if self._held else None)
+        return drain.is_due(self._held_after_seq if self._held else None)
 
     def _drain_some(self, report_to: ReportTo, now: float) -> None:
         assert self._drain is not None and self._db is not None

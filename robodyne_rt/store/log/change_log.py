@@ -108,15 +108,17 @@ class ChangeLog:
             self.newest_at = lines[-1][3]
         if lines and lines[-1][0] != offset + len(lines):
             raise GapInLog(f"{topic}: lines between {offset} and {lines[-1][0]} are gone")
-        if any(op == "truncate" for _, _, op, _ in lines):
-            return self.snapshot(topic)
+        certain: dict[int, bool] = {}
+        for _, key, op, _ in lines:
+            if op == "truncate":
+                return self.snapshot(topic)
+            # A row that only might have been replaced, and is still there, did not change.
+            certain[key] = op != "replaced" or certain.get(key, False)
+        entities = self.entities(topic, list(certain))
         update = Update(topic, prev=offset, offset=offset + len(lines))
-        # A row that only might have been replaced, and is still there, did not change.
-        certain = {key for _, key, op, _ in lines if op != "replaced"}
-        keys = list(dict.fromkeys(key for _, key, _, _ in lines))
-        entities = self.entities(topic, keys)
-        update.removed = [key for key in keys if key not in entities]
-        update.entities = {key: entities[key] for key in keys if key in entities and key in certain}
+        if len(entities) < len(certain):
+            update.removed = [key for key in certain if key not in entities]
+        update.entities = {key: entities[key] for key, is_certain in certain.items() if is_certain and key in entities}
         return update
 
     def since(self, topic: str, offset: int) -> Update | None:

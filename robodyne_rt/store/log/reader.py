@@ -73,10 +73,10 @@ class LogReader:
             self._db.assign_foreign_offsets()
         self.has_more = False
         # No transaction around it: a state that is newer than its position is right, and comes again.
-        for topic, head in self._log.heads().items():
+        for topic, head in sorted(self._log.heads().items() - self.positions.items()):
             position = self.positions.get(topic)
-            if position is None or head == position:
-                continue
+            if position is None:
+                continue  # of another program's making
             try:
                 position = self._read_topic(topic, position, head, updates)
             except GapInLog as gap:

@@ -67,11 +67,13 @@ class Bench:
 
     def commit(self, *, generation: int = 0, updates: list[Update] | None = None) -> None:
         done = [(write, {"event_id": write.row_id}, None) for write in self.given()]
-        self.intake.report_from_thread(Report(generation, updates=updates or [], done=done))
-        self.loop.turn()
+        self.report(generation=generation, updates=updates or [], done=done)
 
     def report(self, **fields: Any) -> None:
-        self.intake.report_from_thread(Report(**fields))
+        report = Report()
+        for name, value in fields.items():
+            setattr(report, name, value)
+        self.intake.report_from_thread(report)
         self.loop.turn()
 
     def heard(self) -> list[tuple[str, Any]]:
