@@ -216,6 +216,13 @@ class StorageUnavailable(RobodyneError):
     client_does = "keeps the message and sends it again"
 
 
+class StorageTimeout(RobodyneError):
+    """Storage did not answer in time: it may be stored, or not."""
+
+    code, status, device_code = "STORAGE_UNAVAILABLE", 503, "TIMEOUT"
+    client_does = "sends it again with the same id"
+
+
 class DeadLettered(RobodyneError):
     """Taken, but its own fault keeps it from being stored: it is parked, and `details["dead_letter"]` names it."""
 

@@ -16,6 +16,7 @@ from robodyne_rt.admin import control
 from robodyne_rt.admin.control import NoServer, Refused
 from robodyne_rt.errors import DataOwned, SchemaTooNew, StorageBroken
 from robodyne_rt.settings import ConfigError, Settings, control_socket, owned_files
+from robodyne_rt.store.engine.database import read_epochs, renew_epoch
 from robodyne_rt.store.engine.ownership import Ownership
 from robodyne_rt.store.engine.sqlite import SqliteConnection, SqliteDatabase, check, copy_database, sync
 from robodyne_rt.store.log import high_water
@@ -150,14 +151,11 @@ def _verify(file: Path, newest_version: int) -> None:
 
 def _renew(path: Path) -> str:
     """Give a database a new epoch; return it."""
-    epoch = secrets.token_hex(6)
-    connection = sqlite3.connect(path)
+    db = SqliteConnection(sqlite3.connect(path, isolation_level=None))
     try:
-        with connection:
-            connection.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (epoch,))
+        return renew_epoch(db, read_epochs(db)[-1])
     finally:
-        connection.close()
-    return epoch
+        db.close()
 
 
 def _set_aside(database: SqliteDatabase) -> Path | None:

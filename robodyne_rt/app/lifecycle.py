@@ -146,7 +146,7 @@ class App:
                     if self._keys is not None:
                         tasks.start_soon(self._keys.run)
                     self._tasks = tasks
-                    storage.report_lost_history()
+                    storage.report_losses()
                     ports = await self._listen(runner)
                     for link in self._serial:
                         tasks.start_soon(link.run)

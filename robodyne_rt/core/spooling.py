@@ -26,8 +26,7 @@ Invariants, which `tests/unit/core/test_spooling_machine.py` holds against a mod
 6. A healthy database is never kept waiting by a broken spool: a spool that cannot be read or is gone is set aside, and what
    waited for it takes the direct way.
 
-The shells do not watch the spool yet: nobody calls `drain_failed` and `spool_lost`, `answer_within_s` is infinite and
-`queued` cannot be configured. There invariants 2 and 6 hold in the ledger, and not in the server.
+`queued` cannot be configured yet.
 """
 
 from collections import deque
@@ -149,7 +148,9 @@ class Interrupt(NamedTuple):
 
 
 class SetAside(NamedTuple):
-    """Put the spool's file aside, report its rows as lost, begin a new one."""
+    """Put the spool's file aside, report its rows, `rows` at most, as lost, begin a new one."""
+
+    rows: int
 
 
 class EndOutage(NamedTuple):
@@ -264,6 +265,11 @@ class SpoolingLedger(Generic[S]):
     def spool_backlog(self) -> int:
         """Rows of the spool that are not stored in the database, at most."""
         return max(0, self._appended_upto - self._drained_upto)
+
+    @property
+    def spooled_upto(self) -> int:
+        """Number of the spool's newest row that is durable."""
+        return self._appended_upto
 
     @property
     def rows_left(self) -> int:
@@ -439,6 +445,7 @@ class SpoolingLedger(Generic[S]):
 
     def spool_lost(self, now: float) -> list[Decision[S]]:
         """The spool's file is gone or damaged: rows that were not drained are lost, what is new does not wait for them."""
+        rows = self.spool_backlog
         self._appended_upto = self._next_seq - 1
         self._drained_upto = max(self._drained_upto, self._appended_upto)
         self._left_upto = min(self._left_upto, self._drained_upto)
@@ -448,7 +455,7 @@ class SpoolingLedger(Generic[S]):
         again = [entry for append in self._appending for entry, _, _ in append.entries]
         self._appending.clear()
         self._waiting_for_spool = 0
-        decisions: list[Decision[S]] = [SetAside()]
+        decisions: list[Decision[S]] = [SetAside(rows)]
         if self._is_away:
             self._to_check = self._in_order([*again, *self._to_check])
             return self._finish([*decisions, *self._to_spool(now)])

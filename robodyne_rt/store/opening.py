@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,13 @@ from robodyne_rt.errors import DataOwned, StorageBroken, StorageUnavailable
 from robodyne_rt.model.changes import Update
 from robodyne_rt.ports import Clock
 from robodyne_rt.settings import Settings, owned_files
-from robodyne_rt.store.engine.database import Database, DbConnection, open_database, renew_epoch
+from robodyne_rt.store.engine.database import Database, DbConnection, open_database, read_epochs, read_meta, renew_epoch
 from robodyne_rt.store.engine.ownership import Ownership
 from robodyne_rt.store.intake.spool import Spool
+from robodyne_rt.store.intake.spool_repair import SpoolDamage
 from robodyne_rt.store.intake.writer import Writer
 from robodyne_rt.store.log import high_water
+from robodyne_rt.store.log.high_water import Contents, HighWaterMark, Loss
 from robodyne_rt.store.log.history import History
 from robodyne_rt.store.log.reader_pool import ReaderPool
 
@@ -43,7 +45,8 @@ class OpenStore:
         writer: built, not running.
         spool: None where there is none (`spool_max_bytes = 0`).
         windows: numbers of the snapshot windows by setting name.
-        lost: changes by topic that the database lacks and the high-water mark knows; a new epoch has begun then.
+        loss: what the database lacks and the high-water mark knows; a new epoch has begun then.
+        spool_damage: what is lost with the spool's file.
         left_unconfirmed: whether an earlier run ended while screens showed what no disk had.
         marker: the file that says so to the next start.
     """
@@ -55,7 +58,8 @@ class OpenStore:
     readers: ReaderPool
     spool: Spool | None
     windows: Mapping[str, int]
-    lost: Mapping[str, int]
+    loss: Loss | None
+    spool_damage: Sequence[SpoolDamage]
     left_unconfirmed: bool
     marker: Path
 
@@ -121,9 +125,11 @@ def _open(database: Database, settings: Settings, clock: Clock, ownership: Owner
         epoch = database.prepare(db)
         marker = spool_path.with_suffix(".foretold")
         left_unconfirmed = marker.exists()
-        epoch, lost = _check_history(database, db, epoch, spool_path)
+        mark = high_water.read(high_water.mark_path(spool_path))
+        epoch, loss = _check_history(database, db, epoch, mark)
         history = History(epoch)
         spool = _open_spool(settings, spool_path)
+        drained_upto = int(read_meta(db, f"spool:{mark.spool}") or 0) if mark else 0
         writer = Writer(
             database,
             db,
@@ -152,7 +158,8 @@ def _open(database: Database, settings: Settings, clock: Clock, ownership: Owner
         readers=ReaderPool(database, history=history, windows=windows),
         spool=spool,
         windows=windows,
-        lost=lost,
+        loss=loss,
+        spool_damage=_spool_damage(spool, drained_upto, mark),
         left_unconfirmed=left_unconfirmed,
         marker=marker,
     )
@@ -168,18 +175,35 @@ def _open_spool(settings: Settings, path: Path) -> Spool | None:
         raise StorageBroken(f"[database] spool_path {path}: cannot be opened: {error}") from error
 
 
-def _check_history(database: Database, db: DbConnection, epoch: str, spool_path: Path) -> tuple[str, Mapping[str, int]]:
-    """Return the epoch, a new one where the database is older than the mark beside it, and how many changes it lacks."""
+def _check_history(database: Database, db: DbConnection, epoch: str, mark: HighWaterMark | None) -> tuple[str, Loss | None]:
+    """Return the epoch, a new one where the database lacks what its mark knows, and what it lacks."""
+    if mark is None:
+        return epoch, None
     heads = dict(db.execute('SELECT topic, "offset" FROM topic_head').fetchall())
-    mark = high_water.read(high_water.mark_path(spool_path))
-    lost = mark.lost(database.name, epoch, heads) if mark else {}
-    if lost:
+    query = 'SELECT "offset", key, op, at FROM change WHERE topic = ? AND "offset" = ?'
+    lines = {topic: db.execute(query, (topic, line[0])).fetchone() for topic, line in mark.lines.items()}
+    loss = mark.loss(Contents(read_epochs(db), heads, lines))
+    if loss is not None:
         epoch = renew_epoch(db, epoch)
+        counts = "".join(f", {topic} {count}" for topic, count in loss.changes.items())
         logger.error(
-            "%s lacks changes that were confirmed (%s): new epoch %s",
-            database.name,
-            ", ".join(f"{topic} {count}" for topic, count in lost.items()),
-            epoch,
+            "%s lacks changes that were confirmed: %s%s; new epoch %s", database.name, loss.text, counts, epoch,
             extra={"action": "data_regressed"},
-        )
-    return epoch, lost
+        )  # fmt: skip
+    return epoch, loss
+
+
+def _spool_damage(spool: Spool | None, drained_upto: int, mark: HighWaterMark | None) -> list[SpoolDamage]:
+    """Return what is lost with the spool: found damaged, or not the one that the mark knows."""
+    if spool is None:
+        return []
+    found = [spool.damage_at_start] if spool.damage_at_start else []
+    if mark is None or not mark.spool:
+        return found
+    newest = spool.last_seq if mark.spool == spool.name else 0
+    lost = mark.spooled_upto - max(newest, drained_upto)
+    if lost > 0 and not found:
+        text = f"the spool is missing, or an older copy is in its place: up to {lost} messages that were acknowledged are lost"
+        logger.critical("%s: %s", spool.path, text, extra={"action": "spool_lost"})
+        found.append(SpoolDamage(text, lost))
+    return found

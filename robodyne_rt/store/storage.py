@@ -5,7 +5,6 @@ The loop's side is `Intake`; behind it are threads: the writer, the spool's, and
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,8 +51,6 @@ def build_intake(opened: OpenStore, *, sink: ChangeSink, batch_max: int, push_de
         drained_upto=writer.drained_at_start,
         wait_above_rows=MUCH_BATCHES * batch_max,
         push_deadline_s=push_deadline_s,
-        # Not bounded yet: the server does not watch its spool, so it could not keep the promise where that one hangs.
-        answer_within_s=math.inf,
     )
     return Intake(
         ledger=ledger,
@@ -88,7 +85,6 @@ class Storage:
         self._clock = clock
         path = Path(self._spool_path).absolute()
         self.backups = Backups(opened.writer, folder=path.parent / "backups", clock=clock)
-        self._high_water = HighWaterMarkWriter(mark_path(path), database=opened.database.name, history=opened.history)
         self._listener = opened.database.change_listener(opened.writer.notify)
         self.intake = build_intake(
             opened,
@@ -97,16 +93,23 @@ class Storage:
             push_deadline_s=settings.database.push_deadline_ms / 1000,
             clock=clock,
         )
+        self._high_water = HighWaterMarkWriter(
+            mark_path(path), database=opened.database.name, history=opened.history, spooled=self._spooled
+        )
         self._writer_ended = anyio.Event()
 
     def start(self, tasks: TaskGroup) -> None:
         """Start the threads."""
         tasks.start_soon(self._run_writer)
         if self._spool is not None:
-            tasks.start_soon(_run_in_thread, self._spool.run)
+            spool = self._spool
+            tasks.start_soon(_run_in_thread, lambda: spool.run(self.intake.report_damage_from_thread))
         if self._listener is not None:
             tasks.start_soon(_run_in_thread, self._listener.run)
         tasks.start_soon(self._high_water.run, lambda: self._writer.positions)
+
+    def _spooled(self) -> tuple[str, int]:
+        return (self._spool.name, self.intake.spooled_upto) if self._spool is not None else ("", 0)
 
     async def _run_writer(self) -> None:
         try:
@@ -146,13 +149,14 @@ class Storage:
             details.append("a commit takes over a second")
         return state, "; ".join(detail for detail in details if detail)
 
-    def report_lost_history(self) -> None:
-        """Store an ERROR event, where the database came back older than it was."""
-        if self._opened.lost:
+    def report_losses(self) -> None:
+        """Store an ERROR event, where the database came back older than it was, or the spool without what it held."""
+        for damage in self._opened.spool_damage:
+            self.intake.report_damage(damage)
+        if (loss := self._opened.loss) is not None:
             self.stats.regressions += 1
-            self.intake.store_error_event(
-                "the database came back older than it was: changes that were confirmed are lost", dict(self._opened.lost)
-            )
+            text = f"the database lost changes that were confirmed: {loss.text}"
+            self.intake.store_error_event(text, dict(loss.changes))
 
 
 async def _run_in_thread(function: Callable[[], None]) -> None:

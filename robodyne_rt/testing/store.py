@@ -67,11 +67,15 @@ class FakeSpool:
     def __init__(self) -> None:
         self.trouble = ""
         self.appends: list[list[SpooledRow]] = []
+        self.discarded: list[int] = []
         self._waiting: list[Callable[[StorageUnavailable | None], None]] = []
 
     def append(self, loop: Any, rows: list[SpooledRow], done: Callable[[StorageUnavailable | None], None]) -> None:
         self.appends.append(rows)
         self._waiting.append(done)
+
+    def discard(self, lost: int) -> None:
+        self.discarded.append(lost)
 
     def answer(self, error: StorageUnavailable | None = None) -> None:
         """Answer the oldest append."""

@@ -75,6 +75,9 @@ class Metrics(Collector):
         yield _gauge("robodyne_change_lag_seconds", "Age of the newest change when it reached the hub", stats.change_lag_s)
         yield _gauge("robodyne_spool_depth", "Messages in the spool", intake.spool_backlog)
         yield _counter("robodyne_spool_drained", "Messages drained from the spool", stats.drained)
+        yield _counter(
+            "robodyne_spool_lost", "Messages that were acknowledged and lost with the spool's file", intake.spool_lost
+        )
         yield _counter("robodyne_db_failures", "Times that the database was found away, locked or full", stats.failures)
         yield _counter("robodyne_dead_letters", "Writes parked as dead letters", stats.dead_letters)
         yield _counter("robodyne_data_regressed", "Times that the database came back older than it was", stats.regressions)

@@ -88,7 +88,8 @@ class Running:
             readers=ReaderPool(self.database, history=history, windows=WINDOWS),
             spool=self.spool,
             windows=WINDOWS,
-            lost={},
+            loss=None,
+            spool_damage=(),
             left_unconfirmed=False,
             marker=folder / "spool.foretold",
         )
@@ -99,9 +100,10 @@ class Running:
         self.failure: BaseException | None = None
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
-        self.helpers = [
-            threading.Thread(target=part.run, daemon=True) for part in (self.spool, self.doorbell) if part is not None
-        ]
+        runs: list[Any] = [self.doorbell.run] if self.doorbell is not None else []
+        if (spool := self.spool) is not None:
+            runs.append(lambda: spool.run(self.intake.report_damage_from_thread))
+        self.helpers = [threading.Thread(target=run, daemon=True) for run in runs]
         for helper in self.helpers:
             helper.start()
 

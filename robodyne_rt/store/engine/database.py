@@ -12,6 +12,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import orjson
+
 from robodyne_rt.errors import SchemaMismatch, SchemaTooNew
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.model.topics import TOPICS
@@ -19,6 +21,9 @@ from robodyne_rt.settings import ConfigError
 from robodyne_rt.settings import Database as DatabaseSettings
 
 Row = tuple[Any, ...]
+
+EPOCHS_KEPT = 20
+"""Names of earlier histories that a database remembers: one that follows a known one has lost nothing that was not told."""
 
 
 class Fault(Enum):
@@ -301,6 +306,16 @@ def begin_history(db: DbConnection, epoch: str) -> str:
     return read_meta(db, "epoch") or ""
 
 
+def read_epochs(db: DbConnection) -> list[str]:
+    """Return the names of the histories that this database went through, at most `EPOCHS_KEPT`; the last one holds."""
+    epoch, before = read_meta(db, "epoch") or "", read_meta(db, "epochs")
+    try:
+        names = [str(name) for name in orjson.loads(before or "[]")]
+    except (ValueError, TypeError):
+        names = []  # of a foreign program's making
+    return [*(name for name in names if name != epoch), epoch]
+
+
 def read_meta(db: DbConnection, key: str) -> str | None:
     """Return a fact about this database."""
     row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
@@ -314,6 +329,7 @@ def write_meta(db: DbConnection, key: str, value: str) -> None:
 
 def renew_epoch(db: DbConnection, old: str) -> str:
     """Name a new history, unless another node has done so already; return its name."""
+    write_meta(db, "epochs", orjson.dumps(read_epochs(db)[-EPOCHS_KEPT:]).decode())  # first: the old one must not be forgotten
     db.execute("UPDATE meta SET value = ? WHERE key = 'epoch' AND value = ?", (secrets.token_hex(6), old))
     return read_meta(db, "epoch") or ""
 

@@ -41,6 +41,10 @@ class FileIdentity:
         """The files, in their order."""
         return list(self._known)
 
+    def known(self, file: Path) -> tuple[int, int]:
+        """Return the device and inode that one of them had when it was opened."""
+        return self._known[file]
+
     def is_same(self, file: Path) -> bool:
         """Return whether the path of one of them still leads to it."""
         try:

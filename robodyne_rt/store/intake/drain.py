@@ -19,6 +19,9 @@ from robodyne_rt.store.stats import WriterStats
 
 logger = logging.getLogger(__name__)
 
+SPOOL_PATIENCE_S = 5.0
+"""A spool that cannot be read for so long is given up: a healthy database does not wait for it."""
+
 WRITER_NODE = 30
 """Node number of the ids that this thread gives: the loop gives others at the same time."""
 
@@ -36,7 +39,7 @@ class SpoolDrain:
         self._stats = stats
         self._clock = clock
         self._ids = IdGenerator(node=WRITER_NODE)
-        self._mark_key = f"spool:{spool.name}"
+        self._unreadable_since: float | None = None
         self.allowed_upto = 0
         """Rows up to this number are durable in the spool."""
         self.drained_upto = 0
@@ -51,6 +54,10 @@ class SpoolDrain:
         upto = self.allowed_upto if after_seq is None else min(after_seq, self.allowed_upto)
         return upto > self.drained_upto
 
+    @property
+    def _mark_key(self) -> str:
+        return f"spool:{self._spool.name}"  # another one where the spool was begun anew
+
     def read_mark(self, db: DbConnection) -> int:
         """Read from the database how far the drain has come, also by a commit that was never answered; return it."""
         self.drained_upto = int(read_meta(db, self._mark_key) or 0)
@@ -59,7 +66,7 @@ class SpoolDrain:
         return self.drained_upto
 
     def drain(self, db: DbConnection, committer: Committer, after_seq: int | None) -> Report | None:
-        """Store the next rows; return the report without updates, None where the spool cannot be read.
+        """Store the next rows; return the report without updates, None where the spool cannot be read now.
 
         Raises:
             Exception: an error of the database (`Database.errors`); the mark says then what was stored.
@@ -68,9 +75,8 @@ class SpoolDrain:
         try:
             rows = self._spool.rows(self.drained_upto, self._batch_max)
         except StorageUnavailable as error:
-            self._note_unreadable(error)
-            return None
-        self._stats.spool_unreadable = False
+            return self._unreadable(error)
+        self._stats.spool_unreadable, self._unreadable_since = False, None
         rows = [row for row in rows if row.seq <= upto]
         if not rows:
             self.drained_upto = upto  # their append had failed, or an earlier run stored them
@@ -98,11 +104,22 @@ class SpoolDrain:
             id = self._ids.next(int(self._clock.wall() * 1000))
             return SpooledWrite(UnreadableRow(row, error, id, self._clock), self._clock)
 
-    def _note_unreadable(self, error: StorageUnavailable) -> None:
-        if self._stats.trouble != error.text:
+    def _unreadable(self, error: StorageUnavailable) -> Report | None:
+        """Note that the spool cannot be read; return the report that gives it up when that lasts."""
+        now = self._clock.now()
+        if self._unreadable_since is None:
+            self._unreadable_since = now
             logger.error("the spool cannot be read: %s", error, extra={"action": "spool_unreadable"})
         self._stats.trouble = error.text
         self._stats.spool_unreadable = True
+        if now - self._unreadable_since < SPOOL_PATIENCE_S:
+            return None
+        self._stats.spool_unreadable, self._unreadable_since = False, None
+        self._stats.trouble = ""
+        self.drained_upto = self.allowed_upto
+        report = Report()
+        report.drain_failed = True
+        return report
 
     def close(self) -> None:
         """End the reading."""

@@ -13,7 +13,7 @@ import anyio
 
 from robodyne_rt.core import spooling
 from robodyne_rt.core.spooling import Answered, Decision, SpoolingLedger
-from robodyne_rt.errors import StorageUnavailable
+from robodyne_rt.errors import StorageTimeout, StorageUnavailable
 from robodyne_rt.model.changes import Update
 from robodyne_rt.ports import ChangeSink, Clock
 from robodyne_rt.store.engine.database import Fault
@@ -23,6 +23,7 @@ from robodyne_rt.store.intake.admission import RETRY_AFTER_S, Admission
 from robodyne_rt.store.intake.optimistic import OptimisticOverlay
 from robodyne_rt.store.intake.reports import Report
 from robodyne_rt.store.intake.spool import Spool, SpooledRow
+from robodyne_rt.store.intake.spool_repair import SpoolDamage
 from robodyne_rt.store.intake.submissions import Submissions
 from robodyne_rt.store.intake.writer import Writer
 from robodyne_rt.store.intake.writes import Write
@@ -57,6 +58,8 @@ class Intake(Submissions):
         self._history = history
         self._sink = sink
         self._loop = loop
+        self.spool_lost = 0
+        """Messages that were acknowledged, waited in the spool and are lost."""
         self._resumes: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._earlier_run_is_drained = anyio.Event()
@@ -71,6 +74,11 @@ class Intake(Submissions):
     def spool_backlog(self) -> int:
         """Rows of the spool that are not drained, at most."""
         return self._ledger.spool_backlog
+
+    @property
+    def spooled_upto(self) -> int:
+        """Number of the spool's newest row."""
+        return self._ledger.spooled_upto
 
     @property
     def state(self) -> spooling.State:
@@ -113,6 +121,16 @@ class Intake(Submissions):
         """Take a report; called in the writer's thread."""
         self._loop.call_soon_threadsafe(self._take, report)
 
+    def report_damage_from_thread(self, damage: SpoolDamage) -> None:
+        """Tell people what became of the spool's file; called in the spool's thread."""
+        self._loop.call_soon_threadsafe(self.report_damage, damage)
+
+    def report_damage(self, damage: SpoolDamage) -> None:
+        """Tell people what became of the spool's file."""
+        self.spool_lost += damage.lost or 0
+        if damage.lost != 0:
+            self.store_error_event(damage.text, {"lost": damage.lost})
+
     def _end_turn(self) -> None:
         self._obey(self._ledger.turn_ended(self._clock.now()))
 
@@ -139,6 +157,9 @@ class Intake(Submissions):
             self._obey(ledger.drained(report.drained), updates)
             if not ledger.rows_left:
                 self._earlier_run_is_drained.set()
+        if report.drain_failed:
+            self._obey(ledger.drain_failed(None, self._clock.now()), updates)
+            self._earlier_run_is_drained.set()
         if report.fault is not None:
             may_be_stored = report.fault is Fault.AWAY
             self._obey(ledger.failed(report.generation, self._clock.now(), may_be_stored=may_be_stored), updates)
@@ -181,8 +202,10 @@ class Intake(Submissions):
                     self._append(first_seq, rows)
                 case spooling.Drain(upto):
                     self._writer.drain(upto)
-                case spooling.Refuse(entries, _, fault):
+                case spooling.Refuse(entries, reason, fault):
                     error = fault or StorageUnavailable("storage is away; keep the message", retry_after_s=RETRY_AFTER_S)
+                    if reason is spooling.Reason.TIMEOUT:
+                        error = StorageTimeout("storage did not answer: it may be stored; send it again with the same id")
                     for write in entries:
                         self._answer(write, None, error)
                 case spooling.Show(entries):
@@ -203,8 +226,9 @@ class Intake(Submissions):
                     resumes, self._resumes = self._resumes, []
                     for resume in resumes:
                         resume()
-                case spooling.SetAside():
-                    raise AssertionError("nobody says that the spool is lost: it is not watched yet")
+                case spooling.SetAside(rows):
+                    assert self._spool is not None
+                    self._spool.discard(rows)
         if may_end and not self._ledger.is_spooling:
             self._overlay.end_if_empty()
 

@@ -27,6 +27,7 @@ class Report:
         dead_letters: writes that became dead letters.
         fault: why the database cannot be written, None where it can: what was given and is not reported is the intake's again.
         drained: rows of the spool up to this number are stored; 0 where nothing is new.
+        drain_failed: whether the spool's rows cannot be read, and trying on will not help.
         reverted: writes out of the spool that were shown and became dead letters instead.
         recovered: whether the database can be written again.
         lookups: rows that messages are checked by while the database is away; None where they were not read.
@@ -35,8 +36,8 @@ class Report:
     """
 
     __slots__ = (
-        "dead_letters", "done", "drained", "epoch", "fault", "generation", "lookups", "recovered", "reverted", "unreadable",
-        "updates",
+        "dead_letters", "done", "drain_failed", "drained", "epoch", "fault", "generation", "lookups", "recovered", "reverted",
+        "unreadable", "updates",
     )  # fmt: skip
 
     def __init__(self, generation: int = 0, *, fault: Fault | None = None, drained: int = 0, recovered: bool = False) -> None:
@@ -46,6 +47,7 @@ class Report:
         self.dead_letters: list[DeadLetter] = []
         self.fault = fault
         self.drained = drained
+        self.drain_failed = False
         self.reverted: list[Write] = []
         self.recovered = recovered
         self.lookups: Lookups | None = None
@@ -72,5 +74,12 @@ class Report:
     def is_empty(self) -> bool:
         """Whether there is nothing to bring."""
         return not (
-            self.updates or self.done or self.fault or self.drained or self.recovered or self.lookups or self.unreadable
+            self.updates
+            or self.done
+            or self.fault
+            or self.drained
+            or self.drain_failed
+            or self.recovered
+            or self.lookups
+            or self.unreadable
         )

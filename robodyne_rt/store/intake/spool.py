@@ -3,6 +3,9 @@
 A SQLite file of its own with FULL commits, written by one thread. The intake appends, a device is told "success" after the
 commit; the writer reads the rows in order once the database is back, applies them together with the mark of how far it came,
 and has them forgotten. Full, or failing itself, it says so and the device keeps its message: nothing is half taken.
+
+After each append the file is still the one that its path names; one that is damaged, deleted or replaced is repaired at once:
+its rows go to a new file, as far as they can be read (`spool_repair.py`).
 """
 
 import asyncio
@@ -11,11 +14,16 @@ import logging
 import queue
 import secrets
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from robodyne_rt.errors import StorageUnavailable
+from robodyne_rt.errors import FilesReplaced, StorageUnavailable
+from robodyne_rt.store.engine.file_identity import FileIdentity
+from robodyne_rt.store.engine.sqlite import wal_of
+from robodyne_rt.store.intake import spool_repair
+from robodyne_rt.store.intake.spool_repair import SpoolDamage
 
 logger = logging.getLogger(__name__)
 
@@ -40,43 +48,84 @@ class _Append(NamedTuple):
     done: Callable[[StorageUnavailable | None], None]
 
 
+class _Forget(NamedTuple):
+    upto: int
+
+
+class _Repair(NamedTuple):
+    why: str
+
+
+class _Discard(NamedTuple):
+    lost: int
+
+
+ReportDamage = Callable[[SpoolDamage], None]
+
+
 class Spool:
-    """One file. `append` and `forget` are for any thread, `run` is the thread, `rows` is for one thread at a time: the loop's
-    at start, then the writer's.
+    """One file. `append`, `forget` and `discard` are for any thread, `run` is the thread, `rows` is for one thread at a time:
+    the loop's at start, then the writer's.
 
     Args:
         max_bytes: size of the file at most; beyond it an append fails.
+    Attributes:
+        name: random; another file has another one.
+        last_seq: newest row number that it gave before this start; `rows_at_start`: rows that it held then.
+        damage_at_start: what was wrong with the file that was found.
+    Raises:
+        sqlite3.Error, OSError: the file can neither be opened nor be set aside (no rights, no room).
     """
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
         self.path = path
         self.trouble = ""
+        self.damage_at_start: SpoolDamage | None = None
         self._max_pages = max(16, max_bytes // PAGE_BYTES)
-        self._queue: queue.SimpleQueue[_Append | int | None] = queue.SimpleQueue()
-        self._connection = self._open()
+        self._queue: queue.SimpleQueue[_Append | _Forget | _Repair | _Discard | None] = queue.SimpleQueue()
+        self._forgotten_upto = 0
+        self._is_repair_due = False
         self._reader: sqlite3.Connection | None = None
-        self.name = self._name()
-        (self.last_seq,) = self._connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence").fetchone()
-        (self.rows_at_start,) = self._connection.execute("SELECT count(*) FROM spool").fetchone()
+        self._connection: sqlite3.Connection | None = None
+        self.last_seq = self.rows_at_start = 0
+        self.name = ""
+        try:
+            self._load()
+        except (sqlite3.Error, FilesReplaced) as error:
+            if not spool_repair.is_damage(error, path):
+                raise
+            self.damage_at_start = self._repair(str(error))
+            self._load()
 
-    def _open(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA busy_timeout = 2000")
-        connection.execute(f"PRAGMA max_page_count = {self._max_pages}")
-        for statement in _SCHEMA:
-            connection.execute(statement)
-        if not connection.execute("SELECT 1 FROM spool_name").fetchone():
-            connection.execute("INSERT INTO spool_name VALUES (?)", (secrets.token_hex(6),))
+    def _load(self) -> None:
+        """Open the file, or make one, and see what it holds."""
+        connection = self._connection = self._connection or self._open(self.path)
+        self._files = FileIdentity([self.path, wal_of(self.path)])
+        self.name = connection.execute("SELECT name FROM spool_name").fetchone()[0]
+        (self.last_seq,) = connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence").fetchone()
+        self._newest_seq: int = self.last_seq
+        self._forgotten_upto = self._first_seq(connection) - 1
+        (self.rows_at_start,) = connection.execute("SELECT count(*) FROM spool").fetchone()
+
+    def _open(self, path: Path, *, name: str = "", journal: str = "WAL") -> sqlite3.Connection:
+        """Open a spool's file; `name` is for a new one."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            connection.execute(f"PRAGMA journal_mode = {journal}")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA busy_timeout = 2000")
+            connection.execute(f"PRAGMA max_page_count = {self._max_pages}")
+            for statement in _SCHEMA:
+                connection.execute(statement)
+            if not connection.execute("SELECT 1 FROM spool_name").fetchone():
+                connection.execute("INSERT INTO spool_name VALUES (?)", (name or secrets.token_hex(6),))
+        except BaseException:
+            connection.close()
+            raise
         return connection
-
-    def _name(self) -> str:
-        name: str = self._connection.execute("SELECT name FROM spool_name").fetchone()[0]
-        return name
 
     # -- the loop's side -----------------------------------------------------------------------------------------
 
@@ -93,7 +142,11 @@ class Spool:
 
     def forget(self, upto: int) -> None:
         """Drop the rows up to a number: the database has them."""
-        self._queue.put(upto)
+        self._queue.put(_Forget(upto))
+
+    def discard(self, lost: int) -> None:
+        """Set the file aside and begin a new one: its rows, `lost` at most, cannot be had in time."""
+        self._queue.put(_Discard(lost))
 
     def stop(self) -> None:
         """Ask the thread to finish what is queued and end."""
@@ -101,68 +154,97 @@ class Spool:
 
     # -- the thread's side ---------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Append and forget until `stop`."""
-        ending = False
-        while not ending:
+    def run(self, report_damage: ReportDamage) -> None:
+        """Append and forget until `stop`.
+
+        Args:
+            report_damage: called in this thread with what became of the file.
+        """
+        is_ending = False
+        while not is_ending:
             appends: list[_Append] = []
             upto = 0
+            repairs: list[_Repair | _Discard] = []
             item = self._queue.get()
             while True:
                 if item is None:
-                    ending = True
-                elif isinstance(item, int):
-                    upto = max(upto, item)
-                else:
+                    is_ending = True
+                elif isinstance(item, _Append):
                     appends.append(item)
+                elif isinstance(item, _Forget):
+                    upto = max(upto, item.upto)
+                else:
+                    repairs.append(item)
                 try:
                     item = self._queue.get_nowait()
                 except queue.Empty:
                     break
+            for repair in repairs:
+                self._do_repair(repair, report_damage)
             if appends:
-                self._append(appends)
+                self._append(appends, report_damage)
             if upto:
                 self._forget(upto)
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
 
-    def _append(self, appends: list[_Append]) -> None:
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            for append in appends:
-                self._connection.executemany("INSERT INTO spool(seq, payload) VALUES (?, ?)", append.rows)
-            self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+    def _append(self, appends: list[_Append], report_damage: ReportDamage) -> None:
+        error = self._try_append(appends)
+        if error is not None and spool_repair.is_damage(error, self.path):
+            self._do_repair(_Repair(str(error)), report_damage)
+            error = self._try_append(appends)
+        if error is not None:
             self._after(error)
-            refused = StorageUnavailable(
-                f"storage and its spool cannot take it now ({error}); keep the message", retry_after_s=RETRY_AFTER_S
-            )
-            for append in appends:
-                append.done(refused)
-            return
-        self.trouble = ""
+        refused = None
+        if error is not None:
+            text = f"storage and its spool cannot take it now ({error}); keep the message"
+            refused = StorageUnavailable(text, retry_after_s=RETRY_AFTER_S)
         for append in appends:
-            append.done(None)
+            append.done(refused)
 
-    def _after(self, error: sqlite3.Error) -> None:
+    def _try_append(self, appends: list[_Append]) -> Exception | None:
+        """Commit rows; return why they are not where somebody finds them again."""
+        try:
+            connection = self._connection = self._connection or self._open(self.path)
+            connection.execute("BEGIN IMMEDIATE")
+            for append in appends:
+                # A repair may have brought them along: they were committed before it was seen that the file is another one.
+                verb = "INSERT OR IGNORE" if append.rows[-1].seq <= self._newest_seq else "INSERT"
+                connection.executemany(f"{verb} INTO spool(seq, payload) VALUES (?, ?)", append.rows)
+            connection.execute("COMMIT")
+            self._newest_seq = max(self._newest_seq, appends[-1].rows[-1].seq)
+            self._files.check()
+        except (sqlite3.Error, OSError, FilesReplaced) as error:
+            return error
+        self.trouble = ""
+        return None
+
+    def _after(self, error: Exception) -> None:
         """A commit that failed is unknown: with a fresh connection the file says what it has, and the rows are put again
         under new numbers only if their device sends them again."""
-        is_full = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL if hasattr(error, "sqlite_errorcode") else False
+        is_full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
         trouble = f"{self.path} is full" if is_full else f"{self.path}: {error}"
         if trouble != self.trouble:
             logger.error("the spool cannot take messages: %s", trouble, extra={"action": "spool_failed"})
         self.trouble = trouble
+        if self._connection is None:
+            return
         with contextlib.suppress(sqlite3.Error):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
         if not is_full:
-            with contextlib.suppress(sqlite3.Error):
-                fresh = self._open()
+            with contextlib.suppress(sqlite3.Error, OSError, FilesReplaced):
+                self._files.check()
+                fresh = self._open(self.path)
                 self._connection.close()
                 self._connection = fresh
 
     def _forget(self, upto: int) -> None:
+        if self._connection is None:
+            return
         try:
             self._connection.execute("DELETE FROM spool WHERE seq <= ?", (upto,))
+            self._forgotten_upto = max(self._forgotten_upto, upto)
             if not self._connection.execute("SELECT 1 FROM spool LIMIT 1").fetchone():
                 self._connection.execute("PRAGMA incremental_vacuum").fetchall()
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -171,28 +253,140 @@ class Spool:
             # They are skipped by their mark in the database, and dropped together with the next ones.
             logger.warning("drained rows stay in the spool for now: %s", error, extra={"action": "spool_kept"})
 
+    # -- repair ----------------------------------------------------------------------------------------------------
+
+    def _do_repair(self, repair: _Repair | _Discard, report_damage: ReportDamage) -> None:
+        try:
+            if isinstance(repair, _Discard):
+                damage = self._begin_anew(repair.lost)
+            else:
+                damage = self._repair(repair.why)
+                self._load_repaired()
+        except (sqlite3.Error, OSError, FilesReplaced) as error:
+            self._after(error)
+            return
+        finally:
+            self._is_repair_due = False
+        report_damage(damage)
+
+    def _load_repaired(self) -> None:
+        newest, forgotten = self._newest_seq, self._forgotten_upto
+        self._load()
+        self._newest_seq, self._forgotten_upto = max(newest, self._newest_seq), max(forgotten, self._forgotten_upto)
+
+    def _repair(self, why: str) -> SpoolDamage:
+        """Bring to a new file what can be read, and put it in the place of the old one."""
+        old = self._connection
+        name, lost = self.name, None
+        if old is None:
+            with contextlib.suppress(sqlite3.Error):  # else what lies there is no database at all
+                old = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
+        with spool_repair.new_file(self.path) as part:
+            new = self._open(part, name=name, journal="DELETE")
+            try:
+                if old is not None:
+                    with contextlib.suppress(sqlite3.Error):
+                        lost = self._salvage(old, new)
+            finally:
+                new.close()
+            if old is not None:
+                old.close()  # before the new one is there: with the last connection SQLite removes the log beside the path
+                self._connection = None
+            aside = spool_repair.set_aside(self.path, now=time.time())
+        self._connection = self._open(self.path)
+        text = "the spool's file was damaged, deleted or replaced"
+        text += ": all that waited in it was saved" if lost == 0 else f": {lost_text(lost)} that were acknowledged are lost"
+        logger.log(
+            logging.WARNING if lost == 0 else logging.CRITICAL, "%s (%s); the old file: %s", text, why, aside or "gone",
+            extra={"action": "spool_repaired"},
+        )  # fmt: skip
+        return SpoolDamage(text, lost, aside)
+
+    def _salvage(self, old: sqlite3.Connection, new: sqlite3.Connection) -> int | None:
+        """Copy the rows; return how many are lost, None where nobody can know."""
+        if old.in_transaction:
+            old.execute("ROLLBACK")
+        last_seq, after = self._newest_seq_of(old), self._forgotten_upto
+        if not self.name:  # at start: nothing is known of the file but what it says itself
+            new.execute("UPDATE spool_name SET name = (?)", old.execute("SELECT name FROM spool_name").fetchone())
+            with contextlib.suppress(sqlite3.Error):
+                after = self._first_seq(old) - 1
+        lost = spool_repair.salvage(old, new, after=after, last_seq=last_seq)
+        new.execute("DELETE FROM sqlite_sequence")
+        new.execute("INSERT INTO sqlite_sequence(name, seq) VALUES ('spool', ?)", (last_seq,))  # numbers are never given again
+        return lost
+
+    def _first_seq(self, connection: sqlite3.Connection) -> int:
+        first: int = connection.execute("SELECT coalesce(min(seq), 1) FROM spool").fetchone()[0]
+        return first
+
+    def _newest_seq_of(self, old: sqlite3.Connection) -> int:
+        if self.name:
+            return self._newest_seq
+        try:
+            return int(old.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence").fetchone()[0])
+        except sqlite3.Error:
+            return int(old.execute("SELECT coalesce(max(seq), 0) FROM spool").fetchone()[0])
+
+    def _begin_anew(self, lost: int) -> SpoolDamage:
+        """Begin an empty file, under a new name: of this one nothing is wanted any more."""
+        newest = self._newest_seq
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        aside = spool_repair.set_aside(self.path, now=time.time())
+        self._load()
+        self._newest_seq = newest
+        text = f"the spool cannot be read: {lost_text(lost)} that were acknowledged are lost"
+        logger.critical("%s; the old file: %s", text, aside or "gone", extra={"action": "spool_lost"})
+        return SpoolDamage(text, lost, aside)
+
     # -- the writer's side ---------------------------------------------------------------------------------------
 
     def rows(self, after: int, limit: int) -> list[SpooledRow]:
         """Return the next rows after a number, in order; for one thread.
 
         Raises:
-            StorageUnavailable: the file cannot be read.
+            StorageUnavailable: the file cannot be read; where it is damaged its repair has begun.
         """
+        if self._is_repair_due:
+            raise StorageUnavailable(f"{self.path} is being repaired")
         try:
-            if self._reader is None:
-                self._reader = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-                self._reader.execute("PRAGMA query_only = ON")
-                self._reader.execute("PRAGMA busy_timeout = 2000")
-            found = self._reader.execute(
+            reader = self._reader = self._reader or self._open_reader()
+            if not self._is_current:
+                raise FilesReplaced(f"{self.path} is another file by now")
+            found = reader.execute(
                 "SELECT seq, payload FROM spool WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
             ).fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, FilesReplaced) as error:
+            self.close_reader()
+            if spool_repair.is_damage(error, self.path):
+                self._is_repair_due = True
+                self._queue.put(_Repair(str(error)))
             raise StorageUnavailable(f"{self.path}: {error}") from error
         return [SpooledRow(*row) for row in found]
+
+    def _open_reader(self) -> sqlite3.Connection:
+        # Read-only in the eyes of SQLite: one that may write would remove the log of the file that took its file's place.
+        reader = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+        )
+        reader.execute("PRAGMA busy_timeout = 2000")
+        self._read_file = FileIdentity([self.path])
+        return reader
+
+    @property
+    def _is_current(self) -> bool:
+        """Whether what is read is what is written, and what the path names."""
+        return self._read_file.is_same(self.path) and self._files.known(self.path) == self._read_file.known(self.path)
 
     def close_reader(self) -> None:
         """End the writer's reading."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+
+def lost_text(lost: int | None) -> str:
+    """Return how many messages, for people."""
+    return "messages" if lost is None else f"up to {lost} messages"

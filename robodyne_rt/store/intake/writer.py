@@ -23,13 +23,14 @@ from robodyne_rt.core.retry import Backoff
 from robodyne_rt.core.spooling import Give
 from robodyne_rt.errors import DataOwned, FilesReplaced, StorageBroken, StorageUnavailable
 from robodyne_rt.ports import Clock
-from robodyne_rt.store.engine.database import Database, DbConnection, Fault, read_meta, renew_epoch, write_meta
+from robodyne_rt.store.engine.database import Database, DbConnection, Fault, read_epochs, renew_epoch, write_meta
 from robodyne_rt.store.intake.backup import BackupRequest, copy_between_cycles, rescue
 from robodyne_rt.store.intake.commit import Committer
 from robodyne_rt.store.intake.drain import SpoolDrain
 from robodyne_rt.store.intake.reports import Report
 from robodyne_rt.store.intake.spool import Spool
 from robodyne_rt.store.intake.writes import Write
+from robodyne_rt.store.log.change_log import HistoryLost
 from robodyne_rt.store.log.history import History
 from robodyne_rt.store.log.reader import LogReader
 from robodyne_rt.store.log.retention import Maintenance
@@ -116,7 +117,7 @@ class Writer:
             retention_days=retention_days,
             clock=clock,
         )
-        self._log = LogReader(db, windows=windows, stats=self.stats, clock=clock)
+        self._log = LogReader(db, windows=windows, history=history, stats=self.stats, clock=clock)
         self._drain = SpoolDrain(spool, batch_max=batch_max, stats=self.stats, clock=clock) if spool else None
         self._db: DbConnection | None = None
         self._use(db)
@@ -291,8 +292,11 @@ class Writer:
             if batch or self._has_news() or is_fallback_due:
                 self._log.read(report.updates, assign_offsets=not batch)
                 if is_fallback_due:
+                    self._log.check_history()
                     report.lookups = self._log.lookups()
                 report.unreadable = self._log.unreadable()
+        except HistoryLost as error:
+            self._begin_history(report, error)
         finally:
             if not report.is_empty:
                 report_to(report)
@@ -320,6 +324,8 @@ class Writer:
         report.generation = self._generation
         try:
             self._log.read(report.updates, assign_offsets=False)
+        except HistoryLost as error:
+            self._begin_history(report, error)
         finally:
             report_to(report)
         self._maintain(now, wrote=True)
@@ -393,7 +399,10 @@ class Writer:
             db.commit()
             if self._drain is not None:
                 report.drained = self._drain.read_mark(db)
-            self._check_history(db, report)  # last: what it finds must be told, and not fall to another error
+            try:  # last: what it finds must be told, and not fall to another error
+                self._log.check_history()
+            except HistoryLost as error:
+                self._begin_history(report, error)
         except self._database.errors as error:
             self._stay_away(error)
             return False
@@ -418,18 +427,20 @@ class Writer:
         self._close_unless_usable(fault)
         self._next_try = self._clock.now() + self._backoff.next_s()
 
-    def _check_history(self, db: DbConnection, report: Report) -> None:
-        """A database that came back with another epoch, or older than we saw it, has lost history (SPEC section 6)."""
-        epoch = read_meta(db, "epoch") or ""
-        if epoch == self._history.stored and not self._log.has_lost_changes():
-            return
-        if epoch == self._history.stored:
-            epoch = renew_epoch(db, epoch)
+    def _begin_history(self, report: Report, loss: HistoryLost) -> None:
+        """The database is not the one that was read before: a new history begins, so that no client goes on from the old one
+        (SPEC section 6). Where another node has renewed the epoch already, its history is taken over."""
+        assert self._db is not None
+        stored, epochs = self._history.stored, read_epochs(self._db)
+        if epochs[-1] == stored:
+            renew_epoch(self._db, stored)
+        elif stored not in epochs:
+            renew_epoch(self._db, epochs[-1])  # another database: clients of its own history know nothing of ours
         report.updates = self._log.snapshots()
-        self._history.stored = report.epoch = epoch
+        self._history.stored = report.epoch = read_epochs(self._db)[-1]
         self.stats.regressions += 1
         logger.error(
-            "%s came back without changes that it had confirmed: new epoch %s", self._database.name, epoch,
+            "%s lost changes that it had confirmed (%s): new epoch %s", self._database.name, loss, report.epoch,
             extra={"action": "data_regressed"},
         )  # fmt: skip
 

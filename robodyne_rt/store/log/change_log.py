@@ -32,8 +32,16 @@ Lookups = dict[str, list[Entity]]
 """Rows by table."""
 
 
+Line = tuple[int, int, str, str]
+"""A line of the change log: offset, key, op, at."""
+
+
 class GapInLog(Exception):
-    """Lines of the log that should be there are not: somebody else deleted them, or the file was replaced."""
+    """Lines of the log that should be there are not: somebody else deleted them."""
+
+
+class HistoryLost(Exception):
+    """The log is not the one that was read before: an older copy took its place, and may have gone on by itself."""
 
 
 def _json(value: Any) -> Any:
@@ -74,16 +82,17 @@ class ChangeLog:
 
     Args:
         windows: numbers of the snapshot windows by setting name (rows, or minutes).
+        last_lines: the newest line that was read of each topic; kept current.
     """
 
-    def __init__(self, db: DbConnection, *, windows: Mapping[str, int]) -> None:
+    def __init__(self, db: DbConnection, *, windows: Mapping[str, int], last_lines: dict[str, Line] | None = None) -> None:
         self._db = db
         self._execute = db.execute
         self._windows = windows
         self._rows = {topic.name: _Rows(db, topic.rows) for topic in TOPICS.values()}
         self._nested = {topic.name: [(nested, _Rows(db, nested.rows)) for nested in topic.nested] for topic in TOPICS.values()}
         self.unreadable: list[tuple[str, int, str]] = []
-        self.newest_at = ""
+        self.last_lines = {} if last_lines is None else last_lines
 
     def heads(self) -> dict[str, int]:
         """Return the newest offset of each topic."""
@@ -94,20 +103,46 @@ class ChangeLog:
         (first,) = self._execute('SELECT min("offset") FROM change WHERE topic = ?', (topic,)).fetchone()
         return head if first is None else int(first) - 1
 
+    def line(self, topic: str, offset: int) -> Line | None:
+        """Return one line, None where it was pruned or never was."""
+        query = 'SELECT "offset", key, op, at FROM change WHERE topic = ? AND "offset" = ?'
+        found: Line | None = self._execute(query, (topic, offset)).fetchone()
+        return found
+
+    def verify(self, topic: str, known: Line | None) -> None:
+        """Compare a line that was read before with the log of now; one that was pruned proves nothing.
+
+        Raises:
+            HistoryLost: another one stands there, or the log does not reach so far.
+        """
+        if known is None:
+            return
+        now = self.line(topic, known[0])
+        if now is None and self.heads().get(topic, 0) < known[0]:
+            raise HistoryLost(f"{topic}: the head went back behind {known[0]}")
+        if now is not None and now != known:
+            raise HistoryLost(f"{topic}: line {known[0]} is another one than was read before")
+
     def after(self, topic: str, offset: int, limit: int) -> Update:
         """Return what the next lines after `offset`, at most `limit` of them, changed.
 
         Raises:
             GapInLog: a line is missing.
+            HistoryLost: what was read before stands there no more.
         """
-        lines = self._execute(
-            'SELECT "offset", key, op, at FROM change WHERE topic = ? AND "offset" > ? ORDER BY "offset" LIMIT ?',
-            (topic, offset, limit),
+        lines: list[Line] = self._execute(
+            'SELECT "offset", key, op, at FROM change WHERE topic = ? AND "offset" >= ? ORDER BY "offset" LIMIT ?',
+            (topic, offset, limit + 1),
         ).fetchall()
+        if lines and lines[0][0] == offset:
+            known, line = self.last_lines.get(topic), lines.pop(0)
+            if known is not None and known[0] == offset and known != line:
+                raise HistoryLost(f"{topic}: line {offset} is another one than was read before")
+        del lines[limit:]
         if lines:
-            self.newest_at = lines[-1][3]
-        if lines and lines[-1][0] != offset + len(lines):
-            raise GapInLog(f"{topic}: lines between {offset} and {lines[-1][0]} are gone")
+            if lines[-1][0] != offset + len(lines):
+                raise GapInLog(f"{topic}: lines between {offset} and {lines[-1][0]} are gone")
+            self.last_lines[topic] = lines[-1]
         certain: dict[int, bool] = {}
         for _, key, op, _ in lines:
             if op == "truncate":
@@ -154,6 +189,10 @@ class ChangeLog:
         """Return all that the topic's window shows, oldest id first."""
         where, parameters = self._window(TOPICS[topic])
         head = self.heads()[topic]
+        if (line := self.line(topic, head)) is not None:
+            self.last_lines[topic] = line
+        else:
+            self.last_lines.pop(topic, None)
         return Update(topic, prev=0, offset=head, entities=self._fetch(topic, where, parameters), snapshot=True)
 
     def snapshot_size(self, topic: str) -> int:

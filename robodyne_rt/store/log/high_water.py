@@ -1,13 +1,14 @@
-"""The high-water mark: how far the change log had come, kept outside the database (SPEC section 6, PITFALLS S10).
+"""The high-water mark: how far the change log and the spool had come, kept outside the database (SPEC section 6, PITFALLS S10).
 
-A database that comes back older than its mark (a copy put in its place, a file system that lied) has lost changes that were
-confirmed. Then it gets a new epoch, so that no client goes on from a history that is gone, and people are told.
+A database that does not hold what its mark says (an older copy put in its place, also one that went on by itself, another
+one, a new one where it is missing) has lost changes that were confirmed. Then a new epoch begins, so that no client goes on
+from a history that is gone, and people are told.
 """
 
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import anyio.to_thread
 import orjson
 
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.store.log.change_log import Line
 from robodyne_rt.store.log.history import History
 
 logger = logging.getLogger(__name__)
@@ -24,19 +26,57 @@ WRITE_INTERVAL_S = 1.0
 """How often the mark is written, where an offset moved."""
 
 
+class Contents(NamedTuple):
+    """What a database says of its history.
+
+    Attributes:
+        epochs: names of the histories that it went through; the last one holds.
+        heads: newest offset by topic.
+        lines: by topic, the line at the offset that a mark names, None where it is not there.
+    """
+
+    epochs: Sequence[str]
+    heads: Mapping[str, int]
+    lines: Mapping[str, Line | None]
+
+
+class Loss(NamedTuple):
+    """What a database lacks: why, for people; and how many changes of each topic, where that can be known."""
+
+    text: str
+    changes: Mapping[str, int]
+
+
 class HighWaterMark(NamedTuple):
-    """What is noted: the epoch, the newest offset of each topic, and when that was (epoch seconds)."""
+    """What is noted: the epoch, the newest offset of each topic with its line, and when that was (epoch seconds).
+
+    Attributes:
+        lines: the newest line of each topic, as far as it was read.
+        spool: name of the spool; `spooled_upto`: its newest row.
+    """
 
     database: str
     epoch: str
-    heads: dict[str, int]
+    heads: Mapping[str, int]
     at: float
+    lines: Mapping[str, Line] = {}
+    spool: str = ""
+    spooled_upto: int = 0
 
-    def lost(self, database: str, epoch: str, heads: dict[str, int]) -> dict[str, int]:
-        """Return how many changes of each topic a database lacks; nothing where the mark is about another history."""
-        if (database, epoch) != (self.database, self.epoch):
-            return {}
-        return {topic: head - heads.get(topic, 0) for topic, head in self.heads.items() if head > heads.get(topic, 0)}
+    def loss(self, database: Contents) -> Loss | None:
+        """Return what a database lacks of what was confirmed; None where it holds all of it, or follows it."""
+        noted = {topic: head for topic, head in self.heads.items() if head}
+        if not noted:
+            return None
+        if self.epoch not in database.epochs:
+            return Loss("it is missing, or another database is in its place", {})
+        if self.epoch != database.epochs[-1]:
+            return None  # renewed since, and told then
+        behind = {topic: head - database.heads.get(topic, 0) for topic, head in noted.items()}
+        if lost := {topic: count for topic, count in behind.items() if count > 0}:
+            return Loss("it is older than it was", lost)
+        forked = [topic for topic, line in self.lines.items() if (database.lines.get(topic) or line) != line]
+        return Loss(f"an older copy took its place and was written on ({', '.join(forked)})", {}) if forked else None
 
 
 def mark_path(spool_path: Path) -> Path:
@@ -49,12 +89,19 @@ def read(path: Path) -> HighWaterMark | None:
     try:
         values: Entity = orjson.loads(path.read_bytes())
         heads = {str(topic): int(head) for topic, head in values["heads"].items()}
-        return HighWaterMark(values["database"], values["epoch"], heads, float(values["at"]))
+        lines = {str(topic): _line(*line) for topic, line in values.get("lines", {}).items()}
+        spool, spooled_upto = str(values.get("spool", "")), int(values.get("spooled_upto", 0))
+        at = float(values["at"])
+        return HighWaterMark(str(values["database"]), str(values["epoch"]), heads, at, lines, spool, spooled_upto)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         logger.warning("%s cannot be read: %s", path, error, extra={"action": "note_unreadable"})
         return None
+
+
+def _line(offset: int, key: int, op: str, at: str) -> Line:
+    return int(offset), int(key), str(op), str(at)
 
 
 def write(path: Path, mark: HighWaterMark) -> None:
@@ -81,12 +128,14 @@ class HighWaterMarkWriter:
 
     Args:
         database: name of the database.
+        spooled: returns the spool's name and its newest row.
     """
 
-    def __init__(self, path: Path, *, database: str, history: History) -> None:
+    def __init__(self, path: Path, *, database: str, history: History, spooled: Callable[[], tuple[str, int]]) -> None:
         self._path = path
         self._database = database
         self._history = history
+        self._spooled = spooled
 
     async def run(self, positions: Callable[[], Mapping[str, int]]) -> None:
         """Write the mark until cancelled.
@@ -97,8 +146,8 @@ class HighWaterMarkWriter:
         written: HighWaterMark | None = None
         has_failed = False
         while True:
-            mark = HighWaterMark(self._database, self._history.epoch, dict(positions()), time.time())
-            if written is None or (written.heads, written.epoch) != (mark.heads, mark.epoch):
+            mark = self._mark(positions())
+            if written is None or written._replace(at=mark.at) != mark:
                 try:
                     await anyio.to_thread.run_sync(write, self._path, mark)
                     written, has_failed = mark, False
@@ -107,3 +156,10 @@ class HighWaterMarkWriter:
                         logger.warning("%s cannot be written: %s", self._path, error, extra={"action": "note_failed"})
                     has_failed = True
             await anyio.sleep(WRITE_INTERVAL_S)
+
+    def _mark(self, positions: Mapping[str, int]) -> HighWaterMark:
+        lines = dict(self._history.last_lines)
+        # The writer's thread goes on meanwhile: a line and the offset beside it are taken as one.
+        heads = {topic: max(offset, lines[topic][0]) if topic in lines else offset for topic, offset in dict(positions).items()}
+        lines = {topic: line for topic, line in lines.items() if line[0] == heads.get(topic)}
+        return HighWaterMark(self._database, self._history.epoch, heads, time.time(), lines, *self._spooled())

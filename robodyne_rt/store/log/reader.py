@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from robodyne_rt.model.changes import Update
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.ports import Clock
-from robodyne_rt.store.engine.database import DbConnection
-from robodyne_rt.store.log.change_log import ChangeLog, GapInLog, Lookups
+from robodyne_rt.store.engine.database import DbConnection, read_meta
+from robodyne_rt.store.log.change_log import ChangeLog, GapInLog, HistoryLost, Lookups
+from robodyne_rt.store.log.history import History
 from robodyne_rt.store.stats import WriterStats
 
 logger = logging.getLogger(__name__)
@@ -24,10 +25,14 @@ class LogReader:
 
     Args:
         windows: numbers of the snapshot windows by setting name.
+        history: the newest line read of each topic is kept there.
     """
 
-    def __init__(self, db: DbConnection, *, windows: Mapping[str, int], stats: WriterStats, clock: Clock) -> None:
+    def __init__(
+        self, db: DbConnection, *, windows: Mapping[str, int], history: History, stats: WriterStats, clock: Clock
+    ) -> None:
         self._windows = windows
+        self._history = history
         self._stats = stats
         self._clock = clock
         self._reported_unreadable: set[tuple[str, int, str]] = set()
@@ -40,7 +45,7 @@ class LogReader:
     def use(self, db: DbConnection) -> None:
         """Read with another connection from now on."""
         self._db = db
-        self._log = ChangeLog(db, windows=self._windows)
+        self._log = ChangeLog(db, windows=self._windows, last_lines=self._history.last_lines)
 
     def snapshots(self) -> list[Update]:
         """Return what every topic's window shows; updates go on from there."""
@@ -52,10 +57,20 @@ class LogReader:
         """Return the rows that messages are checked by while the database is away."""
         return self._log.lookups()
 
-    def has_lost_changes(self) -> bool:
-        """Return whether the database is older than what was read from it."""
+    def check_history(self) -> None:
+        """Check that the database still holds what was read from it.
+
+        Raises:
+            HistoryLost: it is older, or another one, or its epoch is.
+        """
+        epoch = read_meta(self._db, "epoch") or ""
+        if epoch != self._history.stored:
+            raise HistoryLost(f"its epoch is {epoch} by now")
         heads = self._log.heads()
-        return any(heads.get(topic, 0) < position for topic, position in self.positions.items())
+        for topic, position in self.positions.items():
+            if heads.get(topic, 0) < position:
+                raise HistoryLost(f"{topic}: the head went back from {position} to {heads.get(topic, 0)}")
+            self._log.verify(topic, self._history.last_lines.get(topic))
 
     def has_foreign_changes(self) -> bool:
         """Return whether other programs committed something since the last call; cheap."""
@@ -68,6 +83,8 @@ class LogReader:
             updates: what stands here is told, and `positions` are behind it, also where this fails in the middle.
             assign_offsets: whether there may be foreign changes without an offset; our own transaction has just assigned
                 them otherwise.
+        Raises:
+            HistoryLost: the log is not the one that was read before.
         """
         if assign_offsets:
             self._db.assign_foreign_offsets()
@@ -85,13 +102,14 @@ class LogReader:
                 position = self.positions[topic] = update.offset
                 updates.append(update)
             self.has_more |= position < head
+            if (line := self._log.last_lines.get(topic)) is not None:
+                self._stats.newest_change_at = line[3]
         if updates:
-            self._stats.newest_change_at = self._log.newest_at
             self._stats.published_at = self._clock.wall()
 
     def _read_topic(self, topic: str, position: int, head: int, updates: list[Update]) -> int:
         if position > head:
-            raise GapInLog(f"{topic}: the head went back from {position} to {head}")
+            raise HistoryLost(f"{topic}: the head went back from {position} to {head}")
         for _ in range(MAX_UPDATES_PER_CYCLE):
             if position >= head:
                 break

@@ -10,7 +10,7 @@ import anyio.to_thread
 from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault
-from robodyne_rt.store.log.change_log import ChangeLog
+from robodyne_rt.store.log.change_log import ChangeLog, HistoryLost
 from robodyne_rt.store.log.history import History
 
 T = TypeVar("T")
@@ -41,10 +41,24 @@ class ReaderPool:
         return self._history.epoch
 
     async def snapshot(self, topic: str) -> Update:
-        return await self._read(lambda log: log.snapshot(topic))
+        return await self._read(lambda log: self._verified(log, topic).snapshot(topic))
 
     async def since(self, topic: str, offset: int) -> Update | None:
-        return await self._read(lambda log: log.since(topic, offset))
+        return await self._read(lambda log: self._verified(log, topic).since(topic, offset))
+
+    def _verified(self, log: ChangeLog, topic: str) -> ChangeLog:
+        """Return the log, which holds what the writer read: else a client would go on from a history that is gone, in the
+        moment before the writer sees it.
+
+        Raises:
+            StorageUnavailable: it does not; a new history begins in a moment.
+        """
+        try:
+            # What was read is taken before the log is looked at: it cannot be newer than what is found there.
+            log.verify(topic, self._history.last_lines.get(topic))
+        except HistoryLost as error:
+            raise StorageUnavailable(f"the database lost changes: {error}", retry_after_s=1) from error
+        return log
 
     async def overview(self) -> Entity:
         return await self._read(lambda log: log.overview())

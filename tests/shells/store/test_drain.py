@@ -46,8 +46,9 @@ class Bench:
         self.database = MemoryDatabase()
         self.stats = WriterStats()
         self.spool = Rows()
+        self.clock = HandClock()
         self.connect()
-        self.drain = SpoolDrain(self.spool, batch_max=batch_max, stats=self.stats, clock=HandClock())  # type: ignore[arg-type]
+        self.drain = SpoolDrain(self.spool, batch_max=batch_max, stats=self.stats, clock=self.clock)  # type: ignore[arg-type]
 
     def connect(self) -> None:
         self.db = self.database.open_writer()
@@ -160,6 +161,35 @@ def test_a_spool_that_cannot_be_read_is_said_and_nothing_is_lost(bench: Bench) -
     bench.spool.is_readable = True
     assert bench.some().drained == 3
     assert (bench.stats.trouble, bench.stats.spool_unreadable) == ("", False)
+
+
+def test_a_spool_that_cannot_be_read_for_five_seconds_is_given_up(bench: Bench) -> None:
+    bench.drain.allow(3)
+    bench.spool.is_readable = False
+    assert bench.some() is None
+    bench.clock.advance(4.9)
+    assert bench.some() is None
+    bench.clock.advance(0.2)
+    report = bench.some()
+    assert report.drain_failed and not report.is_empty and not report.drained
+    assert not bench.drain.is_due(None)  # a healthy database does not wait for them
+    bench.spool.is_readable, bench.spool.kept, bench.spool.name = True, [], "spool-2"
+    bench.spooled(4, "of the new file")
+    bench.drain.allow(4)
+    assert bench.some().drained == 4 and read_meta(bench.db, "spool:spool-2") == "4"
+
+
+def test_patience_begins_anew_with_each_trouble(bench: Bench) -> None:
+    bench.drain.allow(3)
+    bench.spool.is_readable = False
+    assert bench.some() is None
+    bench.spool.is_readable = True
+    bench.some()
+    bench.spooled(4)
+    bench.drain.allow(4)
+    bench.clock.advance(60)
+    bench.spool.is_readable = False
+    assert bench.some() is None
 
 
 def test_each_row_alone_brings_its_own_mark(bench: Bench) -> None:

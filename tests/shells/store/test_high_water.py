@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import pytest
 from robodyne_rt.errors import StorageBroken
 from robodyne_rt.store.engine import sqlite
 from robodyne_rt.store.log import high_water
-from robodyne_rt.store.log.high_water import HighWaterMark
+from robodyne_rt.store.log.change_log import Line
+from robodyne_rt.store.log.high_water import Contents, HighWaterMark, Loss
 
 MARK = HighWaterMark("db", "e1", {"events": 7, "tables": 2}, 5.0)
 
@@ -75,15 +76,47 @@ def test_a_copy_whose_log_does_not_fit_its_heads_gets_no_name(tmp_path: Path) ->
     assert not (tmp_path / "copy.db").exists() and not (tmp_path / "copy.db.part").exists()
 
 
+LINE = (7, 3, "upsert", "2026-11-27T00:00:00.000Z")
+
+
+def lacks(heads: dict[str, int], *, epochs: Sequence[str] = ("e1",), line: Line | None = LINE) -> Loss | None:
+    return MARK._replace(lines={"events": LINE}).loss(Contents(epochs, heads, {"events": line}))
+
+
 def test_what_a_database_lacks_is_told_by_topic() -> None:
-    assert MARK.lost("db", "e1", {"events": 5, "tables": 2}) == {"events": 2}
-    assert MARK.lost("db", "e1", {"tables": 3}) == {"events": 7}
-    assert MARK.lost("db", "e1", {"events": 8, "tables": 2}) == {}
+    for heads, counts in (({"events": 5, "tables": 2}, {"events": 2}), ({"tables": 3}, {"events": 7})):
+        loss = lacks(heads)
+        assert loss is not None and loss.changes == counts and "older" in loss.text
+    assert lacks({"events": 7, "tables": 2}) is None
+    assert lacks({"events": 8, "tables": 2}) is None
 
 
-@pytest.mark.parametrize(("database", "epoch"), [("other", "e1"), ("db", "e2")])
-def test_a_mark_of_another_history_proves_nothing(database: str, epoch: str) -> None:
-    assert MARK.lost(database, epoch, {}) == {}
+def test_a_database_of_another_history_or_a_new_one_lacks_everything() -> None:
+    for heads in ({}, {"events": 99, "tables": 99}):
+        loss = lacks(heads, epochs=("e2", "e3"))
+        assert loss is not None and "missing" in loss.text
+    assert HighWaterMark("db", "e1", {"events": 0}, 5.0).loss(Contents(("e2",), {}, {})) is None  # nothing was confirmed
+
+
+def test_a_database_that_follows_the_mark_lacks_nothing() -> None:
+    assert lacks({"events": 2}, epochs=("e0", "e1", "e2")) is None
+
+
+def test_a_copy_that_went_on_by_itself_is_known_by_its_line() -> None:
+    loss = lacks({"events": 45, "tables": 2}, line=(7, 3, "upsert", "2026-11-27T00:00:00.001Z"))
+    assert loss is not None and "events" in loss.text
+    assert lacks({"events": 45, "tables": 2}, line=None) is None  # pruned
+
+
+def test_a_mark_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    (tmp_path / "spool.head").write_bytes(b'{"database":"db","epoch":"e1","heads":{"events":7,"tables":2},"at":5}')
+    assert high_water.read(tmp_path / "spool.head") == MARK
+
+
+def test_a_line_and_the_spool_come_back_as_they_were_noted(tmp_path: Path) -> None:
+    mark = MARK._replace(lines={"events": LINE}, spool="spool-1", spooled_upto=12)
+    high_water.write(tmp_path / "spool.head", mark)
+    assert high_water.read(tmp_path / "spool.head") == mark
 
 
 @pytest.mark.parametrize(
@@ -97,6 +130,8 @@ def test_a_mark_of_another_history_proves_nothing(database: str, epoch: str) -> 
         b'{"database":"d","epoch":"e","heads":{"events":"many"},"at":1}',
         b'{"database":"d","epoch":"e","heads":[1],"at":1}',
         b'{"database":"d","epoch":"e","heads":{"events":null},"at":1}',
+        b'{"database":"d","epoch":"e","heads":{},"at":1,"lines":{"events":[1,2]}}',
+        b'{"database":"d","epoch":"e","heads":{},"at":1,"spooled_upto":"many"}',
     ],
 )
 def test_a_mark_that_cannot_be_read_is_none(tmp_path: Path, content: bytes) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from robodyne_rt.core.device_messages import parse
 from robodyne_rt.core.spooling import SpoolingLedger
-from robodyne_rt.errors import Conflict, InvalidPayload, StorageUnavailable
+from robodyne_rt.errors import Conflict, InvalidPayload, StorageTimeout, StorageUnavailable
 from robodyne_rt.model.changes import Update
 from robodyne_rt.store.engine.database import Fault
 from robodyne_rt.store.intake.acknowledged import Acknowledged
@@ -16,6 +16,7 @@ from robodyne_rt.store.intake.intake import Intake
 from robodyne_rt.store.intake.optimistic import OptimisticOverlay
 from robodyne_rt.store.intake.prediction import Predictor
 from robodyne_rt.store.intake.reports import DeadLetter, Report
+from robodyne_rt.store.intake.spool_repair import SpoolDamage
 from robodyne_rt.store.intake.writes import CallWrite, EventWrite, Write
 from robodyne_rt.store.log.history import History
 from robodyne_rt.testing.clock import HandClock, HandLoop
@@ -33,9 +34,7 @@ class Bench:
         self.sink = RecordingSink()
         self.history = History("first")
         self.told: list[tuple[str, Any]] = []
-        ledger: SpoolingLedger[Write] = SpoolingLedger(
-            has_spool=has_spool, batch_max=3, push_deadline_s=0.05, answer_within_s=float("inf"), **options
-        )
+        ledger: SpoolingLedger[Write] = SpoolingLedger(has_spool=has_spool, batch_max=3, push_deadline_s=0.05, **options)
         self.overlay = OptimisticOverlay(
             sink=self.sink, predictor=Predictor(windows=WINDOWS), marker=folder / "marker", lookups={}
         )
@@ -257,13 +256,46 @@ def test_a_full_database_is_no_doubt_and_a_lost_one_is(bench: Bench) -> None:
         bench.report(drained=9)
 
 
-def test_without_a_spool_everything_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("fault", "told"), [(Fault.BUSY, StorageUnavailable), (Fault.AWAY, StorageTimeout)])
+def test_without_a_spool_everything_is_refused_and_what_may_be_stored_is_told_so(
+    tmp_path: Path, fault: Fault, told: type[Exception]
+) -> None:
     bench = Bench(tmp_path, has_spool=False)
     bench.say("a")
     bench.loop.turn()
-    bench.report(generation=0, fault=Fault.AWAY)
-    assert bench.heard() == [("a", StorageUnavailable)]
+    bench.report(generation=0, fault=fault)
+    assert bench.heard() == [("a", told)]
     assert bench.intake.state == "refusing"
+
+
+def test_a_device_is_answered_within_ten_seconds_whatever_storage_does(bench: Bench) -> None:
+    bench.say("given")
+    bench.loop.turn()
+    bench.loop.advance(9.9)
+    assert bench.heard() == []
+    bench.loop.advance(0.2)
+    assert bench.heard() == [("given", StorageTimeout)]
+
+
+def test_a_spool_that_cannot_be_read_is_given_up_and_the_database_goes_on(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, rows_left=9, last_seq=9)
+    bench.say("new")
+    bench.loop.turn()
+    assert bench.given() == []
+    bench.report(drain_failed=True)
+    assert bench.spool.discarded == [9]
+    assert [write.number for write in bench.given()] == [1]
+    assert bench.intake.state == "ok"
+
+
+@pytest.mark.parametrize(("lost", "told"), [(0, []), (3, [{"lost": 3}]), (None, [{"lost": None}])])
+def test_what_a_damaged_spool_lost_is_told_and_counted(bench: Bench, lost: int | None, told: list[Any]) -> None:
+    bench.intake.report_damage_from_thread(SpoolDamage("damaged", lost))
+    bench.loop.turn()
+    bench.loop.turn()
+    events = [write for write in bench.given() if isinstance(write, EventWrite)]
+    assert [event.data for event in events] == told and all(event.severity == "ERROR" for event in events)
+    assert bench.intake.spool_lost == (lost or 0)
 
 
 def test_devices_are_paused_at_four_batches_and_read_again_below(bench: Bench) -> None:

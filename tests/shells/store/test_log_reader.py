@@ -6,7 +6,8 @@ from robodyne_rt.model.changes import Update
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.store.engine.database import Fault
 from robodyne_rt.store.log import reader as reader_module
-from robodyne_rt.store.log.change_log import ChangeLog
+from robodyne_rt.store.log.change_log import ChangeLog, HistoryLost
+from robodyne_rt.store.log.history import History
 from robodyne_rt.store.log.reader import LogReader
 from robodyne_rt.store.stats import WriterStats
 from robodyne_rt.testing.clock import HandClock
@@ -19,7 +20,7 @@ class Bench:
         self.database = MemoryDatabase()
         self.db = self.database.open_writer()
         self.stats = WriterStats()
-        self.reader = LogReader(self.db, windows=WINDOWS, stats=self.stats, clock=HandClock())
+        self.reader = LogReader(self.db, windows=WINDOWS, history=History("first"), stats=self.stats, clock=HandClock())
         self.reader.snapshots()
         self.log = ChangeLog(self.db, windows=WINDOWS)
 
@@ -77,14 +78,48 @@ def test_a_hole_in_the_log_gives_the_whole_state(bench: Bench, damage: str) -> N
     assert bench.read() == []
 
 
-def test_a_head_that_went_back_gives_the_whole_state(bench: Bench) -> None:
+CHANGED_HISTORY = {
+    "the head went back": "UPDATE topic_head SET \"offset\" = 2 WHERE topic = 'tables'",
+    "another line": "UPDATE change SET at = '2026-01-01T00:00:00.000Z' WHERE topic = 'tables' AND \"offset\" = 3",
+    "another key": "UPDATE change SET key = 17 WHERE topic = 'tables' AND \"offset\" = 3",
+    "another epoch": "UPDATE meta SET value = 'other' WHERE key = 'epoch'",
+}
+
+
+@pytest.mark.parametrize("what", CHANGED_HISTORY)
+def test_a_database_with_another_history_is_found(bench: Bench, what: str) -> None:
     bench.tables(1, 2, 3)
     bench.read()
-    bench.database.ask("UPDATE topic_head SET \"offset\" = 2 WHERE topic = 'tables'")
-    assert bench.reader.has_lost_changes()
-    (update,) = bench.read()
-    assert update.snapshot and update.offset == 2
-    assert not bench.reader.has_lost_changes()
+    bench.reader.check_history()
+    bench.database.ask(CHANGED_HISTORY[what])
+    with pytest.raises(HistoryLost):
+        bench.reader.check_history()
+
+
+@pytest.mark.parametrize("what", [what for what in CHANGED_HISTORY if what != "another epoch"])  # each cycle reads no epoch
+def test_so_it_is_before_anything_after_it_is_read(bench: Bench, what: str) -> None:
+    bench.tables(1, 2, 3)
+    bench.read()
+    bench.database.ask(CHANGED_HISTORY[what])
+    if what != "the head went back":
+        bench.tables(4)
+    with pytest.raises(HistoryLost):
+        bench.read()
+
+
+def test_a_line_that_was_pruned_proves_nothing(bench: Bench) -> None:
+    bench.tables(1, 2, 3)
+    bench.read()
+    bench.database.ask("DELETE FROM change WHERE topic = 'tables' AND \"offset\" = 3")
+    bench.reader.check_history()
+
+
+def test_after_a_snapshot_of_the_new_history_it_is_the_one_that_counts(bench: Bench) -> None:
+    bench.tables(1, 2, 3)
+    bench.read()
+    bench.database.ask(CHANGED_HISTORY["another line"])
+    bench.reader.snapshots()
+    bench.reader.check_history()
 
 
 def test_positions_are_behind_what_was_read_also_where_reading_fails_in_the_middle(bench: Bench) -> None:

@@ -152,7 +152,7 @@ class World:
             case spooling.Resume():
                 assert not self.ledger.is_behind
                 self.is_paused = False
-            case spooling.SetAside():
+            case spooling.SetAside(_):
                 self.set_aside()
             case spooling.Interrupt():
                 self.fail()

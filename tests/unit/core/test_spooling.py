@@ -404,7 +404,7 @@ def test_a_spool_that_cannot_be_read_is_set_aside_and_the_database_goes_on(bench
     bench.ledger.recovered()
     bench.submit("waits in the append")
     decisions = bench.ledger.drain_failed("damaged", bench.now)
-    assert decisions[0] == SetAside()
+    assert decisions[0] == SetAside(9)
     (give,) = of(Give, decisions)
     assert (texts(give), give.after_seq) == (["waits in the append"], 10)
     assert bench.ledger.state(bench.now) == "ok" and bench.ledger.spool_backlog == 0
@@ -416,7 +416,7 @@ def test_a_spool_that_is_lost_while_the_database_is_away_is_begun_anew(bench: Be
     back(bench, 2)
     bench.submit("under way")
     decisions = bench.accept(bench.ledger.spool_lost(bench.now))
-    assert decisions[0] == SetAside()
+    assert decisions[0] == SetAside(2)
     (append,) = of(Append, decisions)
     assert (append.first_seq, texts(append)) == (4, ["under way"])
     assert bench.ledger.append_failed(3, "gone", bench.now) == []
