@@ -216,10 +216,10 @@ class StorageUnavailable(RobodyneError):
     client_does = "keeps the message and sends it again"
 
 
-class StorageTimeout(RobodyneError):
+class StorageTimeout(StorageUnavailable):
     """Storage did not answer in time: it may be stored, or not."""
 
-    code, status, device_code = "STORAGE_UNAVAILABLE", 503, "TIMEOUT"
+    device_code = "TIMEOUT"
     client_does = "sends it again with the same id"
 
 

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,11 @@ logger = logging.getLogger(__name__)
 INTERRUPTED = 130
 
 GC_THRESHOLDS = (20_000, 20, 50)
+
+STOP_FORCED = 1
+
+STOP_LIMIT_S = 4.5
+"""After the grace; a stop that takes longer is no stop any more (SPEC section 6)."""
 
 IMPATIENCE_S = 1.0
 """A second signal this long after the first is meant; sooner it is the same one, sent to the whole process group."""
@@ -44,6 +50,8 @@ def serve(settings: Settings, *, config: Path | None, on_ready: Callable[[Ports]
     lifecycle.log_start(settings)
     server = lifecycle.App(settings)
 
+    stop_limit_s = settings.server.shutdown_grace_s + STOP_LIMIT_S
+
     async def signals() -> None:
         stopping_since = math.inf
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
@@ -52,6 +60,7 @@ def serve(settings: Settings, *, config: Path | None, on_ready: Callable[[Ports]
                     _reload(config, settings)
                 elif stopping_since == math.inf:
                     stopping_since = time.monotonic()
+                    threading.Thread(target=_end_after, args=(stop_limit_s,), daemon=True).start()
                     server.stop("restart" if number == signal.SIGTERM else "stopped")
                 elif time.monotonic() - stopping_since > IMPATIENCE_S:
                     os._exit(INTERRUPTED)  # what was acknowledged is on disk
@@ -80,6 +89,13 @@ def serve(settings: Settings, *, config: Path | None, on_ready: Callable[[Ports]
         elif not isinstance(error, RobodyneError | ConfigError):
             logger.error("an unforeseen error", exc_info=group, extra={"action": "server_failed"})
         raise error from group
+
+
+def _end_after(seconds: float) -> None:
+    """End the process whatever still hangs, a disk for one: what was acknowledged is on disk."""
+    time.sleep(seconds)
+    logger.critical("not stopped within %.1f s: something hangs; ending now", seconds, extra={"action": "stop_forced"})
+    os._exit(STOP_FORCED)
 
 
 def _announce(settings: Settings, ports: Ports) -> None:

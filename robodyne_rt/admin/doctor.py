@@ -48,6 +48,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from machine_checks.secret_file(settings)
     yield from machine_checks.database_file(settings)
     yield from machine_checks.rescued_files(settings)
+    yield from machine_checks.damaged_spools(settings)
     yield from machine_checks.disks(settings)
     yield from machine_checks.clock(settings)
 

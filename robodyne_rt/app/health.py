@@ -183,6 +183,18 @@ _CHECKS = (
         ),
     ),
     Check(
+        "spool-damaged",
+        "damaged spool",
+        Text(
+            "The spool was damaged, and messages that waited in it may be lost.",
+            "스풀이 손상되어, 그 안에서 기다리던 메시지가 없어졌을 수 있습니다.",
+        ),
+        Text(
+            "Look what was lost (an ERROR event says how much), check the disk, then delete the file.",
+            "무엇이 없어졌는지 확인하고(ERROR 이벤트에 개수가 있습니다), 디스크를 점검한 뒤 파일을 지우세요.",
+        ),
+    ),
+    Check(
         "clock",
         "clock",
         Text("The clock of this machine is wrong.", "이 컴퓨터의 시계가 맞지 않습니다."),

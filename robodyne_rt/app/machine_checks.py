@@ -21,6 +21,7 @@ from robodyne_rt.settings import ConfigError, Settings
 from robodyne_rt.store.engine.database import Database, DbConnection, open_database
 from robodyne_rt.store.engine.sqlite import SqliteDatabase
 from robodyne_rt.store.intake.backup import RESCUED
+from robodyne_rt.store.intake.spool_repair import SET_ASIDE
 from robodyne_rt.store.log import high_water
 from robodyne_rt.store.tables import dead_letters, users
 
@@ -175,6 +176,13 @@ def rescued_files(settings: Settings) -> Iterator[Finding]:
     file = Path(settings.database.url.removeprefix("sqlite:///")).absolute()
     for saved in sorted(file.parent.glob(f"{glob.escape(file.name + RESCUED)}*")):
         yield finding("rescued", "warning", f"{saved} was saved from under a running server: robodyne-rt restore {saved}")
+
+
+def damaged_spools(settings: Settings) -> Iterator[Finding]:
+    spool = Path(settings.database.spool_path).absolute()
+    for file in sorted(spool.parent.glob(f"{glob.escape(spool.name + SET_ASIDE)}*")):
+        if not file.name.endswith("-wal"):
+            yield finding("spool-damaged", "warning", f"{file} was set aside: what could be read of it was saved")
 
 
 def _spooled(path: Path) -> int:

@@ -15,8 +15,9 @@ from robodyne_rt.errors import DataOwned, StorageBroken, StorageUnavailable
 from robodyne_rt.model.changes import Update
 from robodyne_rt.ports import Clock
 from robodyne_rt.settings import Settings, owned_files
-from robodyne_rt.store.engine.database import Database, DbConnection, open_database, read_epochs, read_meta, renew_epoch
+from robodyne_rt.store.engine.database import Database, DbConnection, Fault, open_database, read_epochs, read_meta, renew_epoch
 from robodyne_rt.store.engine.ownership import Ownership
+from robodyne_rt.store.engine.reserve import keep, open_with_reserve
 from robodyne_rt.store.intake.spool import Spool
 from robodyne_rt.store.intake.spool_repair import SpoolDamage
 from robodyne_rt.store.intake.writer import Writer
@@ -120,7 +121,7 @@ def _open(database: Database, settings: Settings, clock: Clock, ownership: Owner
         "orders_finished_minutes": settings.topics.orders_finished_minutes,
     }
     spool_path = Path(settings.database.spool_path).absolute()
-    db = database.open_writer()
+    db: DbConnection = open_with_reserve((*database.files, spool_path)[0], database.open_writer)
     try:
         epoch = database.prepare(db)
         marker = spool_path.with_suffix(".foretold")
@@ -144,8 +145,12 @@ def _open(database: Database, settings: Settings, clock: Clock, ownership: Owner
             retention_days=settings.queue.retention_days,
             clock=clock,
         )
+        for path in (*database.files, spool_path):
+            keep(path)
     except database.errors as error:
         db.close()
+        if database.fault(error) in (Fault.FULL, Fault.BUSY):
+            raise StorageUnavailable(f"{database.name}: {error}") from error
         raise StorageBroken(f"{database.name}: {error}") from error
     except BaseException:
         db.close()
@@ -169,7 +174,7 @@ def _open_spool(settings: Settings, path: Path) -> Spool | None:
     if not settings.database.spool_max_bytes:
         return None
     try:
-        return Spool(path, max_bytes=settings.database.spool_max_bytes)
+        return open_with_reserve(path, lambda: Spool(path, max_bytes=settings.database.spool_max_bytes))
     except (sqlite3.Error, OSError) as error:
         # It may hold messages that were acknowledged: going on without it could lose them.
         raise StorageBroken(f"[database] spool_path {path}: cannot be opened: {error}") from error

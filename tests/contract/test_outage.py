@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from robodyne_rt.core import spooling
-from robodyne_rt.errors import Conflict, DeadLettered, StorageUnavailable
+from robodyne_rt.errors import Conflict, DeadLettered, FilesReplaced, StorageUnavailable
 from robodyne_rt.sim.cluster import Cluster
 from robodyne_rt.store.engine import database, sqlite
 from robodyne_rt.store.log import reader_pool
@@ -488,6 +488,37 @@ async def test_a_standby_that_took_over_without_all_changes_is_a_new_history(own
     assert running.screens.epochs == [store.ask("SELECT value FROM meta WHERE key = 'epoch'")[0][0]] != [running.epoch]
     assert running.writer.stats.regressions == 1
     await running.until(lambda: bool(store.ask("SELECT 1 FROM event WHERE type = 'ERROR' AND description LIKE '%older%'")))
+    await running.stop()
+
+
+async def test_another_database_under_the_same_name_ends_the_writer(own_cluster: Cluster, tmp_path: Path) -> None:
+    store = stores.make_store("postgres", tmp_path, lambda: own_cluster)
+    running = Running(store, tmp_path)
+    assert isinstance(await running.tell(**event(1)), dict)
+    name = store.url.rsplit("/", 1)[1]
+    with psycopg.connect(own_cluster.libpq_url, autocommit=True) as link:
+        link.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        link.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        await running.until(lambda: running.writer._is_away or running.writer.stats.failures)
+        link.execute(f"ALTER DATABASE {name} RENAME TO {name}_old")
+        link.execute(f"CREATE DATABASE {name} TEMPLATE {name}_old")
+    await running.until(lambda: running.failure is not None)
+    assert isinstance(running.failure, FilesReplaced) and "another database" in str(running.failure)
+    assert store.ask("SELECT count(*) FROM event") == [(1,)]
+    running.intake.stop()
+
+
+async def test_a_role_with_no_rights_but_its_own_can_serve(own_cluster: Cluster, tmp_path: Path) -> None:
+    store = stores.make_store("postgres", tmp_path, lambda: own_cluster)
+    name = store.url.rsplit("/", 1)[1]
+    with psycopg.connect(own_cluster.libpq_url, autocommit=True) as link:
+        link.execute("CREATE ROLE plain LOGIN")
+        link.execute(f"ALTER DATABASE {name} OWNER TO plain")
+    with psycopg.connect(own_cluster.libpq_url.rsplit("/", 1)[0] + f"/{name}", autocommit=True) as link:
+        link.execute("ALTER SCHEMA public OWNER TO plain")
+    store = Store("postgres", store.url.replace("robodyne@", "plain@"), store.path)
+    running = Running(store, tmp_path)
+    assert isinstance(await running.tell(**event(1)), dict)
     await running.stop()
 
 

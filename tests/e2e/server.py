@@ -54,6 +54,8 @@ class Server:
         self.database = folder / "robodyne.db"
         self.log_path = folder / "server.log"
         self._settings = {f"ROBODYNE_RT__{key}": value for key, value in settings.items()}
+        self.program: tuple[str, ...] = ("-m", "robodyne_rt")
+        """What Python runs; `serve` follows."""
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
         self.devices_port = 0
@@ -64,7 +66,7 @@ class Server:
         seen = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "robodyne_rt", "serve"],
+                [sys.executable, *self.program, "serve"],
                 cwd=self.folder,
                 env=environment | OPEN | self._settings,
                 stdout=log,

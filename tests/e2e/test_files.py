@@ -6,10 +6,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.raw import wait_until
 from tests.e2e.server import Server, command
 
 
@@ -81,3 +83,86 @@ def test_what_was_acknowledged_is_saved_and_the_server_ends_with_3(start_server:
         found = {int(text.removeprefix("n-")) for (text,) in server.sql("SELECT description FROM event WHERE type = 'INFO'")}
         assert found >= set(range(1, 51))
         assert server.stop() == 0
+
+
+# -- the spool -----------------------------------------------------------------------------------------------------
+
+
+def tell(server: Server, first: int, count: int) -> list[int]:
+    """Send events; return the numbers of those that were acknowledged."""
+    numbers = range(first, first + count)
+    answers = server.tell(
+        *({"msg_type": "Event", "type": "INFO", "description": f"n-{number}", "id": str(number)} for number in numbers)
+    )
+    assert len(answers) == count
+    return [number for number, answer in zip(numbers, answers, strict=True) if answer["status"] == "success"]
+
+
+def is_ready(server: Server) -> bool:
+    return server.get("/readyz")[0] == 200
+
+
+def is_stored(server: Server, numbers: list[int]) -> bool:
+    return is_ready(server) and stored(server) >= set(numbers)
+
+
+def stored(server: Server) -> set[int]:
+    return {int(text.removeprefix("n-")) for (text,) in server.sql("SELECT description FROM event WHERE type = 'INFO'")}
+
+
+def hurt_spool(server: Server, how: str) -> None:
+    spool = server.folder / "spool.db"
+    if "file" in how:
+        spool.unlink()
+    if "WAL" in how:
+        spool.with_name("spool.db-wal").unlink()
+
+
+def locked(server: Server) -> sqlite3.Connection:
+    """Return a foreign connection that keeps the database locked."""
+    foreign = sqlite3.connect(server.database, isolation_level=None)
+    foreign.execute("BEGIN IMMEDIATE")
+    return foreign
+
+
+def test_a_spool_that_is_taken_away_while_it_is_filled_loses_nothing_and_holds_up_nobody(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server()
+    acknowledged: list[int] = []
+    for turn, how in enumerate(("file", "WAL", "file and WAL")):
+        foreign = locked(server)
+        first = 1000 * turn
+        acknowledged += tell(server, first, 20)
+        hurt_spool(server, how)
+        acknowledged += tell(server, first + 20, 20)
+        foreign.close()
+        assert wait_until(partial(is_stored, server, acknowledged), within_s=15)
+        assert tell(server, first + 40, 5) == list(range(first + 40, first + 45))
+    assert len(acknowledged) == 120
+    began = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - began < 10
+
+
+def test_a_spool_that_is_damaged_at_start_is_set_aside_and_the_kitchen_is_served(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    foreign = locked(server)
+    acknowledged = tell(server, 1, 60)
+    assert len(acknowledged) == 60
+    server.kill()
+    foreign.close()
+    spool = server.folder / "spool.db"
+    sqlite3.connect(spool).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    with spool.open("r+b") as file:
+        file.seek(spool.stat().st_size - 2 * 4096)
+        file.write(b"\xff" * 4096)
+    server.start()
+    told = "SELECT severity, data FROM event WHERE description LIKE '%spool%'"
+    assert wait_until(lambda: is_ready(server) and bool(server.sql(told)), within_s=15)
+    ((severity, data),) = server.sql(told)
+    told_lost, lost = json.loads(data)["lost"], set(acknowledged) - stored(server)
+    assert severity == "ERROR" and 0 < len(lost) <= told_lost
+    assert f"robodyne_spool_lost_total {float(told_lost)}" in server.get("/metrics")[2].decode()
+    assert ".aside-" in command(server.folder, "doctor").stdout
+    assert tell(server, 100, 5) == list(range(100, 105))

@@ -9,6 +9,7 @@ import random
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -84,3 +85,21 @@ def test_kill_under_load_loses_nothing_acknowledged_and_doubles_nothing(start_se
     assert offsets == list(range(head - len(offsets) + 1, head + 1))
     assert len(epochs) == 1
     assert server.sql("PRAGMA integrity_check") == [("ok",)]
+
+
+HANGS_AT_STOP = """
+import sys
+from robodyne_rt import cli, serve
+from robodyne_rt.store.intake.writer import Writer
+serve.STOP_LIMIT_S = 0.5
+Writer.stop = lambda self: None  # what a disk that hangs does to its thread
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_stop_ends_the_server_whatever_hangs(tmp_path: Path) -> None:
+    server = Server(tmp_path, SERVER__SHUTDOWN_GRACE_S="0.5")
+    server.program = ("-c", HANGS_AT_STOP)
+    server.start()
+    assert server.stop(wait_s=10) == 1
+    assert "stop_forced" in server.log()

@@ -23,7 +23,7 @@ import orjson
 import psycopg
 from psycopg import sql
 
-from robodyne_rt.errors import DataOwned, StorageBroken, StorageUnavailable
+from robodyne_rt.errors import DataOwned, FilesReplaced, StorageBroken, StorageUnavailable
 from robodyne_rt.settings import ConfigError
 from robodyne_rt.store.engine import schema
 from robodyne_rt.store.engine.database import (
@@ -100,6 +100,10 @@ _ASSIGN_OFFSETS = f"""WITH taken AS (
     SELECT topic, base + n, key, op, at FROM numbered JOIN heads USING (topic)
 )
 SELECT count(*) FROM taken"""
+
+_IDENTITY = """SELECT system_identifier::text, (SELECT oid FROM pg_database WHERE datname = current_database())::bigint,
+    left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()"""
+"""The timeline is the one that is written now: that of the last checkpoint would still be the one before a promotion."""
 
 _TIMESTAMPTZ = 1184
 """The number of its type."""
@@ -255,6 +259,7 @@ class PostgresDatabase(Database):
         self._migrations = migrations
         # Process and start time of the newest connection that wrote.
         self._backend: tuple[int, str] | None = None
+        self._identity: tuple[str, int, str] | None = None
         self._facts: list[tuple[str, str]] = []
 
     @property
@@ -302,6 +307,7 @@ class PostgresDatabase(Database):
             self._replace_backend(db)
             self._own(db)
             self._read_back(db)
+            self._check_identity(db)
         except psycopg.Error as error:
             connection.close()
             if self.fault(error) is Fault.WRITE:
@@ -337,6 +343,19 @@ class PostgresDatabase(Database):
         (read_only,) = db.execute("SELECT pg_is_in_recovery()").fetchone()
         if read_only:
             raise StorageUnavailable(f"{self.name} is a standby: it takes no writes now")
+
+    def _check_identity(self, db: PostgresConnection) -> None:
+        """Check that it is the database that was served before: another server, or one that was put back to an earlier time,
+        holds other rows under the same name.
+
+        Raises:
+            FilesReplaced: it is another one.
+        """
+        identity = db.execute(_IDENTITY).fetchone()
+        if self._identity is not None and identity != self._identity:
+            was, now = (f"system {system}, database {oid}, timeline {line}" for system, oid, line in (self._identity, identity))
+            raise FilesReplaced(f"{self.name} is another database than the one that was served: it is {now}; it was {was}")
+        self._identity = identity
 
     def _refuse_pooler(self, connection: "psycopg.Connection[Any]") -> None:
         """Refuse a pooler that hands each transaction another connection: locks and settings of ours would be lost with it.

@@ -205,7 +205,8 @@ class Intake(Submissions):
                 case spooling.Refuse(entries, reason, fault):
                     error = fault or StorageUnavailable("storage is away; keep the message", retry_after_s=RETRY_AFTER_S)
                     if reason is spooling.Reason.TIMEOUT:
-                        error = StorageTimeout("storage did not answer: it may be stored; send it again with the same id")
+                        text = "storage did not answer: it may be stored; send it again with the same id"
+                        error = StorageTimeout(text, retry_after_s=RETRY_AFTER_S)
                     for write in entries:
                         self._answer(write, None, error)
                 case spooling.Show(entries):

@@ -23,6 +23,7 @@ from robodyne_rt.core.retry import Backoff
 from robodyne_rt.core.spooling import Give
 from robodyne_rt.errors import DataOwned, FilesReplaced, StorageBroken, StorageUnavailable
 from robodyne_rt.ports import Clock
+from robodyne_rt.settings import ConfigError
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault, read_epochs, renew_epoch, write_meta
 from robodyne_rt.store.intake.backup import BackupRequest, copy_between_cycles, rescue
 from robodyne_rt.store.intake.commit import Committer
@@ -406,10 +407,10 @@ class Writer:
         except self._database.errors as error:
             self._stay_away(error)
             return False
-        except (StorageUnavailable, StorageBroken, DataOwned) as error:
-            if self._database.kind == "sqlite":
+        except (StorageUnavailable, StorageBroken, DataOwned, ConfigError) as error:
+            if self._database.kind == "sqlite" or isinstance(error, FilesReplaced):
                 raise
-            if isinstance(error, DataOwned):
+            if isinstance(error, DataOwned | ConfigError):  # a database that is just being restored does not exist
                 self.stats.trouble = str(error)
             self._stay_away(error)
             return False
