@@ -5,6 +5,7 @@ for parameters, and asks the connection for the few things that have no common w
 both; `tests/contract/` runs one suite on each.
 """
 
+import math
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from robodyne_rt.settings import ConfigError
 from robodyne_rt.settings import Database as DatabaseSettings
 
 Row = tuple[Any, ...]
+
+MAX_EXACT = 2**53 - 1
 
 EPOCHS_KEPT = 20
 """Names of earlier histories that a database remembers: one that follows a known one has lost nothing that was not told."""
@@ -46,6 +49,28 @@ class Column(NamedTuple):
 
     name: str
     decode: Callable[[Any], Any] | None
+
+
+def finite(value: float) -> float:
+    """Return a number as it is.
+
+    Raises:
+        ValueError: infinite or none at all: JSON has no word for it.
+    """
+    if not math.isfinite(value):
+        raise ValueError("not a finite number")
+    return value
+
+
+def exact(value: int) -> int:
+    """Return a whole number as it is.
+
+    Raises:
+        ValueError: JavaScript would read another one.
+    """
+    if not -MAX_EXACT <= value <= MAX_EXACT:
+        raise ValueError("beyond 2^53 - 1")
+    return value
 
 
 class Cursor(Protocol):

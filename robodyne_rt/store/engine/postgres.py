@@ -32,6 +32,8 @@ from robodyne_rt.store.engine.database import (
     DbConnection,
     Fault,
     begin_history,
+    exact,
+    finite,
     read_meta,
     schema_version,
     write_meta,
@@ -104,9 +106,6 @@ SELECT count(*) FROM taken"""
 _IDENTITY = """SELECT system_identifier::text, (SELECT oid FROM pg_database WHERE datname = current_database())::bigint,
     left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()"""
 """The timeline is the one that is written now: that of the last checkpoint would still be the one before a promotion."""
-
-_TIMESTAMPTZ = 1184
-"""The number of its type."""
 
 _AWAY_CLASSES = ("08", "57", "58", "53", "25")
 _BUSY_STATES = ("40001", "40P01", "55P03", "57014")
@@ -182,8 +181,7 @@ class PostgresConnection(DbConnection):
         return [name for name in wanted_triggers(doorbell=False) if name not in present]
 
     def columns(self, table: str) -> list[Column]:
-        description = self._run(sql.SQL("SELECT * FROM {} LIMIT 0").format(sql.Identifier(table))).description or []
-        return [Column(column.name, time_text if column.type_code == _TIMESTAMPTZ else None) for column in description]
+        return [Column(name, _decoder(name, type_)) for name, type_ in schema.load("postgres").columns[table].items()]
 
     def is_in(self, column: str, keys: list[int]) -> tuple[str, Any]:
         return f"{column} = ANY(?)", keys
@@ -480,6 +478,14 @@ def wanted_triggers(*, doorbell: bool) -> dict[str, str]:
     """Return the triggers that should be there."""
     triggers = schema.load("postgres").triggers
     return triggers if doorbell else {name: text for name, text in triggers.items() if not name.endswith("_ring")}
+
+
+def _decoder(name: str, type_: str) -> Callable[[Any], Any] | None:
+    if type_.startswith("TIMESTAMP"):
+        return time_text
+    if type_.startswith("DOUBLE"):
+        return finite
+    return exact if type_.startswith("BIG") and name != "id" else None
 
 
 def hash_of(functions: Sequence[str], triggers: dict[str, str]) -> str:

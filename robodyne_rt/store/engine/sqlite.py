@@ -21,7 +21,17 @@ import orjson
 from robodyne_rt.errors import StorageBroken
 from robodyne_rt.settings import ConfigError
 from robodyne_rt.store.engine import schema
-from robodyne_rt.store.engine.database import Column, Database, DbConnection, Fault, begin_history, schema_version, write_meta
+from robodyne_rt.store.engine.database import (
+    Column,
+    Database,
+    DbConnection,
+    Fault,
+    begin_history,
+    exact,
+    finite,
+    schema_version,
+    write_meta,
+)
 from robodyne_rt.store.engine.file_identity import FileIdentity
 from robodyne_rt.store.migrations import MIGRATIONS
 from robodyne_rt.store.migrations.migration import Migration
@@ -139,8 +149,7 @@ class SqliteConnection(DbConnection):
         return [name for name, sql in schema.load("sqlite").triggers.items() if present.get(name) != sql]
 
     def columns(self, table: str) -> list[Column]:
-        names = [column[0] for column in self.execute(f"SELECT * FROM {table} LIMIT 0").description]
-        return [Column(name, None) for name in names]
+        return [Column(name, _decoder(name, type_)) for name, type_ in schema.load("sqlite").columns[table].items()]
 
     def is_in(self, column: str, keys: list[int]) -> tuple[str, Any]:
         return f"{column} IN (SELECT value FROM json_each(?))", orjson.dumps(keys).decode()
@@ -400,6 +409,12 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _decoder(name: str, type_: str) -> Callable[[Any], Any] | None:
+    if type_.startswith("REAL"):
+        return finite
+    return exact if type_.startswith("INTEGER") and name != "id" else None
 
 
 def _has_schema(db: DbConnection) -> bool:
