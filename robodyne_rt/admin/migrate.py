@@ -1,6 +1,7 @@
 """`robodyne-rt migrate`: bring the database to this program's schema, without a server."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     known = open_database(settings.database)
     with database.opened(settings, any_schema=True) as db:
         before = known.stored_version(db)
-        known.prepare(db)
+        known.prepare(db, progress=lambda text: print(text, file=sys.stderr))
         result = {"database": known.name, "before": before, "after": known.stored_version(db)}
     if options.json:
         print(orjson.dumps(result).decode())

@@ -17,6 +17,7 @@ from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
 from robodyne_rt.model.words import (
+    LetterState,
     Link,
     LogLevel,
     OrderStatus,
@@ -64,9 +65,14 @@ def is_time(column: str) -> Any:
     return CheckConstraint(f"{column} GLOB '{pattern}'", name=f"{column}_is_utc").ddl_if(dialect="sqlite")
 
 
+IS_EXACT = "id"
+"""Among constraints: the id is one that JavaScript reads as it is."""
+
+
 def table_args(*constraints: Any, **options: Any) -> Any:
     """Return `__table_args__` of a STRICT table with these constraints."""
-    return (*constraints, {"sqlite_strict": True, **options})
+    found = [within("id", 1, 2**53 - 1) if constraint is IS_EXACT else constraint for constraint in constraints]
+    return (*found, {"sqlite_strict": True, **options})
 
 
 def column(type_: Any, *, default: Any = None, references: str | None = None, cascade: bool = False, **options: Any) -> Any:
@@ -92,6 +98,7 @@ class Robot(SQLModel, table=True):
 
     __tablename__ = "robot"
     __table_args__ = table_args(
+        IS_EXACT,
         one_of("status", RobotStatus),
         one_of("link", Link),
         within("battery_level", 0, 100),
@@ -125,6 +132,7 @@ class Table(SQLModel, table=True):
 
     __tablename__ = "table_"
     __table_args__ = table_args(
+        IS_EXACT,
         one_of("status", TableStatus),
         within("customer_count", 0, 1000),
         within("max_customer", 0, 1000),
@@ -147,6 +155,7 @@ class Event(SQLModel, table=True):
 
     __tablename__ = "event"
     __table_args__ = table_args(
+        IS_EXACT,
         one_of("severity", Severity),
         at_most("type", MAX_NAME),
         at_most("description", MAX_TEXT),
@@ -170,7 +179,7 @@ class Customer(SQLModel, table=True):
 
     __tablename__ = "customer"
     __table_args__ = table_args(
-        within("count", 0, 1000), is_time("arrived_at"), is_time("left_at"), Index("customer_by_left_at", "left_at")
+        IS_EXACT, within("count", 0, 1000), is_time("arrived_at"), is_time("left_at"), Index("customer_by_left_at", "left_at")
     )
     id: int | None = identity()
     count: int = column(INTEGER, nullable=False, server_default="1")
@@ -184,12 +193,14 @@ class Order(SQLModel, table=True):
 
     __tablename__ = "order_"
     __table_args__ = table_args(
+        IS_EXACT,
         one_of("status", OrderStatus),
         at_most("note", MAX_TEXT),
         is_time("timestamp"),
         is_time("preparing_at"),
         is_time("ready_at"),
         is_time("served_at"),
+        is_time("recalled_at"),
         Index("order_by_status", "status", "timestamp"),
         Index("order_by_served_at", "served_at"),
     )
@@ -204,6 +215,7 @@ class Order(SQLModel, table=True):
     preparing_at: str | None = column(TIME)
     ready_at: str | None = column(TIME)
     served_at: str | None = column(TIME)
+    recalled_at: str | None = column(TIME)
 
 
 class MenuItem(SQLModel, table=True):
@@ -211,7 +223,11 @@ class MenuItem(SQLModel, table=True):
 
     __tablename__ = "menu_item"
     __table_args__ = table_args(
-        within("available", 0, 1), within("price", 0, 10**12), within("prepare_time", 0, 86400), at_most("name", MAX_NAME)
+        IS_EXACT,
+        within("available", 0, 1),
+        within("price", 0, 10**12),
+        within("prepare_time", 0, 86400),
+        at_most("name", MAX_NAME),
     )
     id: int | None = identity()
     name: str = column(TEXT, nullable=False, unique=True)
@@ -228,9 +244,11 @@ class OrderItem(SQLModel, table=True):
 
     __tablename__ = "order_item"
     __table_args__ = table_args(
+        IS_EXACT,
         one_of("status", OrderStatus),
         within("quantity", 1, 1000),
         at_most("note", MAX_TEXT),
+        is_time("changed_at"),
         Index("order_item_by_order", "order_id"),
     )
     id: int | None = given_identity()
@@ -242,13 +260,14 @@ class OrderItem(SQLModel, table=True):
     note: str | None = column(TEXT)
     station: str | None = column(TEXT)
     status: str = column(TEXT, nullable=False, server_default="PLACED")
+    changed_at: str | None = column(TIME)
 
 
 class Ingredient(SQLModel, table=True):
     """What dishes are made of."""
 
     __tablename__ = "ingredient"
-    __table_args__ = table_args(at_most("name", MAX_NAME))
+    __table_args__ = table_args(IS_EXACT, at_most("name", MAX_NAME))
     id: int | None = identity()
     name: str = column(TEXT, nullable=False, unique=True)
     name_en: str | None = column(TEXT)
@@ -273,7 +292,7 @@ class Inventory(SQLModel, table=True):
 
     __tablename__ = "inventory"
     __table_args__ = table_args(
-        within("count", 0, 10**9), within("max_count", 0, 10**9), within("threshold", 0, 10**9), is_time("updated_at")
+        IS_EXACT, within("count", 0, 10**9), within("max_count", 0, 10**9), within("threshold", 0, 10**9), is_time("updated_at")
     )
     id: int | None = identity()
     ingredient_id: int | None = column(INTEGER, references="ingredient.id", unique=True)
@@ -299,6 +318,7 @@ class SystemLog(SQLModel, table=True):
 
     __tablename__ = "system_log"
     __table_args__ = table_args(
+        IS_EXACT,
         one_of("level", LogLevel),
         at_most("source", MAX_NAME),
         at_most("message", MAX_TEXT),
@@ -317,7 +337,11 @@ class VideoStream(SQLModel, table=True):
 
     __tablename__ = "video_stream"
     __table_args__ = table_args(
-        one_of("source_type", VideoSource), one_of("status", VideoStatus), within("recording", 0, 1), at_most("name", MAX_NAME)
+        IS_EXACT,
+        one_of("source_type", VideoSource),
+        one_of("status", VideoStatus),
+        within("recording", 0, 1),
+        at_most("name", MAX_NAME),
     )
     id: int | None = identity()
     name: str = column(TEXT, nullable=False)
@@ -533,14 +557,18 @@ class DeviceMessage(SQLModel, table=True):
 
 
 class DeadLetter(SQLModel, table=True):
-    """A write that ran out of attempts: what it was (`payload`, see store/intake/writes.py), why it failed, and when.
+    """A write that failed: what it was (`payload`, see store/intake/writes.py), why it failed, and when.
 
-    `age_s` is the database's age at that time, which is not the wall clock's: retention counts from there.
+    `age_s` is the database's age at that time, which is not the wall clock's: retention counts from there. While it is
+    RETRYING it is tried again at age `retry_age_s`.
     """
 
     __tablename__ = "dead_letter"
     __table_args__ = table_args(
-        is_time("first_at"), is_time("last_at"), Index("dead_letter_by_message", "device", "message_id")
+        one_of("state", LetterState),
+        is_time("first_at"),
+        is_time("last_at"),
+        Index("dead_letter_by_message", "device", "message_id"),
     )
     id: int | None = given_identity()
     kind: str = column(TEXT, nullable=False)
@@ -552,3 +580,14 @@ class DeadLetter(SQLModel, table=True):
     first_at: str = column(TIME, nullable=False)
     last_at: str = column(TIME, nullable=False)
     age_s: int = column(INTEGER, nullable=False, server_default="0")
+    state: str = column(TEXT, nullable=False, server_default="PARKED")
+    retry_age_s: int | None = column(INTEGER)
+
+
+class LogSwitch(SQLModel, table=True):
+    """While it has a row the triggers write no lines: set and taken back by the server inside one transaction, so that no
+    foreign writer ever meets it (retention deletes what no screen shows any more). Postgres has a setting for that."""
+
+    __tablename__ = "log_switch"
+    __table_args__ = table_args(info={"only": "sqlite"})
+    id: int | None = identity()

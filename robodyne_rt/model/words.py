@@ -62,6 +62,11 @@ class OrderStatus(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+class LetterState(StrEnum):
+    RETRYING = "RETRYING"
+    PARKED = "PARKED"
+
+
 class VideoSource(StrEnum):
     PINKY = "PINKY"
     COOKBOT = "COOKBOT"

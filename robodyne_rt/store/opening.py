@@ -123,7 +123,7 @@ def _open(database: Database, settings: Settings, clock: Clock, ownership: Owner
     spool_path = Path(settings.database.spool_path).absolute()
     db: DbConnection = open_with_reserve((*database.files, spool_path)[0], database.open_writer)
     try:
-        epoch = database.prepare(db)
+        epoch = database.prepare(db, progress=_tell_systemd)
         marker = spool_path.with_suffix(".foretold")
         left_unconfirmed = marker.exists()
         mark = high_water.read(high_water.mark_path(spool_path))
@@ -168,6 +168,10 @@ def _open(database: Database, settings: Settings, clock: Clock, ownership: Owner
         left_unconfirmed=left_unconfirmed,
         marker=marker,
     )
+
+
+def _tell_systemd(text: str) -> None:
+    systemd.notify(f"EXTEND_TIMEOUT_USEC=30000000\nSTATUS={text}")
 
 
 def _open_spool(settings: Settings, path: Path) -> Spool | None:

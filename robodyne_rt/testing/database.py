@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from robodyne_rt.store.engine import schema
-from robodyne_rt.store.engine.database import Database, DbConnection, Fault, begin_history
+from robodyne_rt.store.engine.database import Database, DbConnection, Fault, Progress, begin_history, no_progress
 from robodyne_rt.store.engine.sqlite import SqliteConnection
 
 _numbers = itertools.count(1)
@@ -113,7 +113,7 @@ class MemoryDatabase(Database):
     def stored_version(self, db: DbConnection) -> int:
         return 1
 
-    def prepare(self, db: DbConnection) -> str:
+    def prepare(self, db: DbConnection, *, progress: Progress = no_progress) -> str:
         return str(self.ask("SELECT value FROM meta WHERE key = 'epoch'")[0][0])
 
     def fault(self, error: BaseException) -> Fault:

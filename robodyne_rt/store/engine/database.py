@@ -209,6 +209,13 @@ class DbConnection(ABC):
             self.execute("ROLLBACK")
 
 
+Progress = Callable[[str], object]
+
+
+def no_progress(text: str) -> None:
+    """Tell nobody."""
+
+
 class Database(ABC):
     """Where the rows are."""
 
@@ -240,11 +247,14 @@ class Database(ABC):
         return None
 
     @abstractmethod
-    def prepare(self, db: DbConnection) -> str:
+    def prepare(self, db: DbConnection, *, progress: Progress = no_progress) -> str:
         """Create the schema, or bring it forward; return the epoch.
 
+        Args:
+            progress: told now and then, at least every few seconds, what is being done: a big file takes minutes.
         Raises:
             SchemaTooNew: a newer program wrote it.
+            StorageBroken: it cannot be brought forward; it is as it was before.
         """
 
     @property

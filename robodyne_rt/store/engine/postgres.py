@@ -31,16 +31,20 @@ from robodyne_rt.store.engine.database import (
     Database,
     DbConnection,
     Fault,
+    Progress,
     begin_history,
     exact,
     finite,
+    no_progress,
     read_meta,
+    renew_epoch,
     schema_version,
     write_meta,
 )
 from robodyne_rt.store.engine.listener import PostgresChangeListener
 from robodyne_rt.store.migrations import MIGRATIONS
 from robodyne_rt.store.migrations.migration import Migration
+from robodyne_rt.store.migrations.runner import PostgresRunner
 
 logger = logging.getLogger(__name__)
 
@@ -409,7 +413,7 @@ class PostgresDatabase(Database):
             db.execute(setting)
         return db
 
-    def prepare(self, db: DbConnection) -> str:
+    def prepare(self, db: DbConnection, *, progress: Progress = no_progress) -> str:
         assert isinstance(db, PostgresConnection)
         db.begin()
         try:
@@ -422,6 +426,8 @@ class PostgresDatabase(Database):
                 self.check_schema(db)
             self._make(db, name, version)
             epoch = begin_history(db, secrets.token_hex(6))
+            if 0 < version < self.schema_version:
+                epoch = renew_epoch(db, epoch)  # rows have other columns: what clients hold of them is not whole
             db.commit()
         except psycopg.Error as error:
             db.rollback()
@@ -441,10 +447,8 @@ class PostgresDatabase(Database):
             for statement in shipped.creation:
                 db.execute(place(statement))
             logger.info("created the schema in %s", self.name, extra={"action": "database_created"})
-        for number in range(version, self.schema_version) if version else ():
-            logger.info("migrating to schema version %d", number + 1, extra={"action": "database_migrated"})
-            for statement in self._migrations[number - 1].postgres:
-                db.execute(place(statement))
+        elif version < self.schema_version:
+            PostgresRunner(db.execute).run(self._migrations[version - 1 :])
         if version < self.schema_version:
             write_meta(db, "schema_version", str(self.schema_version))
         wanted = wanted_triggers(doorbell=self._has_doorbell)

@@ -80,7 +80,10 @@ CREATE TABLE @schema@.dead_letter (
 	first_at TIMESTAMP WITH TIME ZONE NOT NULL, 
 	last_at TIMESTAMP WITH TIME ZONE NOT NULL, 
 	age_s BIGINT DEFAULT '0' NOT NULL, 
-	PRIMARY KEY (id)
+	state TEXT DEFAULT 'PARKED' NOT NULL, 
+	retry_age_s BIGINT, 
+	PRIMARY KEY (id), 
+	CONSTRAINT state_is_known CHECK (state = 'RETRYING' OR state = 'PARKED')
 );
 
 CREATE INDEX dead_letter_by_message ON @schema@.dead_letter (device, message_id);
@@ -121,6 +124,7 @@ CREATE TABLE @schema@.event (
 	acknowledged_by TEXT, 
 	PRIMARY KEY (id), 
 	CONSTRAINT description_length CHECK (length(description) <= 20000), 
+	CONSTRAINT id_in_range CHECK (id BETWEEN 1 AND 9007199254740991), 
 	CONSTRAINT severity_is_known CHECK (severity = 'INFO' OR severity = 'WARNING' OR severity = 'ERROR' OR severity = 'CRITICAL'), 
 	CONSTRAINT type_length CHECK (length(type) <= 200)
 );
@@ -130,6 +134,7 @@ CREATE TABLE @schema@.ingredient (
 	name TEXT NOT NULL, 
 	name_en TEXT, 
 	PRIMARY KEY (id), 
+	CONSTRAINT id_in_range CHECK (id BETWEEN 1 AND 9007199254740991), 
 	CONSTRAINT name_length CHECK (length(name) <= 200), 
 	UNIQUE (name)
 );
@@ -145,6 +150,7 @@ CREATE TABLE @schema@.menu_item (
 	available INTEGER DEFAULT '1' NOT NULL, 
 	PRIMARY KEY (id), 
 	CONSTRAINT available_in_range CHECK (available BETWEEN 0 AND 1), 
+	CONSTRAINT id_in_range CHECK (id BETWEEN 1 AND 9007199254740991), 
 	CONSTRAINT name_length CHECK (length(name) <= 200), 
 	CONSTRAINT prepare_time_in_range CHECK (prepare_time BETWEEN 0 AND 86400), 
 	CONSTRAINT price_in_range CHECK (price BETWEEN 0 AND 1000000000000), 
@@ -178,6 +184,7 @@ CREATE TABLE @schema@.robot (
 	reported_at TIMESTAMP WITH TIME ZONE, 
 	PRIMARY KEY (id), 
 	CONSTRAINT battery_level_in_range CHECK (battery_level BETWEEN 0 AND 100), 
+	CONSTRAINT id_in_range CHECK (id BETWEEN 1 AND 9007199254740991), 
 	CONSTRAINT link_is_known CHECK (link = 'ONLINE' OR link = 'OFFLINE' OR link = 'CONNECTIONBROKEN'), 
 	CONSTRAINT name_length CHECK (length(name) <= 200), 
 	CONSTRAINT robot_id_length CHECK (length(robot_id) <= 200), 
@@ -222,6 +229,7 @@ CREATE TABLE @schema@.system_log (
 	data JSONB, 
 	timestamp TIMESTAMP WITH TIME ZONE NOT NULL, 
 	PRIMARY KEY (id), 
+	CONSTRAINT id_in_range CHECK (id BETWEEN 1 AND 9007199254740991), 
 	CONSTRAINT level_is_known CHECK (level = 'DEBUG' OR level = 'INFO' OR level = 'WARNING' OR level = 'ERROR' OR level = 'CRITICAL'), 
 	CONSTRAINT message_length CHECK (length(message) <= 20000), 
 	CONSTRAINT source_length CHECK (length(source) <= 200)
@@ -240,6 +248,7 @@ CREATE TABLE @schema@.table_ (
 	updated_at TIMESTAMP WITH TIME ZONE, 
 	PRIMARY KEY (id), 
 	CONSTRAINT customer_count_in_range CHECK (customer_count BETWEEN 0 AND 1000), 
+	CONSTRAINT id_in_range CHECK (id BETWEEN 1 AND 9007199254740991), 
 	CONSTRAINT max_customer_in_range CHECK (max_customer BETWEEN 0 AND 1000), 
 	CONSTRAINT status_is_known CHECK (status = 'AVAILABLE' OR status = 'OCCUPIED' OR status = 'RESERVED' OR status = 'CALLING' OR status = 'CLEANING'), 
 	UNIQUE (table_number)
@@ -292,6 +301,7 @@ CREATE TABLE @schema@.video_stream (
 	status TEXT DEFAULT 'INACTIVE' NOT NULL, 
 	recording INTEGER DEFAULT '0' NOT NULL, 
 	PRIMARY KEY (id), 
+	CONSTRAINT id_in_range CHECK (id BETWEEN 1 AND 9007199254740991), 
 	CONSTRAINT name_length CHECK (length(name) <= 200), 
 	CONSTRAINT recording_in_range CHECK (recording BETWEEN 0 AND 1), 
 	CONSTRAINT source_type_is_known CHECK (source_type = 'PINKY' OR source_type = 'COOKBOT' OR source_type = 'GLOBAL_CAM'), 
@@ -306,6 +316,7 @@ CREATE TABLE @schema@.customer (
 	left_at TIMESTAMP WITH TIME ZONE, 
 	PRIMARY KEY (id), 
 	CONSTRAINT count_in_range CHECK (count BETWEEN 0 AND 1000), 
+	CONSTRAINT id_in_range CHECK (id BETWEEN 1 AND 9007199254740991), 
 	FOREIGN KEY(table_id) REFERENCES @schema@.table_ (id) ON DELETE SET NULL
 );
 
@@ -322,6 +333,7 @@ CREATE TABLE @schema@.inventory (
 	updated_at TIMESTAMP WITH TIME ZONE, 
 	PRIMARY KEY (id), 
 	CONSTRAINT count_in_range CHECK (count BETWEEN 0 AND 1000000000), 
+	CONSTRAINT id_in_range CHECK (id BETWEEN 1 AND 9007199254740991), 
 	CONSTRAINT max_count_in_range CHECK (max_count BETWEEN 0 AND 1000000000), 
 	CONSTRAINT threshold_in_range CHECK (threshold BETWEEN 0 AND 1000000000), 
 	FOREIGN KEY(ingredient_id) REFERENCES @schema@.ingredient (id) ON DELETE SET NULL, 
@@ -358,7 +370,9 @@ CREATE TABLE @schema@.order_ (
 	preparing_at TIMESTAMP WITH TIME ZONE, 
 	ready_at TIMESTAMP WITH TIME ZONE, 
 	served_at TIMESTAMP WITH TIME ZONE, 
+	recalled_at TIMESTAMP WITH TIME ZONE, 
 	PRIMARY KEY (id), 
+	CONSTRAINT id_in_range CHECK (id BETWEEN 1 AND 9007199254740991), 
 	CONSTRAINT note_length CHECK (length(note) <= 20000), 
 	CONSTRAINT status_is_known CHECK (status = 'PLACED' OR status = 'PREPARING' OR status = 'READY' OR status = 'SERVING' OR status = 'SERVED' OR status = 'CANCELLED'), 
 	FOREIGN KEY(customer_id) REFERENCES @schema@.customer (id) ON DELETE SET NULL, 
@@ -380,7 +394,9 @@ CREATE TABLE @schema@.order_item (
 	note TEXT, 
 	station TEXT, 
 	status TEXT DEFAULT 'PLACED' NOT NULL, 
+	changed_at TIMESTAMP WITH TIME ZONE, 
 	PRIMARY KEY (id), 
+	CONSTRAINT id_in_range CHECK (id BETWEEN 1 AND 9007199254740991), 
 	CONSTRAINT note_length CHECK (length(note) <= 20000), 
 	CONSTRAINT quantity_in_range CHECK (quantity BETWEEN 1 AND 1000), 
 	CONSTRAINT status_is_known CHECK (status = 'PLACED' OR status = 'PREPARING' OR status = 'READY' OR status = 'SERVING' OR status = 'SERVED' OR status = 'CANCELLED'), 
@@ -402,151 +418,170 @@ SET search_path = pg_catalog, pg_temp AS $$ BEGIN INSERT INTO @schema@.inbox(top
 CREATE OR REPLACE FUNCTION @schema@.zz_ring() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$ BEGIN PERFORM pg_notify('@schema@.change', ''); RETURN NULL; END $$;
 
+CREATE OR REPLACE FUNCTION @schema@.zz_guard_id() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$ DECLARE next bigint; newest bigint; BEGIN
+IF NEW.id <= 17592186044416 THEN RETURN NEW; END IF;
+SELECT value::bigint INTO next FROM @schema@.meta WHERE key = 'next_id';
+IF next IS NULL OR NEW.id <= next + 17592186044416 THEN RETURN NEW; END IF;
+EXECUTE format('SELECT coalesce(max(id), 0) FROM %I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME) INTO newest;
+IF NEW.id <= newest + 17592186044416 THEN RETURN NEW; END IF;
+RAISE check_violation USING MESSAGE = format('%s.id is too far above the newest one: leave it out, and one is given', TG_TABLE_NAME); END $$;
+
 CREATE OR REPLACE FUNCTION @schema@.zz_note_order_item_new() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$ BEGIN INSERT INTO @schema@.inbox(topic, key, op, native) VALUES (TG_ARGV[0], NEW.order_id, 'upsert', false); RETURN NULL; END $$;
 
 CREATE OR REPLACE FUNCTION @schema@.zz_note_order_item_old() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$ BEGIN INSERT INTO @schema@.inbox(topic, key, op, native) VALUES (TG_ARGV[0], OLD.order_id, 'upsert', false); RETURN NULL; END $$;
 
-CREATE TRIGGER "zz_robot_insert" AFTER INSERT ON @schema@.robot FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_new('robots');
+CREATE TRIGGER "zz_robot_insert" AFTER INSERT ON @schema@.robot FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_new('robots');
 
-CREATE TRIGGER "zz_robot_update" AFTER UPDATE ON @schema@.robot FOR EACH ROW WHEN (ROW(OLD."id", OLD."robot_id", OLD."type", OLD."name", OLD."status", OLD."battery_level", OLD."x", OLD."y", OLD."z", OLD."roll", OLD."pitch", OLD."yaw", OLD."joints", OLD."link", OLD."mac_address", OLD."ip_address")::record *<> ROW(NEW."id", NEW."robot_id", NEW."type", NEW."name", NEW."status", NEW."battery_level", NEW."x", NEW."y", NEW."z", NEW."roll", NEW."pitch", NEW."yaw", NEW."joints", NEW."link", NEW."mac_address", NEW."ip_address")::record) EXECUTE FUNCTION @schema@.zz_note_new('robots');
+CREATE TRIGGER "zz_robot_update" AFTER UPDATE ON @schema@.robot FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (record_image_ne(ROW(OLD."id", OLD."robot_id", OLD."type", OLD."name", OLD."status", OLD."battery_level", OLD."x", OLD."y", OLD."z", OLD."roll", OLD."pitch", OLD."yaw", OLD."joints", OLD."link", OLD."mac_address", OLD."ip_address"), ROW(NEW."id", NEW."robot_id", NEW."type", NEW."name", NEW."status", NEW."battery_level", NEW."x", NEW."y", NEW."z", NEW."roll", NEW."pitch", NEW."yaw", NEW."joints", NEW."link", NEW."mac_address", NEW."ip_address")))) EXECUTE FUNCTION @schema@.zz_note_new('robots');
 
-CREATE TRIGGER "zz_robot_rekey" AFTER UPDATE ON @schema@.robot FOR EACH ROW WHEN (OLD.id <> NEW.id) EXECUTE FUNCTION @schema@.zz_note_old('robots');
+CREATE TRIGGER "zz_robot_rekey" AFTER UPDATE ON @schema@.robot FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (OLD.id <> NEW.id)) EXECUTE FUNCTION @schema@.zz_note_old('robots');
 
-CREATE TRIGGER "zz_robot_delete" AFTER DELETE ON @schema@.robot FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_old('robots');
+CREATE TRIGGER "zz_robot_delete" AFTER DELETE ON @schema@.robot FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_old('robots');
 
 CREATE TRIGGER "zz_robot_truncate" AFTER TRUNCATE ON @schema@.robot FOR EACH STATEMENT EXECUTE FUNCTION @schema@.zz_note_all('robots');
 
 CREATE TRIGGER "zz_robot_ring" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @schema@.robot FOR EACH STATEMENT WHEN (current_setting('robodyne.quiet', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_ring('robots');
 
-CREATE TRIGGER "zz_table__insert" AFTER INSERT ON @schema@.table_ FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_new('tables');
+CREATE TRIGGER "zz_table__insert" AFTER INSERT ON @schema@.table_ FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_new('tables');
 
-CREATE TRIGGER "zz_table__update" AFTER UPDATE ON @schema@.table_ FOR EACH ROW WHEN (ROW(OLD."id", OLD."table_number", OLD."max_customer", OLD."status", OLD."customer_count", OLD."x", OLD."y", OLD."width", OLD."height")::record *<> ROW(NEW."id", NEW."table_number", NEW."max_customer", NEW."status", NEW."customer_count", NEW."x", NEW."y", NEW."width", NEW."height")::record) EXECUTE FUNCTION @schema@.zz_note_new('tables');
+CREATE TRIGGER "zz_table__update" AFTER UPDATE ON @schema@.table_ FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (record_image_ne(ROW(OLD."id", OLD."table_number", OLD."max_customer", OLD."status", OLD."customer_count", OLD."x", OLD."y", OLD."width", OLD."height"), ROW(NEW."id", NEW."table_number", NEW."max_customer", NEW."status", NEW."customer_count", NEW."x", NEW."y", NEW."width", NEW."height")))) EXECUTE FUNCTION @schema@.zz_note_new('tables');
 
-CREATE TRIGGER "zz_table__rekey" AFTER UPDATE ON @schema@.table_ FOR EACH ROW WHEN (OLD.id <> NEW.id) EXECUTE FUNCTION @schema@.zz_note_old('tables');
+CREATE TRIGGER "zz_table__rekey" AFTER UPDATE ON @schema@.table_ FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (OLD.id <> NEW.id)) EXECUTE FUNCTION @schema@.zz_note_old('tables');
 
-CREATE TRIGGER "zz_table__delete" AFTER DELETE ON @schema@.table_ FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_old('tables');
+CREATE TRIGGER "zz_table__delete" AFTER DELETE ON @schema@.table_ FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_old('tables');
 
 CREATE TRIGGER "zz_table__truncate" AFTER TRUNCATE ON @schema@.table_ FOR EACH STATEMENT EXECUTE FUNCTION @schema@.zz_note_all('tables');
 
 CREATE TRIGGER "zz_table__ring" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @schema@.table_ FOR EACH STATEMENT WHEN (current_setting('robodyne.quiet', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_ring('tables');
 
-CREATE TRIGGER "zz_event_insert" AFTER INSERT ON @schema@.event FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_new('events');
+CREATE TRIGGER "zz_event_insert" AFTER INSERT ON @schema@.event FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_new('events');
 
-CREATE TRIGGER "zz_event_update" AFTER UPDATE ON @schema@.event FOR EACH ROW WHEN (ROW(OLD."id", OLD."type", OLD."severity", OLD."related_entity_type", OLD."related_entity_id", OLD."description", OLD."data", OLD."timestamp", OLD."acknowledged_at", OLD."acknowledged_by")::record *<> ROW(NEW."id", NEW."type", NEW."severity", NEW."related_entity_type", NEW."related_entity_id", NEW."description", NEW."data", NEW."timestamp", NEW."acknowledged_at", NEW."acknowledged_by")::record) EXECUTE FUNCTION @schema@.zz_note_new('events');
+CREATE TRIGGER "zz_event_update" AFTER UPDATE ON @schema@.event FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (record_image_ne(ROW(OLD."id", OLD."type", OLD."severity", OLD."related_entity_type", OLD."related_entity_id", OLD."description", OLD."data", OLD."timestamp", OLD."acknowledged_at", OLD."acknowledged_by"), ROW(NEW."id", NEW."type", NEW."severity", NEW."related_entity_type", NEW."related_entity_id", NEW."description", NEW."data", NEW."timestamp", NEW."acknowledged_at", NEW."acknowledged_by")))) EXECUTE FUNCTION @schema@.zz_note_new('events');
 
-CREATE TRIGGER "zz_event_rekey" AFTER UPDATE ON @schema@.event FOR EACH ROW WHEN (OLD.id <> NEW.id) EXECUTE FUNCTION @schema@.zz_note_old('events');
+CREATE TRIGGER "zz_event_rekey" AFTER UPDATE ON @schema@.event FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (OLD.id <> NEW.id)) EXECUTE FUNCTION @schema@.zz_note_old('events');
 
-CREATE TRIGGER "zz_event_delete" AFTER DELETE ON @schema@.event FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_old('events');
+CREATE TRIGGER "zz_event_delete" AFTER DELETE ON @schema@.event FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_old('events');
 
 CREATE TRIGGER "zz_event_truncate" AFTER TRUNCATE ON @schema@.event FOR EACH STATEMENT EXECUTE FUNCTION @schema@.zz_note_all('events');
 
 CREATE TRIGGER "zz_event_ring" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @schema@.event FOR EACH STATEMENT WHEN (current_setting('robodyne.quiet', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_ring('events');
 
-CREATE TRIGGER "zz_order__insert" AFTER INSERT ON @schema@.order_ FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_new('orders');
+CREATE TRIGGER "zz_event_guard" BEFORE INSERT OR UPDATE OF id ON @schema@.event FOR EACH ROW EXECUTE FUNCTION @schema@.zz_guard_id('events');
 
-CREATE TRIGGER "zz_order__update" AFTER UPDATE ON @schema@.order_ FOR EACH ROW WHEN (ROW(OLD."id", OLD."table_id", OLD."customer_id", OLD."robot_id", OLD."status", OLD."priority", OLD."note", OLD."timestamp", OLD."preparing_at", OLD."ready_at", OLD."served_at")::record *<> ROW(NEW."id", NEW."table_id", NEW."customer_id", NEW."robot_id", NEW."status", NEW."priority", NEW."note", NEW."timestamp", NEW."preparing_at", NEW."ready_at", NEW."served_at")::record) EXECUTE FUNCTION @schema@.zz_note_new('orders');
+CREATE TRIGGER "zz_order__insert" AFTER INSERT ON @schema@.order_ FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_new('orders');
 
-CREATE TRIGGER "zz_order__rekey" AFTER UPDATE ON @schema@.order_ FOR EACH ROW WHEN (OLD.id <> NEW.id) EXECUTE FUNCTION @schema@.zz_note_old('orders');
+CREATE TRIGGER "zz_order__update" AFTER UPDATE ON @schema@.order_ FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (record_image_ne(ROW(OLD."id", OLD."table_id", OLD."customer_id", OLD."robot_id", OLD."status", OLD."priority", OLD."note", OLD."timestamp", OLD."preparing_at", OLD."ready_at", OLD."served_at", OLD."recalled_at"), ROW(NEW."id", NEW."table_id", NEW."customer_id", NEW."robot_id", NEW."status", NEW."priority", NEW."note", NEW."timestamp", NEW."preparing_at", NEW."ready_at", NEW."served_at", NEW."recalled_at")))) EXECUTE FUNCTION @schema@.zz_note_new('orders');
 
-CREATE TRIGGER "zz_order__delete" AFTER DELETE ON @schema@.order_ FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_old('orders');
+CREATE TRIGGER "zz_order__rekey" AFTER UPDATE ON @schema@.order_ FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (OLD.id <> NEW.id)) EXECUTE FUNCTION @schema@.zz_note_old('orders');
+
+CREATE TRIGGER "zz_order__delete" AFTER DELETE ON @schema@.order_ FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_old('orders');
 
 CREATE TRIGGER "zz_order__truncate" AFTER TRUNCATE ON @schema@.order_ FOR EACH STATEMENT EXECUTE FUNCTION @schema@.zz_note_all('orders');
 
 CREATE TRIGGER "zz_order__ring" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @schema@.order_ FOR EACH STATEMENT WHEN (current_setting('robodyne.quiet', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_ring('orders');
 
-CREATE TRIGGER "zz_order_item_insert" AFTER INSERT ON @schema@.order_item FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_order_item_new('orders');
+CREATE TRIGGER "zz_order__guard" BEFORE INSERT OR UPDATE OF id ON @schema@.order_ FOR EACH ROW EXECUTE FUNCTION @schema@.zz_guard_id('orders');
 
-CREATE TRIGGER "zz_order_item_update" AFTER UPDATE ON @schema@.order_item FOR EACH ROW WHEN (ROW(OLD."id", OLD."order_id", OLD."menu_item_id", OLD."name", OLD."quantity", OLD."options", OLD."note", OLD."station", OLD."status")::record *<> ROW(NEW."id", NEW."order_id", NEW."menu_item_id", NEW."name", NEW."quantity", NEW."options", NEW."note", NEW."station", NEW."status")::record) EXECUTE FUNCTION @schema@.zz_note_order_item_new('orders');
+CREATE TRIGGER "zz_order_item_insert" AFTER INSERT ON @schema@.order_item FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_order_item_new('orders');
 
-CREATE TRIGGER "zz_order_item_move" AFTER UPDATE ON @schema@.order_item FOR EACH ROW WHEN (OLD.order_id <> NEW.order_id) EXECUTE FUNCTION @schema@.zz_note_order_item_old('orders');
+CREATE TRIGGER "zz_order_item_update" AFTER UPDATE ON @schema@.order_item FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (record_image_ne(ROW(OLD."id", OLD."order_id", OLD."menu_item_id", OLD."name", OLD."quantity", OLD."options", OLD."note", OLD."station", OLD."status", OLD."changed_at"), ROW(NEW."id", NEW."order_id", NEW."menu_item_id", NEW."name", NEW."quantity", NEW."options", NEW."note", NEW."station", NEW."status", NEW."changed_at")))) EXECUTE FUNCTION @schema@.zz_note_order_item_new('orders');
 
-CREATE TRIGGER "zz_order_item_delete" AFTER DELETE ON @schema@.order_item FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_order_item_old('orders');
+CREATE TRIGGER "zz_order_item_move" AFTER UPDATE ON @schema@.order_item FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (OLD.order_id <> NEW.order_id)) EXECUTE FUNCTION @schema@.zz_note_order_item_old('orders');
+
+CREATE TRIGGER "zz_order_item_delete" AFTER DELETE ON @schema@.order_item FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_order_item_old('orders');
 
 CREATE TRIGGER "zz_order_item_truncate" AFTER TRUNCATE ON @schema@.order_item FOR EACH STATEMENT EXECUTE FUNCTION @schema@.zz_note_all('orders');
 
 CREATE TRIGGER "zz_order_item_ring" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @schema@.order_item FOR EACH STATEMENT WHEN (current_setting('robodyne.quiet', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_ring('orders');
 
-CREATE TRIGGER "zz_system_log_insert" AFTER INSERT ON @schema@.system_log FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_new('systemlogs');
+CREATE TRIGGER "zz_order_item_guard" BEFORE INSERT OR UPDATE OF id ON @schema@.order_item FOR EACH ROW EXECUTE FUNCTION @schema@.zz_guard_id('orders');
 
-CREATE TRIGGER "zz_system_log_update" AFTER UPDATE ON @schema@.system_log FOR EACH ROW WHEN (ROW(OLD."id", OLD."level", OLD."source", OLD."message", OLD."data", OLD."timestamp")::record *<> ROW(NEW."id", NEW."level", NEW."source", NEW."message", NEW."data", NEW."timestamp")::record) EXECUTE FUNCTION @schema@.zz_note_new('systemlogs');
+CREATE TRIGGER "zz_system_log_insert" AFTER INSERT ON @schema@.system_log FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_new('systemlogs');
 
-CREATE TRIGGER "zz_system_log_rekey" AFTER UPDATE ON @schema@.system_log FOR EACH ROW WHEN (OLD.id <> NEW.id) EXECUTE FUNCTION @schema@.zz_note_old('systemlogs');
+CREATE TRIGGER "zz_system_log_update" AFTER UPDATE ON @schema@.system_log FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (record_image_ne(ROW(OLD."id", OLD."level", OLD."source", OLD."message", OLD."data", OLD."timestamp"), ROW(NEW."id", NEW."level", NEW."source", NEW."message", NEW."data", NEW."timestamp")))) EXECUTE FUNCTION @schema@.zz_note_new('systemlogs');
 
-CREATE TRIGGER "zz_system_log_delete" AFTER DELETE ON @schema@.system_log FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_old('systemlogs');
+CREATE TRIGGER "zz_system_log_rekey" AFTER UPDATE ON @schema@.system_log FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (OLD.id <> NEW.id)) EXECUTE FUNCTION @schema@.zz_note_old('systemlogs');
+
+CREATE TRIGGER "zz_system_log_delete" AFTER DELETE ON @schema@.system_log FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_old('systemlogs');
 
 CREATE TRIGGER "zz_system_log_truncate" AFTER TRUNCATE ON @schema@.system_log FOR EACH STATEMENT EXECUTE FUNCTION @schema@.zz_note_all('systemlogs');
 
 CREATE TRIGGER "zz_system_log_ring" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @schema@.system_log FOR EACH STATEMENT WHEN (current_setting('robodyne.quiet', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_ring('systemlogs');
 
-CREATE TRIGGER "zz_customer_insert" AFTER INSERT ON @schema@.customer FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_new('customers');
+CREATE TRIGGER "zz_system_log_guard" BEFORE INSERT OR UPDATE OF id ON @schema@.system_log FOR EACH ROW EXECUTE FUNCTION @schema@.zz_guard_id('systemlogs');
 
-CREATE TRIGGER "zz_customer_update" AFTER UPDATE ON @schema@.customer FOR EACH ROW WHEN (ROW(OLD."id", OLD."count", OLD."table_id", OLD."arrived_at", OLD."left_at")::record *<> ROW(NEW."id", NEW."count", NEW."table_id", NEW."arrived_at", NEW."left_at")::record) EXECUTE FUNCTION @schema@.zz_note_new('customers');
+CREATE TRIGGER "zz_customer_insert" AFTER INSERT ON @schema@.customer FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_new('customers');
 
-CREATE TRIGGER "zz_customer_rekey" AFTER UPDATE ON @schema@.customer FOR EACH ROW WHEN (OLD.id <> NEW.id) EXECUTE FUNCTION @schema@.zz_note_old('customers');
+CREATE TRIGGER "zz_customer_update" AFTER UPDATE ON @schema@.customer FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (record_image_ne(ROW(OLD."id", OLD."count", OLD."table_id", OLD."arrived_at", OLD."left_at"), ROW(NEW."id", NEW."count", NEW."table_id", NEW."arrived_at", NEW."left_at")))) EXECUTE FUNCTION @schema@.zz_note_new('customers');
 
-CREATE TRIGGER "zz_customer_delete" AFTER DELETE ON @schema@.customer FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_old('customers');
+CREATE TRIGGER "zz_customer_rekey" AFTER UPDATE ON @schema@.customer FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (OLD.id <> NEW.id)) EXECUTE FUNCTION @schema@.zz_note_old('customers');
+
+CREATE TRIGGER "zz_customer_delete" AFTER DELETE ON @schema@.customer FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_old('customers');
 
 CREATE TRIGGER "zz_customer_truncate" AFTER TRUNCATE ON @schema@.customer FOR EACH STATEMENT EXECUTE FUNCTION @schema@.zz_note_all('customers');
 
 CREATE TRIGGER "zz_customer_ring" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @schema@.customer FOR EACH STATEMENT WHEN (current_setting('robodyne.quiet', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_ring('customers');
 
-CREATE TRIGGER "zz_inventory_insert" AFTER INSERT ON @schema@.inventory FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_new('inventory');
+CREATE TRIGGER "zz_inventory_insert" AFTER INSERT ON @schema@.inventory FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_new('inventory');
 
-CREATE TRIGGER "zz_inventory_update" AFTER UPDATE ON @schema@.inventory FOR EACH ROW WHEN (ROW(OLD."id", OLD."ingredient_id", OLD."name", OLD."count", OLD."max_count", OLD."threshold", OLD."status")::record *<> ROW(NEW."id", NEW."ingredient_id", NEW."name", NEW."count", NEW."max_count", NEW."threshold", NEW."status")::record) EXECUTE FUNCTION @schema@.zz_note_new('inventory');
+CREATE TRIGGER "zz_inventory_update" AFTER UPDATE ON @schema@.inventory FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (record_image_ne(ROW(OLD."id", OLD."ingredient_id", OLD."name", OLD."count", OLD."max_count", OLD."threshold", OLD."status"), ROW(NEW."id", NEW."ingredient_id", NEW."name", NEW."count", NEW."max_count", NEW."threshold", NEW."status")))) EXECUTE FUNCTION @schema@.zz_note_new('inventory');
 
-CREATE TRIGGER "zz_inventory_rekey" AFTER UPDATE ON @schema@.inventory FOR EACH ROW WHEN (OLD.id <> NEW.id) EXECUTE FUNCTION @schema@.zz_note_old('inventory');
+CREATE TRIGGER "zz_inventory_rekey" AFTER UPDATE ON @schema@.inventory FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (OLD.id <> NEW.id)) EXECUTE FUNCTION @schema@.zz_note_old('inventory');
 
-CREATE TRIGGER "zz_inventory_delete" AFTER DELETE ON @schema@.inventory FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_old('inventory');
+CREATE TRIGGER "zz_inventory_delete" AFTER DELETE ON @schema@.inventory FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_old('inventory');
 
 CREATE TRIGGER "zz_inventory_truncate" AFTER TRUNCATE ON @schema@.inventory FOR EACH STATEMENT EXECUTE FUNCTION @schema@.zz_note_all('inventory');
 
 CREATE TRIGGER "zz_inventory_ring" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @schema@.inventory FOR EACH STATEMENT WHEN (current_setting('robodyne.quiet', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_ring('inventory');
 
-CREATE TRIGGER "zz_video_stream_insert" AFTER INSERT ON @schema@.video_stream FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_new('video_streams');
+CREATE TRIGGER "zz_video_stream_insert" AFTER INSERT ON @schema@.video_stream FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_new('video_streams');
 
-CREATE TRIGGER "zz_video_stream_update" AFTER UPDATE ON @schema@.video_stream FOR EACH ROW WHEN (ROW(OLD."id", OLD."name", OLD."source_type", OLD."url", OLD."status", OLD."recording")::record *<> ROW(NEW."id", NEW."name", NEW."source_type", NEW."url", NEW."status", NEW."recording")::record) EXECUTE FUNCTION @schema@.zz_note_new('video_streams');
+CREATE TRIGGER "zz_video_stream_update" AFTER UPDATE ON @schema@.video_stream FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (record_image_ne(ROW(OLD."id", OLD."name", OLD."source_type", OLD."url", OLD."status", OLD."recording"), ROW(NEW."id", NEW."name", NEW."source_type", NEW."url", NEW."status", NEW."recording")))) EXECUTE FUNCTION @schema@.zz_note_new('video_streams');
 
-CREATE TRIGGER "zz_video_stream_rekey" AFTER UPDATE ON @schema@.video_stream FOR EACH ROW WHEN (OLD.id <> NEW.id) EXECUTE FUNCTION @schema@.zz_note_old('video_streams');
+CREATE TRIGGER "zz_video_stream_rekey" AFTER UPDATE ON @schema@.video_stream FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (OLD.id <> NEW.id)) EXECUTE FUNCTION @schema@.zz_note_old('video_streams');
 
-CREATE TRIGGER "zz_video_stream_delete" AFTER DELETE ON @schema@.video_stream FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_old('video_streams');
+CREATE TRIGGER "zz_video_stream_delete" AFTER DELETE ON @schema@.video_stream FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_old('video_streams');
 
 CREATE TRIGGER "zz_video_stream_truncate" AFTER TRUNCATE ON @schema@.video_stream FOR EACH STATEMENT EXECUTE FUNCTION @schema@.zz_note_all('video_streams');
 
 CREATE TRIGGER "zz_video_stream_ring" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @schema@.video_stream FOR EACH STATEMENT WHEN (current_setting('robodyne.quiet', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_ring('video_streams');
 
-CREATE TRIGGER "zz_user__insert" AFTER INSERT ON @schema@.user_ FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_new('users');
+CREATE TRIGGER "zz_user__insert" AFTER INSERT ON @schema@.user_ FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_new('users');
 
-CREATE TRIGGER "zz_user__update" AFTER UPDATE ON @schema@.user_ FOR EACH ROW WHEN (ROW(OLD."id", OLD."name", OLD."roles", OLD."password_hash", OLD."disabled", OLD."created_at")::record *<> ROW(NEW."id", NEW."name", NEW."roles", NEW."password_hash", NEW."disabled", NEW."created_at")::record) EXECUTE FUNCTION @schema@.zz_note_new('users');
+CREATE TRIGGER "zz_user__update" AFTER UPDATE ON @schema@.user_ FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (record_image_ne(ROW(OLD."id", OLD."name", OLD."roles", OLD."password_hash", OLD."disabled", OLD."created_at"), ROW(NEW."id", NEW."name", NEW."roles", NEW."password_hash", NEW."disabled", NEW."created_at")))) EXECUTE FUNCTION @schema@.zz_note_new('users');
 
-CREATE TRIGGER "zz_user__rekey" AFTER UPDATE ON @schema@.user_ FOR EACH ROW WHEN (OLD.id <> NEW.id) EXECUTE FUNCTION @schema@.zz_note_old('users');
+CREATE TRIGGER "zz_user__rekey" AFTER UPDATE ON @schema@.user_ FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (OLD.id <> NEW.id)) EXECUTE FUNCTION @schema@.zz_note_old('users');
 
-CREATE TRIGGER "zz_user__delete" AFTER DELETE ON @schema@.user_ FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_old('users');
+CREATE TRIGGER "zz_user__delete" AFTER DELETE ON @schema@.user_ FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_old('users');
 
 CREATE TRIGGER "zz_user__truncate" AFTER TRUNCATE ON @schema@.user_ FOR EACH STATEMENT EXECUTE FUNCTION @schema@.zz_note_all('users');
 
 CREATE TRIGGER "zz_user__ring" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @schema@.user_ FOR EACH STATEMENT WHEN (current_setting('robodyne.quiet', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_ring('users');
 
-CREATE TRIGGER "zz_token_insert" AFTER INSERT ON @schema@.token FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_new('tokens');
+CREATE TRIGGER "zz_token_insert" AFTER INSERT ON @schema@.token FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_new('tokens');
 
-CREATE TRIGGER "zz_token_update" AFTER UPDATE ON @schema@.token FOR EACH ROW WHEN (ROW(OLD."id", OLD."kind", OLD."user_name", OLD."roles", OLD."label", OLD."refresh_digest", OLD."previous_digest", OLD."created_at", OLD."rotated_at", OLD."expires_at", OLD."revoked_at")::record *<> ROW(NEW."id", NEW."kind", NEW."user_name", NEW."roles", NEW."label", NEW."refresh_digest", NEW."previous_digest", NEW."created_at", NEW."rotated_at", NEW."expires_at", NEW."revoked_at")::record) EXECUTE FUNCTION @schema@.zz_note_new('tokens');
+CREATE TRIGGER "zz_token_update" AFTER UPDATE ON @schema@.token FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (record_image_ne(ROW(OLD."id", OLD."kind", OLD."user_name", OLD."roles", OLD."label", OLD."refresh_digest", OLD."previous_digest", OLD."created_at", OLD."rotated_at", OLD."expires_at", OLD."revoked_at"), ROW(NEW."id", NEW."kind", NEW."user_name", NEW."roles", NEW."label", NEW."refresh_digest", NEW."previous_digest", NEW."created_at", NEW."rotated_at", NEW."expires_at", NEW."revoked_at")))) EXECUTE FUNCTION @schema@.zz_note_new('tokens');
 
-CREATE TRIGGER "zz_token_rekey" AFTER UPDATE ON @schema@.token FOR EACH ROW WHEN (OLD.id <> NEW.id) EXECUTE FUNCTION @schema@.zz_note_old('tokens');
+CREATE TRIGGER "zz_token_rekey" AFTER UPDATE ON @schema@.token FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (OLD.id <> NEW.id)) EXECUTE FUNCTION @schema@.zz_note_old('tokens');
 
-CREATE TRIGGER "zz_token_delete" AFTER DELETE ON @schema@.token FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_old('tokens');
+CREATE TRIGGER "zz_token_delete" AFTER DELETE ON @schema@.token FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_old('tokens');
 
 CREATE TRIGGER "zz_token_truncate" AFTER TRUNCATE ON @schema@.token FOR EACH STATEMENT EXECUTE FUNCTION @schema@.zz_note_all('tokens');
 
 CREATE TRIGGER "zz_token_ring" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @schema@.token FOR EACH STATEMENT WHEN (current_setting('robodyne.quiet', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_ring('tokens');
 
-CREATE TRIGGER "zz_device_insert" AFTER INSERT ON @schema@.device FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_new('devices');
+CREATE TRIGGER "zz_token_guard" BEFORE INSERT OR UPDATE OF id ON @schema@.token FOR EACH ROW EXECUTE FUNCTION @schema@.zz_guard_id('tokens');
 
-CREATE TRIGGER "zz_device_update" AFTER UPDATE ON @schema@.device FOR EACH ROW WHEN (ROW(OLD."id", OLD."device_id", OLD."robots", OLD."key_id", OLD."previous_key_id", OLD."revoked", OLD."created_at")::record *<> ROW(NEW."id", NEW."device_id", NEW."robots", NEW."key_id", NEW."previous_key_id", NEW."revoked", NEW."created_at")::record) EXECUTE FUNCTION @schema@.zz_note_new('devices');
+CREATE TRIGGER "zz_device_insert" AFTER INSERT ON @schema@.device FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_new('devices');
 
-CREATE TRIGGER "zz_device_rekey" AFTER UPDATE ON @schema@.device FOR EACH ROW WHEN (OLD.id <> NEW.id) EXECUTE FUNCTION @schema@.zz_note_old('devices');
+CREATE TRIGGER "zz_device_update" AFTER UPDATE ON @schema@.device FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (record_image_ne(ROW(OLD."id", OLD."device_id", OLD."robots", OLD."key_id", OLD."previous_key_id", OLD."revoked", OLD."created_at"), ROW(NEW."id", NEW."device_id", NEW."robots", NEW."key_id", NEW."previous_key_id", NEW."revoked", NEW."created_at")))) EXECUTE FUNCTION @schema@.zz_note_new('devices');
 
-CREATE TRIGGER "zz_device_delete" AFTER DELETE ON @schema@.device FOR EACH ROW EXECUTE FUNCTION @schema@.zz_note_old('devices');
+CREATE TRIGGER "zz_device_rekey" AFTER UPDATE ON @schema@.device FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (OLD.id <> NEW.id)) EXECUTE FUNCTION @schema@.zz_note_old('devices');
+
+CREATE TRIGGER "zz_device_delete" AFTER DELETE ON @schema@.device FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_old('devices');
 
 CREATE TRIGGER "zz_device_truncate" AFTER TRUNCATE ON @schema@.device FOR EACH STATEMENT EXECUTE FUNCTION @schema@.zz_note_all('devices');
 

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 TRIGGER_PREFIX = "zz_"
 """So that they run last."""
 
+MAX_ID_LEAP = 2**44
+"""How far above the newest id, and above the server's own next one, another program may go: 49 days (SPEC section 2)."""
+
 SCHEMA = "@schema@"
 """Stands in postgres.sql for the schema that the tables are put into."""
 
@@ -97,7 +100,7 @@ def _tables(kind: str) -> list[Any]:
         if copy.columns.get("id") is not None and copy.columns["id"].info.get("given"):
             copy.columns["id"].autoincrement = False
             copy.columns["id"].server_default = DefaultClause(text(f"{SCHEMA}.zz_new_id()"))
-    return list(copies.sorted_tables)
+    return [table for table in copies.sorted_tables if table.info.get("only", kind) == kind]
 
 
 def _name_of(constraint: Any) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import secrets
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -26,15 +27,20 @@ from robodyne_rt.store.engine.database import (
     Database,
     DbConnection,
     Fault,
+    Progress,
     begin_history,
     exact,
     finite,
+    no_progress,
+    read_epochs,
+    renew_epoch,
     schema_version,
     write_meta,
 )
 from robodyne_rt.store.engine.file_identity import FileIdentity
 from robodyne_rt.store.migrations import MIGRATIONS
 from robodyne_rt.store.migrations.migration import Migration
+from robodyne_rt.store.migrations.runner import SqliteRunner
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +57,12 @@ LEARN_FROM_COMMITS = 5
 
 READ_DEADLINE_S = 2.0
 """No read transaction lives longer: an open one keeps the WAL from being reset."""
+
+PROGRESS_S = 2.0
+"""How often long work before the start says that it goes on."""
+
+COPY_PAGES = 4096
+"""Pages copied between two looks at the clock: 16 MiB."""
 
 VERIFY_STEPS = 100_000
 """Instructions of SQLite's machine between two calls while a copy is verified: some milliseconds."""
@@ -288,7 +300,7 @@ class SqliteDatabase(Database):
         db.execute("PRAGMA busy_timeout = 0")
         return db
 
-    def prepare(self, db: DbConnection) -> str:
+    def prepare(self, db: DbConnection, *, progress: Progress = no_progress) -> str:
         assert isinstance(db, SqliteConnection)
         version = self.stored_version(db)
         if version > self.schema_version:
@@ -297,19 +309,15 @@ class SqliteDatabase(Database):
         # pages written that never were (PITFALLS S7).
         db.checkpoint()
         if 0 < version < self.schema_version:
-            self._backup(db.connection, version)
+            self._copy_before(db, version, progress)
+            return self._migrate(db, version, progress)
         db.begin()
         try:
             if version == 0:
                 for statement in schema.load("sqlite").creation:
                     db.execute(statement)
-                logger.info("created %s", self.path, extra={"action": "database_created"})
-            for number in range(max(version, 1), self.schema_version) if version else ():
-                logger.info("migrating to schema version %d", number + 1, extra={"action": "database_migrated"})
-                for statement in self._migrations[number - 1].sqlite:
-                    db.execute(statement)
-            if version < self.schema_version:
                 write_meta(db, "schema_version", str(self.schema_version))
+                logger.info("created %s", self.path, extra={"action": "database_created"})
             _install_triggers(db)
             epoch = begin_history(db, secrets.token_hex(6))
             db.commit()
@@ -318,14 +326,82 @@ class SqliteDatabase(Database):
             raise
         return epoch
 
-    def _backup(self, connection: sqlite3.Connection, version: int) -> None:
-        """Copy the file beside itself before its schema changes."""
-        target = self.path.with_name(f"{self.path.name}.before-v{version + 1}-{time.strftime('%Y%m%dT%H%M%S')}")
-        copy_database(connection, target)
+    def _migrate(self, db: "SqliteConnection", version: int, progress: Progress) -> str:
+        """Carry out the steps that are missing, all or none."""
+        db.execute("PRAGMA foreign_keys = OFF")  # counts only outside of a transaction
+        db.execute("PRAGMA legacy_alter_table = ON")  # a table takes the place of another: nothing that names it is rewritten
+        db.connection.set_progress_handler(_ticker(progress, "migrating the database"), VERIFY_STEPS)
+        try:
+            db.begin()
+            SqliteRunner(db.execute).run(self._migrations[version - 1 :])
+            write_meta(db, "schema_version", str(self.schema_version))
+            _install_triggers(db)
+            begin_history(db, secrets.token_hex(6))
+            epoch = renew_epoch(db, read_epochs(db)[-1])  # rows have other columns: what clients hold of them is not whole
+            db.commit()
+        except sqlite3.Error as error:
+            db.rollback()
+            raise StorageBroken(f"{self.path}: the schema cannot be brought forward, and is as it was: {error}") from error
+        except BaseException:
+            db.rollback()
+            raise
+        finally:
+            db.connection.set_progress_handler(None, 0)
+            db.execute("PRAGMA legacy_alter_table = OFF")
+            db.execute("PRAGMA foreign_keys = ON")
+        return epoch
+
+    def _copy_before(self, db: "SqliteConnection", version: int, progress: Progress) -> None:
+        """Copy the file beside itself before its schema changes; once, also where a start was broken off after it.
+
+        Raises:
+            StorageBroken: there is no room for it.
+        """
+        target = self.path.with_name(f"{self.path.name}.before-v{version + 1}")
+        if target.exists() and _history_of(target) == _history_of(self.path):
+            return
+        needed, free = self.path.stat().st_size, shutil.disk_usage(self.path.parent).free
+        if free < needed:
+            raise StorageBroken(
+                f"{self.path}: a copy is made before its schema changes, and the disk has no room for it: "
+                f"{needed >> 20} MiB are needed, {free >> 20} MiB are free"
+            )
+        tick = _ticker(progress, f"copying the database to {target}")
+        copy_pages(db.connection, part_of(target), pages=COPY_PAGES, between=tick)
+        finish_copy(part_of(target), target, between=tick)
         logger.info("backup before migration: %s", target, extra={"action": "database_backed_up"})
 
     def facts(self) -> list[tuple[str, str]]:
         return [("database", str(self.path)), ("SQLite", sqlite3.sqlite_version)]
+
+
+def _ticker(progress: Progress, text: str) -> Callable[[], int]:
+    """Return what tells progress every `PROGRESS_S`, however often it is called; it returns 0, as SQLite wants it."""
+    started = told = time.monotonic()
+
+    def tick() -> int:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= PROGRESS_S:
+            told = now
+            logger.info("%s: for %.0f s so far", text, now - started, extra={"action": "database_busy"})
+            progress(text)
+        return 0
+
+    progress(text)
+    return tick
+
+
+def _history_of(path: Path) -> list[Any]:
+    """Return what two files of the same state agree in."""
+    connection = sqlite3.connect(f"file:{_quoted(path)}?mode=ro", uri=True)
+    try:
+        heads = connection.execute('SELECT topic, "offset" FROM topic_head ORDER BY topic').fetchall()
+        return [heads, connection.execute("SELECT key, value FROM meta WHERE key <> 'written_at' ORDER BY key").fetchall()]
+    except sqlite3.Error as error:
+        return [str(path), error]  # like no other
+    finally:
+        connection.close()
 
 
 def copy_database(connection: sqlite3.Connection, target: Path) -> None:

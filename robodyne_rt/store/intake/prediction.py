@@ -23,8 +23,9 @@ from robodyne_rt.store.intake.writes import Write
 from robodyne_rt.store.log.change_log import ChangeLog, Lookups
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 
-HIDDEN_FROM = 2**53
-"""Ids that the database would give start here: nobody knows them yet, so they are shown to nobody."""
+HIDDEN_FROM = 2**53 - 2**40
+"""Ids that the database would give start here, at the end of those that it takes: nobody knows them yet, so they are shown to
+nobody."""
 
 BASE_TOPICS = ("robots", "tables", "customers", "orders", "inventory")
 """What messages look up; the other topics only grow."""

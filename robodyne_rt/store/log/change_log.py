@@ -61,7 +61,11 @@ class _Rows:
         self.select = ", ".join(f'"{name}"' for name in self.columns)
         self.decoders: list[tuple[str, Decoder]] = [(name, _json) for name in rows.json]
         self.decoders += [(name, bool) for name in rows.boolean]
-        self.decoders += [(column.name, column.decode) for column in columns if column.decode and column.name not in (*rows.json, *rows.boolean)]
+        self.decoders += [
+            (column.name, column.decode)
+            for column in columns
+            if column.decode and column.name not in (*rows.json, *rows.boolean)
+        ]
 
     def entity(self, row: tuple[Any, ...], unreadable: Callable[[str, int, str], None]) -> Entity:
         """Return the row as clients see it; a value that cannot be read becomes None and is reported."""

@@ -10,7 +10,7 @@ import pytest
 from robodyne_rt.errors import SchemaTooNew, StorageBroken
 from robodyne_rt.settings import ConfigError
 from robodyne_rt.store.engine.sqlite import SqliteDatabase
-from robodyne_rt.store.migrations import Migration
+from robodyne_rt.store.migrations.migration import AddColumn, Migration, both
 
 
 def test_the_writers_settings_hold(writer: sqlite3.Connection) -> None:
@@ -55,15 +55,15 @@ def test_an_older_schema_is_backed_up_and_brought_forward(tmp_path: Path) -> Non
     connection.execute("INSERT INTO robot(robot_id) VALUES ('a')")
     connection.close()
 
-    colour = ("ALTER TABLE robot ADD COLUMN colour TEXT", "UPDATE robot SET colour = 'blue'")
-    new = SqliteDatabase(url, migrations=(Migration(colour, ()),))
+    steps = (AddColumn("robot", "colour", "text"), both("UPDATE robot SET colour = 'blue'"))
+    new = SqliteDatabase(url, migrations=(Migration(2, steps),))
     connection = new.open_writer()
-    assert new.prepare(connection) == epoch
+    assert new.prepare(connection) != epoch
     assert connection.execute("SELECT robot_id, colour FROM robot").fetchall() == [("a", "blue")]
     assert connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone() == ("2",)
     assert connection.missing_triggers() == []
     connection.close()
-    (backup,) = tmp_path.glob("robodyne.db.before-v2-*")
+    backup = tmp_path / "robodyne.db.before-v2"
     copy = sqlite3.connect(backup)
     assert copy.execute("SELECT robot_id FROM robot").fetchall() == [("a",)]
     assert copy.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone() == ("1",)
@@ -81,9 +81,9 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     connection = old.open_writer()
     old.prepare(connection)
     connection.close()
-    broken = SqliteDatabase(url, migrations=(Migration(("ALTER TABLE robot ADD COLUMN colour TEXT", "NONSENSE"), ()),))
+    broken = SqliteDatabase(url, migrations=(Migration(2, (AddColumn("robot", "colour", "text"), both("NONSENSE"))),))
     connection = broken.open_writer()
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(StorageBroken, match="as it was"):
         broken.prepare(connection)
     assert "colour" not in [row[1] for row in connection.execute("PRAGMA table_info(robot)").fetchall()]
     connection.close()

@@ -178,6 +178,64 @@ def test_an_item_replaced_into_another_order_announces_both(order: sqlite3.Conne
     assert reader.news("orders") == ([1, 2], [])
 
 
+def test_an_item_whose_id_takes_that_of_another_order_announces_both(order: sqlite3.Connection, reader: LogReader) -> None:
+    order.execute("INSERT INTO order_item(id, order_id, name) VALUES (13, 2, 'beef')")
+    reader.news("orders")
+    order.execute("UPDATE OR REPLACE order_item SET id = 13 WHERE id = 11")
+    assert reader.news("orders") == ([1, 2], [])
+
+
+def test_nothing_is_logged_while_the_switch_is_set_and_nobody_else_ever_meets_it(
+    writer: sqlite3.Connection, foreign: sqlite3.Connection, reader: LogReader
+) -> None:
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("INSERT INTO log_switch VALUES (1)")
+    writer.execute(INSERTS["robots"])
+    writer.execute("DELETE FROM log_switch")
+    writer.execute("COMMIT")
+    assert reader.lines("robots") == []
+    foreign.execute("UPDATE robot SET battery_level = 7")
+    assert reader.lines("robots") == [(1, "upsert")]
+
+
+GIVEN = [table for table in ("event", "order_", "order_item", "system_log", "token")]
+
+
+@pytest.mark.parametrize("table", GIVEN)
+def test_an_id_far_above_the_newest_and_ours_is_refused(
+    table: str, foreign: sqlite3.Connection, writer: sqlite3.Connection
+) -> None:
+    topic = next(topic for topic in TOPICS if TOPICS[topic].table == table or (table == "order_item" and topic == "orders"))
+    foreign.execute(INSERTS[topic])
+    if table == "order_item":
+        foreign.execute("INSERT INTO order_item(order_id, name) VALUES (1, 'rice')")
+    leap = 2**44
+
+    def move(id: int) -> None:
+        foreign.execute(f"UPDATE {table} SET id = {id} WHERE id = (SELECT max(id) FROM {table})")
+
+    move(2**50)  # nobody has served it yet: nothing is known of what comes next
+    move(1)
+    foreign.execute("INSERT INTO meta VALUES ('next_id', '5000')")
+    move(5000 + leap)
+    with pytest.raises(sqlite3.IntegrityError, match="too far"):
+        move(5001 + 2 * leap)
+    move(5000 + 2 * leap)  # step by step, as one whose clock is ahead
+    copied = ", ".join(row[1] for row in foreign.execute(f"PRAGMA table_info({table})") if row[1] != "id")
+    with pytest.raises(sqlite3.IntegrityError, match="too far"):
+        foreign.execute(f"INSERT INTO {table}(id, {copied}) SELECT id + {leap} + 1, {copied} FROM {table}")
+    foreign.execute(f"INSERT INTO {table}(id, {copied}) SELECT id + {leap}, {copied} FROM {table}")
+    foreign.execute(f"INSERT INTO {table}({copied}) SELECT {copied} FROM {table}")  # left out, one is given
+
+
+@pytest.mark.parametrize("topic", [topic for topic in TOPICS if not TOPICS[topic].private])
+@pytest.mark.parametrize("id", [0, -1, 2**53, 1795768850724123457])
+def test_an_id_that_no_client_could_name_is_refused(topic: str, id: int, foreign: sqlite3.Connection) -> None:
+    foreign.execute(INSERTS[topic])
+    with pytest.raises(sqlite3.IntegrityError):
+        foreign.execute(f"UPDATE {TOPICS[topic].table} SET id = {id}")
+
+
 def test_a_deleted_order_is_one_line_and_takes_its_items_along(order: sqlite3.Connection, reader: LogReader) -> None:
     assert order.execute("PRAGMA foreign_keys").fetchone() == (0,)
     order.execute("DELETE FROM order_ WHERE id = 1")
@@ -213,7 +271,7 @@ def test_triggers_are_made_anew_where_somebody_dropped_or_changed_them(
     assert not writer.execute("SELECT 1 FROM sqlite_master WHERE name = 'zz_old'").fetchone()
 
 
-@pytest.mark.parametrize("name", triggers.statements())
+@pytest.mark.parametrize("name", [name for name in triggers.statements() if "_guard_" not in name])
 def test_without_this_trigger_a_change_is_missed(name: str, writer: sqlite3.Connection, foreign: sqlite3.Connection) -> None:
     """The tests above bite: drop one trigger, do everything they do, and the log differs from the whole one."""
 
@@ -264,5 +322,7 @@ _EVERYTHING_WITH_ITEMS = [
     "UPDATE order_item SET status = 'READY' WHERE id = 11",
     "UPDATE order_item SET order_id = 2 WHERE id = 11",
     "REPLACE INTO order_item(id, order_id, name) VALUES (11, 1, 'rice')",
+    "INSERT INTO order_item(id, order_id, name) VALUES (14, 2, 'soup')",
+    "UPDATE OR REPLACE order_item SET id = 14 WHERE id = 12",
     "DELETE FROM order_item WHERE id = 11",
 ]

@@ -5,7 +5,8 @@ nor fail because of the log; the server assigns their offsets (`engine/postgres.
 `change` with the next ones. What commits late gets them late, so no reader can skip it (SPEC section 6).
 
 What is not obvious:
-- Rows are compared by `*<>`, their stored bytes: 5 and 5.0 in a JSON value are different.
+- Rows are compared by their stored bytes: 5 and 5.0 in a JSON value are different. By the function behind the operator `*<>`,
+  because pg_dump prints that one without the casts that it cannot be restored without.
 - Functions run with their owner's rights and a fixed search path: a foreign role needs rights on the entity tables only.
 - Triggers are "enable always", so that `session_replication_role = replica` does not silence them.
 - A TRUNCATE is noted as one line for the whole topic; readers answer it with a snapshot.
@@ -16,8 +17,8 @@ What is not obvious:
 from collections.abc import Iterator
 
 from robodyne_rt.model.topics import TOPICS, Nested, Topic
-from robodyne_rt.store.engine.schema import SCHEMA, TRIGGER_PREFIX
-from robodyne_rt.store.engine.triggers.sqlite import loud_columns, sql_table
+from robodyne_rt.store.engine.schema import MAX_ID_LEAP, SCHEMA, TRIGGER_PREFIX
+from robodyne_rt.store.engine.triggers.sqlite import given_ids, loud_columns, sql_table
 
 INBOX = f"""CREATE TABLE {SCHEMA}.inbox (
 	id BIGINT GENERATED ALWAYS AS IDENTITY,
@@ -30,6 +31,9 @@ INBOX = f"""CREATE TABLE {SCHEMA}.inbox (
 )
 WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_insert_scale_factor = 0,
 	autovacuum_vacuum_insert_threshold = 2000, autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off)"""
+
+_IS_ON = "current_setting('robodyne.silent', true) IS DISTINCT FROM 'on'"
+"""The server sets it inside one transaction, for what no screen needs to hear (retention)."""
 
 NEW_ID = f"""CREATE OR REPLACE FUNCTION {SCHEMA}.zz_new_id() RETURNS bigint LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp AS
@@ -46,6 +50,7 @@ def functions() -> list[str]:
         _function("zz_note_old", _note("TG_ARGV[0]", "OLD.id", "delete")),
         _function("zz_note_all", _note("TG_ARGV[0]", "0", "truncate")),
         _function("zz_ring", f"PERFORM pg_notify('{SCHEMA}.change', '');"),
+        _guard(),
     ]
     for topic in TOPICS.values():
         for nested in topic.nested:
@@ -73,6 +78,7 @@ def _of_topic(topic: Topic) -> Iterator[tuple[str, str]]:
     yield _trigger(table, "delete", f"AFTER DELETE ON {{}} {row}", "zz_note_old", topic)
     yield _trigger(table, "truncate", "AFTER TRUNCATE ON {} FOR EACH STATEMENT", "zz_note_all", topic)
     yield _notify_writer(table, topic)
+    yield from _guard_ids(table, topic)
 
 
 def _of_nested(topic: Topic, nested: Nested) -> Iterator[tuple[str, str]]:
@@ -85,6 +91,28 @@ def _of_nested(topic: Topic, nested: Nested) -> Iterator[tuple[str, str]]:
     yield _trigger(table, "delete", f"AFTER DELETE ON {{}} {row}", old, topic)
     yield _trigger(table, "truncate", "AFTER TRUNCATE ON {} FOR EACH STATEMENT", "zz_note_all", topic)
     yield _notify_writer(table, topic)
+    yield from _guard_ids(table, topic)
+
+
+def _guard_ids(table: str, topic: Topic) -> Iterator[tuple[str, str]]:
+    """Refuse ids that lie too far above those that are given: what comes after them would count as older."""
+    if given_ids(table):
+        yield _trigger(table, "guard", "BEFORE INSERT OR UPDATE OF id ON {} FOR EACH ROW", "zz_guard_id", topic)
+
+
+def _guard() -> str:
+    farther = "EXECUTE format('SELECT coalesce(max(id), 0) FROM %I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME) INTO newest;"
+    return (
+        f"CREATE OR REPLACE FUNCTION {SCHEMA}.zz_guard_id() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
+        "SET search_path = pg_catalog, pg_temp AS $$ DECLARE next bigint; newest bigint; BEGIN\n"
+        f"IF NEW.id <= {MAX_ID_LEAP} THEN RETURN NEW; END IF;\n"
+        f"SELECT value::bigint INTO next FROM {SCHEMA}.meta WHERE key = 'next_id';\n"
+        f"IF next IS NULL OR NEW.id <= next + {MAX_ID_LEAP} THEN RETURN NEW; END IF;\n"
+        f"{farther}\n"
+        f"IF NEW.id <= newest + {MAX_ID_LEAP} THEN RETURN NEW; END IF;\n"
+        "RAISE check_violation USING MESSAGE = format('%s.id is too far above the newest one: leave it out, and one is given', "
+        "TG_TABLE_NAME); END $$"
+    )
 
 
 def _notify_writer(table: str, topic: Topic) -> tuple[str, str]:
@@ -96,6 +124,9 @@ def _notify_writer(table: str, topic: Topic) -> tuple[str, str]:
 
 def _trigger(table: str, what: str, head: str, function: str, topic: Topic) -> tuple[str, str]:
     name = f"{TRIGGER_PREFIX}{table}_{what}"
+    if function.startswith("zz_note") and "EACH ROW" in head:
+        event, _, when = head.partition(" WHEN ")
+        head = f"{event} WHEN ({_IS_ON}{f' AND {when}' if when else ''})"
     on = head.format(f"{SCHEMA}.{table}")
     return name, f"CREATE TRIGGER \"{name}\" {on} EXECUTE FUNCTION {SCHEMA}.{function}('{topic.name}')"
 
@@ -114,4 +145,4 @@ def _note(topic: str, key: str, op: str, *, native: bool = True) -> str:
 def _differ(columns: list[str]) -> str:
     old = ", ".join(f'OLD."{name}"' for name in columns)
     new = ", ".join(f'NEW."{name}"' for name in columns)
-    return f"ROW({old})::record *<> ROW({new})::record"
+    return f"record_image_ne(ROW({old}), ROW({new}))"

@@ -8,6 +8,8 @@ What is not obvious:
   `replaced` (an upsert that ends as an update fires it too; the reader sees that the row still exists and says nothing).
 - Values are compared by `IS NOT` under BINARY collation and by type, so that 5 and 5.0, or `a` and `A`, are different.
 - `foreign_keys` is off in foreign connections, so children are deleted by trigger as well as by reference.
+- They write nothing while `log_switch` has a row. Only the server gives it one, and takes it back in the same transaction.
+- A row whose id the server gives gets none that lies far above its own series: what comes after it would count as older.
 """
 
 from collections.abc import Iterator
@@ -17,8 +19,9 @@ from sqlalchemy import UniqueConstraint
 
 from robodyne_rt.model import entities
 from robodyne_rt.model.topics import QUIET_COLUMNS, TOPICS, Nested, Rows, Topic
-from robodyne_rt.store.engine.schema import TRIGGER_PREFIX
+from robodyne_rt.store.engine.schema import MAX_ID_LEAP, TRIGGER_PREFIX
 
+_IS_ON = "NOT EXISTS (SELECT 1 FROM log_switch)"
 _NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 
 
@@ -54,6 +57,7 @@ def _of_topic(topic: Topic) -> Iterator[tuple[str, str]]:
                 f"{when} ON {table} WHEN EXISTS {victim}{same}",
                 _log(topic, victim, "replaced"),
             )
+    yield from _guard_ids(table)
 
 
 def _of_nested(topic: Topic, nested: Nested) -> Iterator[tuple[str, str]]:
@@ -77,17 +81,38 @@ def _of_nested(topic: Topic, nested: Nested) -> Iterator[tuple[str, str]]:
     )
     yield _trigger(table, "delete", f"AFTER DELETE ON {table} WHEN {old_parent}", _log(topic, f"OLD.{parent}", "upsert"))
     # REPLACE of an item by its id, away from another order, deletes without a delete trigger.
+    victim = f"EXISTS (SELECT 1 FROM {table} WHERE id = NEW.id AND {parent} IS NOT NEW.{parent})"
+    victims_parent = f"(SELECT {parent} FROM {table} WHERE id = NEW.id)"
+    yield _trigger(table, "replace_id", f"BEFORE INSERT ON {table} WHEN {victim}", _log(topic, victims_parent, "upsert"))
     yield _trigger(
         table,
-        "replace_id",
-        f"BEFORE INSERT ON {table} WHEN EXISTS (SELECT 1 FROM {table} WHERE id = NEW.id AND {parent} IS NOT NEW.{parent})",
-        _log(topic, f"(SELECT {parent} FROM {table} WHERE id = NEW.id)", "upsert"),
+        "replace_id_update",
+        f"BEFORE UPDATE OF id ON {table} WHEN NEW.id IS NOT OLD.id AND {victim}",
+        _log(topic, victims_parent, "upsert"),
     )
+    yield from _guard_ids(table)
+
+
+def _guard_ids(table: str) -> Iterator[tuple[str, str]]:
+    """Refuse ids that lie too far above those that are given."""
+    if not given_ids(table):
+        return
+    far = f"(SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'next_id') + {MAX_ID_LEAP}"
+    farther = f"coalesce((SELECT max(id) FROM {table}), 0) + {MAX_ID_LEAP}"
+    body = f"SELECT RAISE(ABORT, '{table}.id is too far above the newest one: leave it out, and one is given');"
+    for verb, when in (("insert", "BEFORE INSERT"), ("update", "BEFORE UPDATE OF id")):
+        head = f"{when} ON {table} WHEN NEW.id > {far} AND NEW.id > {farther}"
+        yield (
+            f"{TRIGGER_PREFIX}{table}_guard_{verb}",
+            f'CREATE TRIGGER "{TRIGGER_PREFIX}{table}_guard_{verb}" {head} BEGIN {body} END',
+        )
 
 
 def _trigger(table: str, what: str, head: str, *body: str) -> tuple[str, str]:
     name = f"{TRIGGER_PREFIX}{table}_{what}"
-    return name, f'CREATE TRIGGER "{name}" {head} BEGIN {" ".join(body)} END'
+    event, _, when = head.partition(" WHEN ")
+    condition = f"{_IS_ON} AND ({when})" if when else _IS_ON
+    return name, f'CREATE TRIGGER "{name}" {event} WHEN {condition} BEGIN {" ".join(body)} END'
 
 
 def _log(topic: Topic, key: str, op: str) -> str:
@@ -108,6 +133,11 @@ def _really_changed(columns: list[str]) -> str:
 def loud_columns(topic: Topic) -> list[str]:
     """Return the columns whose change is announced."""
     return [column.name for column in sql_table(topic.rows).columns if column.name not in QUIET_COLUMNS]
+
+
+def given_ids(table: str) -> bool:
+    """Return whether the server gives the ids of a table's rows."""
+    return bool(entities.Robot.metadata.tables[table].columns["id"].info.get("given"))
 
 
 def _unique_columns(topic: Topic) -> list[str]:
