@@ -12,11 +12,23 @@ from robodyne_rt.core import times
 from robodyne_rt.core.device_messages import DeviceMessage
 from robodyne_rt.model.changes import Entity, Update
 
+MAX_STAMPS_AHEAD_US = 1_000_000
+"""How far stamps may run ahead of the clock; further, and it was put back."""
+
+_BUILT_AT_US = int(times.BUILT_AT_S * 1e6)
+
 
 class Clock:
-    """Wall and monotonic time; handed over so that tests may bring their own."""
+    """Wall and monotonic time; handed over so that tests may bring their own.
 
-    def __init__(self) -> None:
+    Args:
+        noted_at: newest time that an earlier run noted, in epoch seconds. Where the machine's clock shows a time before this
+            program was made, it cannot be meant, and time goes on from the note.
+    """
+
+    def __init__(self, *, noted_at: float = 0.0) -> None:
+        self._noted_at = noted_at
+        self._noted_now = time.monotonic()
         self._last_stamp_us = 0
         self._second = -1
         self._second_text = ""
@@ -27,11 +39,18 @@ class Clock:
 
     def wall(self) -> float:
         """Return epoch seconds."""
-        return time.time()
+        wall = time.time()
+        return wall if wall >= times.BUILT_AT_S else max(wall, self._noted_at + time.monotonic() - self._noted_now)
 
     def stamp(self) -> str:
-        """Return the wall time as text, later than every stamp before: two messages never bear the same."""
-        stamp_us = self._last_stamp_us = max(time.time_ns() // 1000, self._last_stamp_us + 1)
+        """Return the wall time as text, later than the stamp before: two messages never bear the same. A clock that was put
+        back is followed."""
+        now_us = time.time_ns() // 1000
+        if now_us < _BUILT_AT_US:
+            now_us = int(self.wall() * 1e6)
+        if now_us <= self._last_stamp_us < now_us + MAX_STAMPS_AHEAD_US:
+            now_us = self._last_stamp_us + 1
+        stamp_us = self._last_stamp_us = now_us
         second, fraction_us = divmod(stamp_us, 1_000_000)
         if second != self._second:
             self._second, self._second_text = second, times.to_text(second)[:-7]

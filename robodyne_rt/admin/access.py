@@ -19,6 +19,7 @@ from robodyne_rt.model.changes import Entity
 from robodyne_rt.settings import ConfigError, Settings, control_socket
 from robodyne_rt.store.engine.database import DbConnection
 from robodyne_rt.store.tables import devices, tokens, users
+from robodyne_rt.store.tables.given_ids import newest_id
 
 Load = Callable[[argparse.Namespace], Settings]
 Common = Callable[[argparse.ArgumentParser], None]
@@ -259,7 +260,7 @@ def _create_token(options: argparse.Namespace, settings: Settings) -> Any:
         return give_out(
             db,
             issue,
-            id=IdGenerator(node=COMMAND_NODE).next(int(now * 1000)),
+            id=IdGenerator(node=COMMAND_NODE, wall=now, now=0.0, above=newest_id(db)).next(0.0),
             kind="API",
             user=options.user,
             roles=options.role,

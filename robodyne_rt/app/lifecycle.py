@@ -21,10 +21,11 @@ import anyio.lowlevel
 import anyio.to_thread
 from aiohttp import web
 
-from robodyne_rt import __version__, secret, systemd
+from robodyne_rt import __version__, kernel_clock, secret, systemd
 from robodyne_rt.app.control_socket import ControlSocket
 from robodyne_rt.app.health import READINESS, ServerHealth, server_probes
 from robodyne_rt.core import times
+from robodyne_rt.core.clock_watch import ClockWatch
 from robodyne_rt.core.device_auth import DeviceAuth, Known, known
 from robodyne_rt.core.directory import Directory
 from robodyne_rt.core.live import LiveRobots
@@ -42,6 +43,7 @@ from robodyne_rt.sessions.manager import SessionManager
 from robodyne_rt.sessions.memory import MemorySessions
 from robodyne_rt.settings import ConfigError, Settings, control_socket, is_loopback, shown
 from robodyne_rt.store.intake.requeue import DeadLetters
+from robodyne_rt.store.log import high_water
 from robodyne_rt.store.opening import OpenStore, open_store
 from robodyne_rt.store.repositories import MessageRepository, RequestRepository, SessionRepository
 from robodyne_rt.store.storage import Storage
@@ -67,6 +69,8 @@ logger = logging.getLogger(__name__)
 
 WATCHDOG_CHECK_S = 1.0
 
+CLOCK_LOOK_S = 5.0
+
 HOUSEKEEPING_S = 3600.0
 SESSIONS_SHOWN = 100
 PRESENCE_SHOWN = ("userId", "roles", "device", "connectedAt", "presence", "topics")
@@ -85,7 +89,10 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._clock = Clock()
+        noted = high_water.read(high_water.mark_path(Path(settings.database.spool_path).absolute()))
+        noted_at = noted.at if noted is not None else 0.0
+        self._clock = Clock(noted_at=noted_at)
+        self._clock_watch = ClockWatch(noted_at=noted_at, wall=self._clock.wall(), now=self._clock.now())
         self._started_at = time.time()
         self._listening = False
         self._keys: KeySet | None = None
@@ -142,6 +149,7 @@ class App:
                     tasks.start_soon(robot_monitor.run)
                     tasks.start_soon(self._sessions.run)
                     await tasks.start(self._desk.run)
+                    tasks.start_soon(self._watch_clock)
                     tasks.start_soon(self._keep_house)
                     if self._keys is not None:
                         tasks.start_soon(self._keys.run)
@@ -254,10 +262,29 @@ class App:
     def _known_device(self, device_id: str) -> Known:
         return known(self._directory.device(device_id), lambda key_id: self._secret.device_key(device_id, key_id))
 
+    async def _watch_clock(self) -> None:
+        """Look whether the wall clock can be believed."""
+        was_doubtful = False
+        while True:
+            watch, wall = self._clock_watch, self._clock.wall()
+            if watch.tick(wall=wall, now=self._clock.now(), is_synchronised=kernel_clock.is_synchronised()):
+                logger.warning("the clock jumped; it shows %s", times.to_text(wall), extra={"action": "clock_jumped"})
+            if watch.is_doubtful and not was_doubtful:
+                logger.error(
+                    "the clock shows %s, far ahead of what was noted before, and nobody keeps it right: nothing is deleted "
+                    "for its age. Set it (timedatectl)",
+                    times.to_text(wall),
+                    extra={"action": "clock_doubtful"},
+                )
+            was_doubtful = watch.is_doubtful
+            await anyio.sleep(CLOCK_LOOK_S)
+
     async def _keep_house(self) -> None:
         """Forget from time to time what is over."""
         while True:
             await anyio.sleep(HOUSEKEEPING_S)
+            if not self._clock_watch.may_delete:
+                continue
             now = self._clock.wall()
             self._session_repository.forget(now - self._settings.sessions.ttl_s)
             try:

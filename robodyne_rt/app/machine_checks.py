@@ -30,9 +30,6 @@ DISK_FREE_BYTES = 256 * 1024 * 1024
 
 CLOCK_SLACK_S = 60.0
 
-BUILT_AFTER_S = 1_793_491_200.0
-"""2026-11-01: no clock that is right shows less."""
-
 
 def configuration(settings: Settings) -> Finding:
     """Check what the settings name."""
@@ -205,7 +202,7 @@ def clock(settings: Settings) -> Iterator[Finding]:
             "error",
             f"it went back: it shows {times.to_text(now)}, but the server noted {times.to_text(note.at)}. Set it (timedatectl)",
         )
-    elif now < BUILT_AFTER_S:
+    elif now < times.BUILT_AT_S:
         yield finding("clock", "error", f"it shows {times.to_text(now)}, before this program was made. Set it (timedatectl)")
     else:
         yield finding("clock", "ok", times.to_text(now))

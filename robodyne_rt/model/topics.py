@@ -17,7 +17,7 @@ class Window:
     """What a snapshot holds where a topic grows without end.
 
     Without SQL: the newest rows, by id. With `open_sql` and `recent_sql`: rows that are open, and those younger than a
-    number of minutes (each `?` is the oldest time to show). The number is a setting of `[topics]`, or `fixed`.
+    number of minutes (each `? AND ?` is the time in which they are shown). The number is a setting of `[topics]`, or `fixed`.
     """
 
     setting: str = ""
@@ -76,19 +76,23 @@ TOPICS: dict[str, Topic] = {
             window=Window(
                 setting="orders_finished_minutes",
                 open_sql="status IN ('PLACED', 'PREPARING', 'READY', 'SERVING')",
-                recent_sql="served_at >= ? OR (status = 'CANCELLED' AND timestamp >= ?)",
+                recent_sql="served_at BETWEEN ? AND ? OR (status = 'CANCELLED' AND timestamp BETWEEN ? AND ?)",
             ),
             nested=(Nested(Rows("order_item", json=("options",)), "order_id", "items"),),
         ),
         Topic("systemlogs", Rows("system_log", json=("data",)), window=Window(setting="systemlogs_window")),
-        Topic("customers", Rows("customer"), window=Window(fixed=60, open_sql="left_at IS NULL", recent_sql="left_at >= ?")),
+        Topic(
+            "customers",
+            Rows("customer"),
+            window=Window(fixed=60, open_sql="left_at IS NULL", recent_sql="left_at BETWEEN ? AND ?"),
+        ),
         Topic("inventory", Rows("inventory")),
         Topic("video_streams", Rows("video_stream", boolean=("recording",))),
         Topic("users", Rows("user_", json=("roles",), boolean=("disabled",)), private=True),
         Topic(
             "tokens",
             Rows("token", json=("roles",)),
-            window=Window(fixed=1, open_sql="revoked_at IS NULL", recent_sql="revoked_at >= ?"),
+            window=Window(fixed=1, open_sql="revoked_at IS NULL", recent_sql="revoked_at BETWEEN ? AND ?"),
             private=True,
         ),
         Topic("devices", Rows("device", json=("robots",), boolean=("revoked",)), private=True),

@@ -1,5 +1,6 @@
 """Opens the store: database, spool and the history they hold. `storage.py` runs it, when the hub is there."""
 
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -10,14 +11,16 @@ import anyio
 import anyio.to_thread
 
 from robodyne_rt import systemd
+from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.core.retry import Backoff
-from robodyne_rt.errors import DataOwned, StorageBroken, StorageUnavailable
+from robodyne_rt.errors import DataOwned, RobodyneError, StorageBroken, StorageUnavailable
 from robodyne_rt.model.changes import Update
 from robodyne_rt.ports import Clock
 from robodyne_rt.settings import Settings, owned_files
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault, open_database, read_epochs, read_meta, renew_epoch
 from robodyne_rt.store.engine.ownership import Ownership
 from robodyne_rt.store.engine.reserve import keep, open_with_reserve
+from robodyne_rt.store.intake import write_registry
 from robodyne_rt.store.intake.spool import Spool
 from robodyne_rt.store.intake.spool_repair import SpoolDamage
 from robodyne_rt.store.intake.writer import Writer
@@ -25,6 +28,7 @@ from robodyne_rt.store.log import high_water
 from robodyne_rt.store.log.high_water import Contents, HighWaterMark, Loss
 from robodyne_rt.store.log.history import History
 from robodyne_rt.store.log.reader_pool import ReaderPool
+from robodyne_rt.store.tables import given_ids
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +48,7 @@ class OpenStore:
     Attributes:
         ownership: the locks on its files; whoever runs the store releases them at the end.
         writer: built, not running.
+        ids: gives ids above all that are stored.
         spool: None where there is none (`spool_max_bytes = 0`).
         windows: numbers of the snapshot windows by setting name.
         loss: what the database lacks and the high-water mark knows; a new epoch has begun then.
@@ -56,6 +61,7 @@ class OpenStore:
     ownership: Ownership
     history: History
     writer: Writer
+    ids: IdGenerator
     readers: ReaderPool
     spool: Spool | None
     windows: Mapping[str, int]
@@ -130,6 +136,7 @@ def _open(database: Database, settings: Settings, clock: Clock, ownership: Owner
         epoch, loss = _check_history(database, db, epoch, mark)
         history = History(epoch)
         spool = _open_spool(settings, spool_path)
+        ids = IdGenerator(wall=clock.wall(), now=clock.now(), above=_newest_id(db, spool))
         drained_upto = int(read_meta(db, f"spool:{mark.spool}") or 0) if mark else 0
         writer = Writer(
             database,
@@ -143,6 +150,7 @@ def _open(database: Database, settings: Settings, clock: Clock, ownership: Owner
             notify=settings.database.notify,
             attempts=settings.queue.max_attempts,
             retention_days=settings.queue.retention_days,
+            ids=ids,
             clock=clock,
         )
         for path in (*database.files, spool_path):
@@ -160,6 +168,7 @@ def _open(database: Database, settings: Settings, clock: Clock, ownership: Owner
         ownership=ownership,
         history=history,
         writer=writer,
+        ids=ids,
         readers=ReaderPool(database, history=history, windows=windows),
         spool=spool,
         windows=windows,
@@ -200,6 +209,16 @@ def _check_history(database: Database, db: DbConnection, epoch: str, mark: HighW
             extra={"action": "data_regressed"},
         )  # fmt: skip
     return epoch, loss
+
+
+def _newest_id(db: DbConnection, spool: Spool | None) -> int:
+    """Return the newest id that was given: in the database, or in what waits in the spool."""
+    found = [given_ids.newest_id(db), int(read_meta(db, "next_id") or 0)]
+    if spool is not None and spool.rows_at_start:
+        with contextlib.suppress(StorageUnavailable, ValueError, KeyError, TypeError, RobodyneError):
+            for row in spool.rows(spool.last_seq - 1, 1):  # they are in the order of their ids
+                found.append(write_registry.load(row.payload).newest_id)
+    return min(max(found), given_ids.HIGHEST)
 
 
 def _spool_damage(spool: Spool | None, drained_upto: int, mark: HighWaterMark | None) -> list[SpoolDamage]:

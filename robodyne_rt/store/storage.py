@@ -64,6 +64,7 @@ def build_intake(opened: OpenStore, *, sink: ChangeSink, batch_max: int, push_de
         sink=sink,
         loop=asyncio.get_running_loop(),
         clock=clock,
+        ids=opened.ids,
     )
 
 

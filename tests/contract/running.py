@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from robodyne_rt.core import device_messages
+from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.ports import Clock, OptimisticChange
 from robodyne_rt.store.engine.ownership import Ownership
@@ -18,6 +19,7 @@ from robodyne_rt.store.log.history import History
 from robodyne_rt.store.log.reader_pool import ReaderPool
 from robodyne_rt.store.opening import OpenStore
 from robodyne_rt.store.storage import build_intake
+from robodyne_rt.store.tables.given_ids import newest_id
 from tests.stores import WINDOWS, Store
 
 
@@ -73,10 +75,11 @@ class Running:
         self.epoch = self.database.prepare(db)
         self.clock = Clock()
         history = History(self.epoch)
+        ids = IdGenerator(wall=self.clock.wall(), now=self.clock.now(), above=newest_id(db))
         self.screens = Screens(history)
         self.spool = Spool(folder / "spool.db", max_bytes=spool_max_bytes) if spool_max_bytes else None
         self.writer = Writer(
-            self.database, db, history=history, spool=self.spool, windows=WINDOWS, clock=self.clock, **settings
+            self.database, db, history=history, spool=self.spool, windows=WINDOWS, ids=ids, clock=self.clock, **settings
         )
         for topic, snapshot in self.writer.snapshots.items():
             self.screens.entities[topic] = dict(snapshot.entities)
@@ -85,6 +88,7 @@ class Running:
             ownership=Ownership([]),
             history=history,
             writer=self.writer,
+            ids=ids,
             readers=ReaderPool(self.database, history=history, windows=WINDOWS),
             spool=self.spool,
             windows=WINDOWS,

@@ -22,23 +22,21 @@ logger = logging.getLogger(__name__)
 SPOOL_PATIENCE_S = 5.0
 """A spool that cannot be read for so long is given up: a healthy database does not wait for it."""
 
-WRITER_NODE = 30
-"""Node number of the ids that this thread gives: the loop gives others at the same time."""
-
 
 class SpoolDrain:
     """Belongs to the writer's thread, but for `allow`.
 
     Args:
         batch_max: rows per transaction.
+        ids: for rows of the spool that are no message; the loop gives ids from another one at the same time.
     """
 
-    def __init__(self, spool: Spool, *, batch_max: int, stats: WriterStats, clock: Clock) -> None:
+    def __init__(self, spool: Spool, *, batch_max: int, ids: IdGenerator, stats: WriterStats, clock: Clock) -> None:
         self._spool = spool
         self._batch_max = batch_max
         self._stats = stats
         self._clock = clock
-        self._ids = IdGenerator(node=WRITER_NODE)
+        self._ids = ids
         self._unreadable_since: float | None = None
         self.allowed_upto = 0
         """Rows up to this number are durable in the spool."""
@@ -101,7 +99,7 @@ class SpoolDrain:
         try:
             return SpooledWrite(write_registry.load(row.payload), self._clock)
         except (ValueError, KeyError, TypeError, RobodyneError) as error:
-            id = self._ids.next(int(self._clock.wall() * 1000))
+            id = self._ids.next(self._clock.now())
             return SpooledWrite(UnreadableRow(row, error, id, self._clock), self._clock)
 
     def _unreadable(self, error: StorageUnavailable) -> Report | None:

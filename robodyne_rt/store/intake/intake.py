@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 
 from robodyne_rt.core import spooling
+from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.core.spooling import Answered, Decision, SpoolingLedger
 from robodyne_rt.errors import StorageTimeout, StorageUnavailable
 from robodyne_rt.model.changes import Update
@@ -31,6 +32,9 @@ from robodyne_rt.store.log.history import History
 
 logger = logging.getLogger(__name__)
 
+GIVEN_TOPICS = frozenset({"events", "orders", "systemlogs"})
+"""Topics whose ids are from our series; other programs may have chosen some."""
+
 
 class Intake(Submissions):
     """The shell around the ledger, to which nobody else speaks; `spool` is None where there is none."""
@@ -47,8 +51,9 @@ class Intake(Submissions):
         sink: ChangeSink,
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
+        ids: IdGenerator,
     ) -> None:
-        super().__init__(clock=clock)
+        super().__init__(clock=clock, ids=ids)
         self._ledger = ledger
         self._writer = writer
         self._spool = spool
@@ -178,6 +183,9 @@ class Intake(Submissions):
             else:
                 self._sink.publish(report.updates)
             self._overlay.learn(report.updates)
+            for update in report.updates:
+                if update.topic in GIVEN_TOPICS and update.entities:
+                    self._ids.stay_above(max(update.entities), self._clock.now())
         except Exception:
             # What is stored must be answered, whatever became of the screens.
             logger.exception("updates could not be published", extra={"action": "publish_failed"})

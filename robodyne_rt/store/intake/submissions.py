@@ -17,9 +17,9 @@ T = TypeVar("T")
 class Submissions(ABC):
     """The ways to submit; all methods are for the loop's thread."""
 
-    def __init__(self, *, clock: Clock) -> None:
+    def __init__(self, *, clock: Clock, ids: IdGenerator) -> None:
         self._clock = clock
-        self._ids = IdGenerator()
+        self._ids = ids
 
     @abstractmethod
     def submit(self, write: Write) -> None:
@@ -27,11 +27,11 @@ class Submissions(ABC):
 
     def next_id(self) -> int:
         """Return an id for a row that the server names before storing."""
-        return self._ids.next(int(self._clock.wall() * 1000))
+        return self._ids.next(self._clock.now())
 
     def store_message(self, message: DeviceMessage, *, device: str, digest: str, heard_at: str, outcome: Outcome) -> None:
-        now_ms = int(self._clock.wall() * 1000)
-        ids = [self._ids.next(now_ms) for _ in range(ids_needed(message))]
+        now = self._clock.now()
+        ids = [self._ids.next(now) for _ in range(ids_needed(message))]
         self.submit(MessageWrite(message, device, digest, heard_at, ids, outcome))
 
     def store_telemetry(self, robot_id: str, fields: dict[str, Any], heard_at: str) -> None:

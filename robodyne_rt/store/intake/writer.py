@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from robodyne_rt.core import times
+from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.core.retry import Backoff
 from robodyne_rt.core.spooling import Give
 from robodyne_rt.errors import DataOwned, FilesReplaced, StorageBroken, StorageUnavailable
@@ -49,6 +50,9 @@ BUSY_POLL_S = 0.001
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.05, 2.0
 """Pauses before a database that is away is tried again."""
 
+WRITER_NODE = 30
+"""Node number of the ids that this thread gives: the loop gives others at the same time."""
+
 MAX_MEASURED = 10_000
 """Commits whose duration is kept until `/metrics` asks for it."""
 
@@ -67,6 +71,7 @@ class Writer:
         notify: whether foreign commits are looked for between the fallback polls.
         attempts: how often a write may fail by its own fault.
         retention_days: how long dead letters are kept.
+        ids: what the loop gives ids by; looked at only.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Writer:
         notify: bool,
         attempts: int = 3,
         retention_days: float = 14,
+        ids: IdGenerator,
         clock: Clock,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -116,10 +122,14 @@ class Writer:
             changes_retained=changes_retained,
             look_interval_s=fallback_interval_s,
             retention_days=retention_days,
+            ids=ids,
             clock=clock,
         )
         self._log = LogReader(db, windows=windows, history=history, stats=self.stats, clock=clock)
-        self._drain = SpoolDrain(spool, batch_max=batch_max, stats=self.stats, clock=clock) if spool else None
+        self._drain: SpoolDrain | None = None
+        if spool is not None:
+            own_ids = IdGenerator(node=WRITER_NODE, wall=clock.wall(), now=clock.now(), above=ids.bound(clock.now()))
+            self._drain = SpoolDrain(spool, batch_max=batch_max, ids=own_ids, stats=self.stats, clock=clock)
         self._db: DbConnection | None = None
         self._use(db)
         self.snapshots = {snapshot.topic: snapshot for snapshot in self._log.snapshots()}

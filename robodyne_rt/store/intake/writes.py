@@ -64,6 +64,11 @@ class Write(ABC):
         return None
 
     @property
+    def newest_id(self) -> int:
+        """The newest of the ids that were given to it."""
+        return self.row_id or 0
+
+    @property
     def digest(self) -> str:
         """What tells its body from another one with the same id; empty where it has none."""
         return ""
@@ -138,6 +143,10 @@ class MessageWrite(Write):
     @property
     def row_id(self) -> int:
         return self.ids[0]
+
+    @property
+    def newest_id(self) -> int:
+        return max(self.ids)
 
     @property
     def keys(self) -> list[tuple[str, int]]:

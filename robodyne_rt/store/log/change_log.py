@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 MAX_COUNTED = 1000
 """Counts in `status` stop here, so that their cost does not grow with what is stored."""
 
+AHEAD_S = 3600.0
+"""Times may lie so far ahead: the clock was put back by an hour, or a device's is ahead."""
+
 MAX_LOOKED_UP = 5000
 """Dishes, and ingredients, that are known while the database is away."""
 
@@ -244,8 +247,10 @@ class ChangeLog:
         number = self._windows[window.setting] if window.setting else window.fixed
         if not window.recent_sql:
             return "ORDER BY id DESC LIMIT ?", (number,)
-        oldest = times.to_text(time.time() - 60 * number)
-        return f"WHERE {window.open_sql} OR {window.recent_sql} ORDER BY id", (oldest,) * window.recent_sql.count("?")
+        now = time.time()
+        # What lies further ahead was stored by a clock that was wrong: it would be shown for years.
+        shown = times.to_text(now - 60 * number), times.to_text(now + AHEAD_S)
+        return f"WHERE {window.open_sql} OR {window.recent_sql} ORDER BY id", shown * (window.recent_sql.count("?") // 2)
 
     def _report(self, table: str, id: int, column: str) -> None:
         if len(self.unreadable) < 100:

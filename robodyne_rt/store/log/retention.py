@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 
+from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.ports import Clock
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault, read_meta, write_meta
@@ -12,6 +13,9 @@ from robodyne_rt.store.tables.device_writes import REMEMBERED_S, DeviceMessageWr
 logger = logging.getLogger(__name__)
 
 NOTE_AGE_S = 300.0
+
+ID_STEP = 2**40
+"""How far ids go before the database is told again: three days."""
 
 PRUNE_STEP = 500
 PRUNE_INTERVAL_S = 0.25
@@ -25,6 +29,7 @@ class Maintenance:
         changes_retained: lines of the log kept per topic.
         look_interval_s: how often triggers are looked for.
         retention_days: how long dead letters are kept, counted while the server runs.
+        ids: what ids are given by: the database is told where they are, as a measure for those of others.
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class Maintenance:
         changes_retained: int,
         look_interval_s: float,
         retention_days: float,
+        ids: IdGenerator,
         clock: Clock,
     ) -> None:
         self._database = database
@@ -45,6 +51,8 @@ class Maintenance:
         self._retention_s = int(retention_days * 86400)
         self._age_at_start_s = float(read_meta(db, "age_s") or 0)
         self._noted_age_s = self._age_at_start_s
+        self._ids = ids
+        self._noted_id = 0
         self._clock = clock
         self.started_at = clock.now()
         self._next_prune = 0.0
@@ -74,6 +82,7 @@ class Maintenance:
                 self._next_look = now + self._look_interval_s
                 db.check_files()
                 self._look_for_triggers(db)
+                self._note_next_id(db)
                 self._note_age(db, tables)
                 self._prune_letters(db, tables)
         except self._database.errors as error:
@@ -88,6 +97,13 @@ class Maintenance:
                 "the change log misses changes: no trigger %s", ", ".join(missing), extra={"action": "trigger_missing"}
             )
         self._stats.missing_triggers = missing
+
+    def _note_next_id(self, db: DbConnection) -> None:
+        """Tell the database about where our next id is: others may not go far above it (SPEC section 2)."""
+        next_id = self._ids.bound(self._clock.now())
+        if next_id - self._noted_id > ID_STEP:
+            write_meta(db, "next_id", str(next_id))
+            self._noted_id = next_id
 
     def _prune(self, db: DbConnection, tables: DeviceMessageWriter, positions: Mapping[str, int]) -> None:
         """Forget old lines of the log and old message ids, in steps that hold up nobody."""

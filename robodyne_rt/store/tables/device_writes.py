@@ -483,9 +483,10 @@ def _moment(message: DeviceMessage, heard_at: str) -> str:
 
 
 def _is_old(stored: str | None, heard_at: str) -> bool:
+    """Return whether a time is to be stored anew; one that lies ahead was stored by a clock that was wrong."""
     if not stored:
         return True
     try:
-        return times.to_epoch_s(heard_at) - times.to_epoch_s(stored) >= QUIET_INTERVAL_S
+        return not 0 <= times.to_epoch_s(heard_at) - times.to_epoch_s(stored) < QUIET_INTERVAL_S
     except ValueError:
         return True  # a foreign program wrote something else: put it right

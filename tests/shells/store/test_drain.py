@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from robodyne_rt.core.device_messages import parse
+from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.store.engine.database import Fault, read_meta
 from robodyne_rt.store.intake import writes
@@ -48,7 +49,13 @@ class Bench:
         self.spool = Rows()
         self.clock = HandClock()
         self.connect()
-        self.drain = SpoolDrain(self.spool, batch_max=batch_max, stats=self.stats, clock=self.clock)  # type: ignore[arg-type]
+        self.drain = SpoolDrain(
+            self.spool,
+            batch_max=batch_max,
+            ids=IdGenerator(wall=self.clock.wall(), now=self.clock.now()),
+            stats=self.stats,
+            clock=self.clock,
+        )  # type: ignore[arg-type]
 
     def connect(self) -> None:
         self.db = self.database.open_writer()

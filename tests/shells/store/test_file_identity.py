@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.core.spooling import Give
 from robodyne_rt.errors import FilesReplaced
 from robodyne_rt.store.engine import sqlite
@@ -42,6 +43,7 @@ class Bench:
             changes_retained=1000,
             fallback_interval_s=LOOK_S,
             notify=True,
+            ids=IdGenerator(wall=self.clock.wall(), now=self.clock.now()),
             clock=self.clock,
         )
 

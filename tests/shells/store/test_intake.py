@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from robodyne_rt.core.device_messages import parse
+from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.core.spooling import SpoolingLedger
 from robodyne_rt.errors import Conflict, InvalidPayload, StorageTimeout, StorageUnavailable
 from robodyne_rt.model.changes import Update
@@ -47,6 +48,7 @@ class Bench:
             history=self.history,
             sink=self.sink,
             loop=self.loop,  # type: ignore[arg-type]
+            ids=IdGenerator(wall=self.clock.wall(), now=self.clock.now()),
             clock=self.clock,
         )
 

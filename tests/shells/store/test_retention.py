@@ -2,6 +2,7 @@
 
 import pytest
 
+from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.store.engine.database import Fault, read_meta
 from robodyne_rt.store.log.retention import Maintenance
 from robodyne_rt.store.stats import WriterStats
@@ -29,6 +30,7 @@ class Bench:
             changes_retained=3,
             look_interval_s=10.0,
             retention_days=14,
+            ids=IdGenerator(wall=self.clock.wall(), now=self.clock.now()),
             clock=self.clock,
         )
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.core.spooling import Give
 from robodyne_rt.errors import StorageBroken
 from robodyne_rt.store.engine.database import Fault
@@ -33,6 +34,7 @@ class Bench:
             history=self.history,
             spool=spool,
             windows=WINDOWS,
+            ids=IdGenerator(wall=self.clock.wall(), now=self.clock.now()),
             clock=self.clock,
             sleep=self.slept.append,
             **(settings | options),
