@@ -63,6 +63,11 @@ class Topic:
         """Name of its table."""
         return self.rows.table
 
+    @property
+    def nested_tables(self) -> tuple[str, ...]:
+        """Names of the tables whose rows are shown inside its own."""
+        return tuple(nested.rows.table for nested in self.nested)
+
 
 TOPICS: dict[str, Topic] = {
     topic.name: topic

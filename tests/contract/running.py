@@ -74,7 +74,7 @@ class Running:
         db = self.database.open_writer()
         self.epoch = self.database.prepare(db)
         self.clock = Clock()
-        history = History(self.epoch)
+        history = self.history = History(self.epoch)
         ids = IdGenerator(wall=self.clock.wall(), now=self.clock.now(), above=newest_id(db))
         self.screens = Screens(history)
         self.spool = Spool(folder / "spool.db", max_bytes=spool_max_bytes) if spool_max_bytes else None
@@ -83,13 +83,14 @@ class Running:
         )
         for topic, snapshot in self.writer.snapshots.items():
             self.screens.entities[topic] = dict(snapshot.entities)
+        self.readers = ReaderPool(self.database, history=history, windows=WINDOWS)
         opened = OpenStore(
             database=self.database,
             ownership=Ownership([]),
             history=history,
             writer=self.writer,
             ids=ids,
-            readers=ReaderPool(self.database, history=history, windows=WINDOWS),
+            readers=self.readers,
             spool=self.spool,
             windows=WINDOWS,
             loss=None,
@@ -169,6 +170,7 @@ class Running:
 
     async def stop(self) -> None:
         self.intake.stop()
+        self.readers.close()
         self.writer.stop()
         await asyncio.to_thread(self.thread.join, 10)
         assert not self.thread.is_alive()

@@ -125,6 +125,14 @@ class DbConnection(ABC):
         """Return the names of triggers that are gone, changed or switched off: somebody writes past the log."""
 
     @abstractmethod
+    def make_triggers(self) -> None:
+        """Make the triggers what they should be, inside the caller's transaction."""
+
+    @abstractmethod
+    def log_unknown_changes(self, topic: str) -> None:
+        """Add a line to the log after which anything of a topic may be different: readers answer it with a snapshot."""
+
+    @abstractmethod
     def columns(self, table: str) -> list[Column]:
         """Return the columns of a table."""
 

@@ -121,8 +121,9 @@ class PostgresConnection(DbConnection):
 
     commit_may_be_unknown = True
 
-    def __init__(self, connection: "psycopg.Connection[Any]") -> None:
+    def __init__(self, connection: "psycopg.Connection[Any]", *, has_doorbell: bool = True) -> None:
         self.connection = connection
+        self._has_doorbell = has_doorbell
         connection.prepare_threshold = 3
         connection.prepared_max = 500
         adapters = connection.adapters
@@ -183,6 +184,23 @@ class PostgresConnection(DbConnection):
         ).fetchall()
         present = {name for (name,) in rows}
         return [name for name in wanted_triggers(doorbell=False) if name not in present]
+
+    def make_triggers(self) -> None:
+        (name,) = self._run("SELECT current_schema()").fetchone() or ("",)
+        quoted = '"' + name.replace('"', '""') + '"'
+        place: Callable[[str], str] = lambda statement: statement.replace(schema.SCHEMA, quoted)  # noqa: E731
+        for statement in schema.load("postgres").functions:
+            self._run(place(statement))
+        for trigger, table in _triggers(self).items():
+            self._run(f'DROP TRIGGER "{trigger}" ON {quoted}."{table}"')
+        for trigger, statement in wanted_triggers(doorbell=self._has_doorbell).items():
+            self._run(place(statement))
+            table = statement.partition(" ON ")[2].split()[0]
+            self._run(place(f'ALTER TABLE {table} ENABLE ALWAYS TRIGGER "{trigger}"'))
+
+    def log_unknown_changes(self, topic: str) -> None:
+        self.execute("INSERT INTO inbox(topic, key, op, native) VALUES (?, 0, 'truncate', true)", (topic,))
+        self.assign_offsets()
 
     def columns(self, table: str) -> list[Column]:
         return [Column(name, _decoder(name, type_)) for name, type_ in schema.load("postgres").columns[table].items()]
@@ -303,7 +321,7 @@ class PostgresDatabase(Database):
                     f"[database] url: {self.name} is Postgres {connection.info.server_version // 10000}; 13 is needed"
                 )
             self._refuse_pooler(connection)
-            db = PostgresConnection(connection)
+            db = PostgresConnection(connection, has_doorbell=self._has_doorbell)
             for setting in (*_SESSION_SETTINGS, *_WRITER_SETTINGS):
                 db.execute(setting)
             self._replace_backend(db)
@@ -456,14 +474,7 @@ class PostgresDatabase(Database):
         unwanted = set(_triggers(db)) - set(wanted)
         if digest == read_meta(db, "triggers") and not db.missing_triggers() and not unwanted:
             return
-        for statement in shipped.functions:
-            db.execute(place(statement))
-        for trigger, table in _triggers(db).items():
-            db.execute(f'DROP TRIGGER "{trigger}" ON {quoted}."{table}"')
-        for trigger, statement in wanted.items():
-            db.execute(place(statement))
-            table = statement.partition(" ON ")[2].split()[0]
-            db.execute(place(f'ALTER TABLE {table} ENABLE ALWAYS TRIGGER "{trigger}"'))
+        db.make_triggers()
         write_meta(db, "triggers", digest)
 
     def change_listener(self, notify: Callable[[], None]) -> PostgresChangeListener | None:

@@ -2,10 +2,13 @@
 databases. A server that starts needs only the text, not the models and what they bring along; a test holds them together.
 """
 
+from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from robodyne_rt.model.topics import TOPICS
 
 TRIGGER_PREFIX = "zz_"
 """So that they run last."""
@@ -56,6 +59,13 @@ def _table(statement: str) -> tuple[str, dict[str, str]]:
             break
         columns[name.strip('"')] = rest.rstrip(", ")
     return head.split()[-1].removeprefix(f"{SCHEMA}."), columns
+
+
+def topics_of(kind: str, names: Iterable[str]) -> list[str]:
+    """Return the topics whose changes these triggers log."""
+    by_table = {table: topic.name for topic in TOPICS.values() for table in (topic.table, *topic.nested_tables)}
+    tables = {load(kind).triggers[name].partition(" ON ")[2].split()[0].removeprefix(f"{SCHEMA}.") for name in names}
+    return sorted({by_table[table] for table in tables})
 
 
 def generate(kind: str) -> str:

@@ -160,6 +160,17 @@ class SqliteConnection(DbConnection):
         present = _triggers(self)
         return [name for name, sql in schema.load("sqlite").triggers.items() if present.get(name) != sql]
 
+    def make_triggers(self) -> None:
+        _install_triggers(self)
+
+    def log_unknown_changes(self, topic: str) -> None:
+        self.execute('UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = ?', (topic,))
+        self.execute(
+            'INSERT INTO change(topic, "offset", key, op, at) SELECT topic, "offset", 0, \'truncate\','
+            " strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM topic_head WHERE topic = ?",
+            (topic,),
+        )
+
     def columns(self, table: str) -> list[Column]:
         return [Column(name, _decoder(name, type_)) for name, type_ in schema.load("sqlite").columns[table].items()]
 

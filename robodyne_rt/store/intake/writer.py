@@ -311,7 +311,7 @@ class Writer:
         finally:
             if not report.is_empty:
                 report_to(report)
-        self._maintain(now, wrote=bool(batch))
+        self._maintain(report_to, now, wrote=bool(batch))
 
     def _commit(self, batch: list[Write], report: Report) -> None:
         started = time.perf_counter()
@@ -339,7 +339,7 @@ class Writer:
             self._begin_history(report, error)
         finally:
             report_to(report)
-        self._maintain(now, wrote=True)
+        self._maintain(report_to, now, wrote=True)
 
     def _has_news(self) -> bool:
         if self._log.has_more:
@@ -355,12 +355,17 @@ class Writer:
         self._next_fallback = now + self._fallback_interval_s
         return True
 
-    def _maintain(self, now: float, *, wrote: bool) -> None:
+    def _maintain(self, report_to: ReportTo, now: float, *, wrote: bool) -> None:
         assert self._db is not None
         if wrote and (pages := self._db.maintain(self.stats.commits)) is not None:
             self.stats.wal_pages = pages
         # Here and not where news is looked for: that is not asked while devices keep us busy.
         self._maintenance.run(self._db, self._tables, self._log.positions, now)
+        if self._maintenance.mended_topics:
+            report = Report(self._generation)
+            report.mended_topics, self._maintenance.mended_topics = self._maintenance.mended_topics, []
+            self._log.has_more = True
+            report_to(report)
 
     # -- away and back ---------------------------------------------------------------------------------------------
 

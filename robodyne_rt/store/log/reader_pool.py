@@ -100,6 +100,10 @@ class ReaderPool:
             if self._database.fault(error) is Fault.WRITE:
                 raise
             raise StorageUnavailable(f"the database cannot be read now: {str(error).strip()}", retry_after_s=1) from error
+        except BaseException:
+            if reader is not None:
+                reader.db.close()
+            raise
         with self._lock:
             if not self._closed:
                 self._idle.append(reader)

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.ports import Clock
+from robodyne_rt.store.engine import schema
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault, read_meta, write_meta
 from robodyne_rt.store.stats import WriterStats
 from robodyne_rt.store.tables.device_writes import REMEMBERED_S, DeviceMessageWriter
 
 logger = logging.getLogger(__name__)
+
+TRIGGER_LOOK_S = 2.0
+"""How long triggers may be gone before they are put back."""
 
 NOTE_AGE_S = 300.0
 
@@ -57,6 +61,9 @@ class Maintenance:
         self.started_at = clock.now()
         self._next_prune = 0.0
         self._next_look = 0.0
+        self._next_trigger_look = 0.0
+        self.mended_topics: list[str] = []
+        """Topics whose triggers were put back, for the writer to report."""
         self._prune_after: tuple[str, str] = ("", "")
 
     @property
@@ -78,10 +85,12 @@ class Maintenance:
             if now >= self._next_prune:
                 self._next_prune = now + PRUNE_INTERVAL_S
                 self._prune(db, tables, positions)
+            if now >= self._next_trigger_look:
+                self._next_trigger_look = now + min(TRIGGER_LOOK_S, self._look_interval_s)
+                self._look_for_triggers(db)
             if now >= self._next_look:
                 self._next_look = now + self._look_interval_s
                 db.check_files()
-                self._look_for_triggers(db)
                 self._note_next_id(db)
                 self._note_age(db, tables)
                 self._prune_letters(db, tables)
@@ -91,12 +100,33 @@ class Maintenance:
             db.rollback()
 
     def _look_for_triggers(self, db: DbConnection) -> None:
+        """Put back triggers that somebody dropped with their table; what changed meanwhile nobody knows, so that all of their
+        topics is read anew."""
         missing = db.missing_triggers()
-        if missing and missing != self._stats.missing_triggers:
+        is_new, self._stats.missing_triggers = missing != self._stats.missing_triggers, missing
+        if not missing:
+            return
+        if is_new:
             logger.error(
                 "the change log misses changes: no trigger %s", ", ".join(missing), extra={"action": "trigger_missing"}
             )
-        self._stats.missing_triggers = missing
+        topics = schema.topics_of(self._database.kind, missing)
+        try:
+            db.begin()
+            db.make_triggers()
+            for topic in topics:
+                db.log_unknown_changes(topic)
+            db.commit()
+        except self._database.errors as error:
+            db.rollback()
+            if self._database.fault(error) in (Fault.AWAY, Fault.BROKEN):
+                raise
+            if is_new:
+                logger.exception("the triggers cannot be put back", extra={"action": "trigger_failed"})
+            return
+        self._stats.missing_triggers = []
+        self.mended_topics += topics
+        logger.warning("triggers were put back: %s are read anew", ", ".join(topics), extra={"action": "trigger_mended"})
 
     def _note_next_id(self, db: DbConnection) -> None:
         """Tell the database about where our next id is: others may not go far above it (SPEC section 2)."""

@@ -98,16 +98,36 @@ def test_what_was_not_read_yet_is_never_pruned(bench: Bench) -> None:
     assert len(bench.database.ask("SELECT 1 FROM change WHERE topic = 'tables'")) == 8
 
 
-def test_a_trigger_that_is_gone_is_noticed(bench: Bench) -> None:
+def test_triggers_that_are_gone_are_put_back_within_seconds_and_their_topics_read_anew(bench: Bench) -> None:
     bench.run()
-    assert bench.stats.missing_triggers == []
     bench.database.ask("DROP TRIGGER zz_table__insert")
-    bench.clock.advance(9)
+    bench.database.ask("DROP TRIGGER zz_order_item_insert")
+    bench.database.ask("INSERT INTO table_(table_number) VALUES (1)")
+    bench.clock.advance(1.9)
     bench.run()
-    assert bench.stats.missing_triggers == []
-    bench.clock.advance(2)
+    assert bench.maintenance.mended_topics == []
+    bench.clock.advance(0.2)
     bench.run()
-    assert bench.stats.missing_triggers == ["zz_table__insert"]
+    assert bench.maintenance.mended_topics == ["orders", "tables"]
+    assert bench.stats.missing_triggers == [] == bench.db.missing_triggers()
+    assert bench.database.ask("SELECT topic, key, op FROM change ORDER BY topic") == [
+        ("orders", 0, "truncate"),
+        ("tables", 0, "truncate"),
+    ]
+    assert ("tables", 1) in bench.database.ask('SELECT topic, "offset" FROM topic_head')
+
+
+def test_triggers_that_cannot_be_put_back_are_told(bench: Bench) -> None:
+    bench.run()
+    bench.database.ask("DROP TRIGGER zz_table__insert")
+    bench.database.fail("execute", Fault.WRITE, times=2, when=lambda query: query.startswith("CREATE TRIGGER"))
+    for _ in range(2):
+        bench.clock.advance(2.1)
+        bench.run()
+        assert bench.stats.missing_triggers == ["zz_table__insert"] and bench.maintenance.mended_topics == []
+    bench.clock.advance(2.1)
+    bench.run()
+    assert bench.stats.missing_triggers == [] and bench.maintenance.mended_topics == ["tables"]
 
 
 @pytest.mark.parametrize(
