@@ -97,6 +97,10 @@ class ChangeSink(Protocol):
         """Lay nothing more over these entities; whoever saw them gets what is stored instead, or their removal."""
         ...
 
+    def touch_status(self) -> None:
+        """Note that something changed that the topic `status` counts and no other topic shows."""
+        ...
+
 
 class TelemetrySink(Protocol):
     """Where live telemetry goes: the hub. Every call returns at once; of a robot's telemetry only the newest counts."""

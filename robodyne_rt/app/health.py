@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from robodyne_rt.core.clock_watch import ClockWatch
+
 if TYPE_CHECKING:  # `doctor` reads the table without a server
     from robodyne_rt.hub.manager import ConnectionManager
     from robodyne_rt.store.storage import Storage
@@ -225,7 +227,13 @@ READINESS = ("loop", "writer", "change-log", "listeners", "running")
 """The checks that decide whether a server is ready, in the order in which people read them."""
 
 
-def server_probes(storage: "Storage", hub: "ConnectionManager", *, is_listening: Callable[[], bool]) -> Mapping[str, Probe]:
+ATTENTION = ("dead-letters", "clock")
+"""The checks that a person should look at, though the server does its work; `/readyz?verbose` names them too."""
+
+
+def server_probes(
+    storage: "Storage", hub: "ConnectionManager", *, clock: ClockWatch, is_listening: Callable[[], bool]
+) -> Mapping[str, Probe]:
     """Return the probes of a running server, by id of the check."""
 
     def writer() -> Reading:
@@ -245,7 +253,17 @@ def server_probes(storage: "Storage", hub: "ConnectionManager", *, is_listening:
         state, detail = storage.state
         return Reading(state == "ok", detail)
 
+    def letters() -> Reading:
+        count = storage.stats.parked_letters
+        return Reading(not count, f"{count} wait for a person: robodyne-rt dlq list" if count else "none")
+
+    def clock_reading() -> Reading:
+        text = "far ahead of what was noted before, and nobody keeps it right: nothing is deleted for its age"
+        return Reading(not clock.is_doubtful, text if clock.is_doubtful else "can be believed")
+
     return {
+        "dead-letters": letters,
+        "clock": clock_reading,
         "loop": lambda: Reading(hub.stats.loop_lag_s < MAX_LOOP_LAG_S, f"lag {hub.stats.loop_lag_s * 1000:.0f} ms"),
         "writer": writer,
         "storage": storage_state,

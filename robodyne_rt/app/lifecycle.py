@@ -12,7 +12,7 @@ import sqlite3
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from aiohttp import web
 
 from robodyne_rt import __version__, kernel_clock, secret, systemd
 from robodyne_rt.app.control_socket import ControlSocket
-from robodyne_rt.app.health import READINESS, ServerHealth, server_probes
+from robodyne_rt.app.health import ATTENTION, READINESS, ServerHealth, server_probes
 from robodyne_rt.core import times
 from robodyne_rt.core.clock_watch import ClockWatch
 from robodyne_rt.core.device_auth import DeviceAuth, Known, known
@@ -188,7 +188,7 @@ class App:
             on_private=self._take_private,
         )
         self._storage = Storage(opened, settings=settings, sink=self._hub, clock=self._clock)
-        probes = server_probes(self._storage, self._hub, is_listening=lambda: self._listening)
+        probes = server_probes(self._storage, self._hub, clock=self._clock_watch, is_listening=lambda: self._listening)
         self._server_health = ServerHealth(probes, wall=self._clock.wall)
         return RobotMonitor(live_robots, store=self._storage.intake, clock=self._clock)
 
@@ -329,6 +329,7 @@ class App:
             clock=self._clock,
             metrics=metrics.render,
             checks=self._checks,
+            attention=lambda: self._checks(ATTENTION),
             max_sessions=settings.sessions.max_connections,
             max_client_message_bytes=settings.hub.max_client_message_bytes,
             max_device_message_bytes=settings.devices.max_message_bytes,
@@ -421,9 +422,9 @@ class App:
 
     # -- health ----------------------------------------------------------------------------------------------------
 
-    def _checks(self) -> list[tuple[str, bool, str]]:
+    def _checks(self, ids: Iterable[str] = READINESS) -> list[tuple[str, bool, str]]:
         """Return the report of `/readyz`: name, whether it is well, evidence."""
-        return [(found.name, found.is_ok, found.evidence) for found in self._server_health.findings(READINESS)]
+        return [(found.name, found.is_ok, found.evidence) for found in self._server_health.findings(ids)]
 
     async def _health(self) -> Entity:
         """Return the facts about server and storage that the topic `status` shows."""

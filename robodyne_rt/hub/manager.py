@@ -350,6 +350,10 @@ class ConnectionManager:
         feed = self._topic_feeds.get(topic)
         return {} if feed is None else feed.current()
 
+    def touch_status(self) -> None:
+        """Have the topic `status` computed anew."""
+        self.status.touch()
+
     def show_optimistic(self, topic: str, changes: dict[int, OptimisticChange]) -> None:
         self._topic_feeds[topic].show_optimistic(changes)
 

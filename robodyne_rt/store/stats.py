@@ -16,6 +16,7 @@ class WriterStats:
         self.batch_sizes: list[int] = []
         self.errors = 0
         self.dead_letters = 0
+        self.parked_letters = 0
         self.failures = 0
         self.drained = 0
         self.regressions = 0

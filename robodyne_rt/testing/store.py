@@ -41,6 +41,9 @@ class RecordingSink:
     def revert(self, topic: str, ids: list[int]) -> None:
         self.told.append(("revert", topic, ids))
 
+    def touch_status(self) -> None:
+        self.told.append(("touch_status", "", []))
+
 
 class FakeWriter:
     """The loop's side of a writer that does nothing by itself."""

@@ -112,7 +112,7 @@ async def readyz(request: web.Request) -> web.Response:
     body = {
         "ready": status == 200,
         "version": __version__,
-        "checks": [{"name": name, "ok": well, "detail": detail} for name, well, detail in checks],
+        "checks": [{"name": name, "ok": well, "detail": detail} for name, well, detail in (*checks, *context.attention())],
     }
     return json_answer(body, status=status)
 

@@ -23,7 +23,8 @@ from robodyne_rt.work.requests import RequestDesk
 class Context:
     """Parts and plain values for the handlers.
 
-    `checks` returns the health report: (name, whether it is well, what to do if not); `back_up` copies the database and
+    `checks` returns the health report: (name, whether it is well, what to do if not), `attention` what a person should look at
+    though the server is ready; `back_up` copies the database and
     returns where to; `history` returns a user's questions and answers.
     """
 
@@ -43,6 +44,7 @@ class Context:
     clock: Clock
     metrics: Callable[[], bytes]
     checks: Callable[[], list[tuple[str, bool, str]]]
+    attention: Callable[[], list[tuple[str, bool, str]]]
     max_sessions: int
     max_client_message_bytes: int
     max_device_message_bytes: int

@@ -60,6 +60,9 @@ class Screens:
     def revert(self, topic: str, ids: list[int]) -> None:
         self.settled.append((topic, [], ids))
 
+    def touch_status(self) -> None:
+        pass
+
 
 class Running:
     """A store whose threads run."""

@@ -59,12 +59,22 @@ async def test_a_parked_message_leaves_nothing_but_its_letter(running: Running, 
     assert isinstance(told, DeadLettered)
     assert store.ask("SELECT count(*) FROM table_") == [(0,)]  # it had marked its table before it failed
     letter = await desk.shown(told.details["dead_letter"])
-    assert (letter["device"], letter["message_id"], letter["attempts"]) == ("d", "1", 3)
+    assert (letter["device"], letter["message_id"], letter["attempts"]) == ("d", "1", 1)
     assert "rule" in letter["error"] and letter["payload"]["message"]["table_number"] == 3
     assert letter["first_at"] == letter["last_at"] and letter["first_at"].endswith("Z")
     again = await running.tell(**bad())
-    assert isinstance(again, DeadLettered) and again.details == told.details
+    assert isinstance(again, DeadLettered) and again.details["dead_letter"] == told.details["dead_letter"]
+    assert again.details["state"] == "RETRYING" and 0 <= again.details["retry_in_s"] <= 2
     assert isinstance(await running.tell(**bad(severity="ERROR")), Conflict)
+
+
+async def test_a_fault_that_goes_away_is_healed_by_itself(running: Running, store: Store, desk: DeadLetters) -> None:
+    told = await running.tell(**bad())
+    allow(store)
+    await running.until(lambda: store.ask("SELECT id FROM event WHERE type = 'CALL'") == [(told.details["dead_letter"],)])
+    await running.until(lambda: told.details["dead_letter"] in running.screens.entities["events"])
+    assert await running.tell(**bad()) == {"event_id": told.details["dead_letter"]}
+    assert await desk.listed() == [] and store.ask("SELECT count(*) FROM event WHERE type = 'ERROR'") == [(0,)]
 
 
 async def test_messages_without_an_id_are_parked_as_well(running: Running, desk: DeadLetters) -> None:
@@ -81,7 +91,7 @@ async def test_requeued_it_is_stored_or_stays_with_one_attempt_more(running: Run
     (result,) = await desk.act("requeue", [id])
     assert not result["stored"] and "rule" in result["error"]
     letter = await desk.shown(id)
-    assert letter["attempts"] == 4 and letter["last_at"] > letter["first_at"]
+    assert letter["attempts"] == 2 and letter["last_at"] > letter["first_at"]
     allow(store)
     assert await desk.act("requeue", None) == [{"id": id, "stored": True, "error": None}]
     assert store.ask("SELECT id, description FROM event WHERE type = 'CALL'") == [(id, "bad")]
@@ -122,7 +132,7 @@ async def test_a_refusal_of_the_whole_commit_is_found_one_by_one(running: Runnin
     results = [await future for future in futures]
     assert [isinstance(result, DeadLettered) for result in results] == [False, True, False]
     assert store.ask("SELECT description FROM event WHERE type = 'INFO' ORDER BY id") == [("a",), ("b",)]
-    assert store.ask("SELECT message_id, attempts FROM dead_letter") == [("late", 3)]
+    assert store.ask("SELECT message_id, attempts FROM dead_letter") == [("late", 1)]
 
 
 async def test_letters_are_kept_for_their_time_and_no_longer(store: Store, tmp_path: Path) -> None:
@@ -200,7 +210,7 @@ async def test_a_rule_that_refuses_what_tells_of_its_refusals_is_told_once(
             foreign.execute("CREATE TRIGGER mute BEFORE INSERT ON event BEGIN SELECT RAISE(ABORT, 'mute'); END")
         else:
             foreign.execute("ALTER TABLE event ADD CONSTRAINT mute CHECK (type = 'NONE')")
-    assert isinstance(await running.tell(msg_type="Event", type="INFO", id="e"), DeadLettered)
+    assert isinstance(await running.tell(msg_type="Event", type="INFO"), DeadLettered)
     assert await running.tell(msg_type="Table", table_number=1, id="t") is None
     assert await running.tell(msg_type="Table", table_number=2, id="u") is None
     assert [letter["kind"] for letter in await desk.listed()] == ["event", "message"]

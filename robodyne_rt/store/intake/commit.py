@@ -12,12 +12,16 @@ from robodyne_rt.errors import DeadLettered, RobodyneError, StorageBroken
 from robodyne_rt.ports import Clock
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault
 from robodyne_rt.store.intake.dead_letters import DeadLetterWrite
+from robodyne_rt.store.intake.letter_retries import LetterRetries, retry_in_s
 from robodyne_rt.store.intake.reports import DeadLetter, Report
 from robodyne_rt.store.intake.writes import Write
 from robodyne_rt.store.stats import WriterStats
-from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
+from robodyne_rt.store.tables.device_writes import DeviceMessageWriter, told_of_letter
 
 logger = logging.getLogger(__name__)
+
+MAX_YIELDS = 3
+"""How often a write yields to others of a deadlock before the database is said to be busy."""
 
 Mark = Callable[[int], None]
 """Called inside the transaction with the index of the last write in it: what it writes lives or dies with the batch."""
@@ -28,6 +32,7 @@ class Committer:
 
     Args:
         tables: what writes are applied to, on the same connection.
+        retries: tries again later what is kept as a dead letter.
         max_attempts: how often a write may fail by its own fault.
     """
 
@@ -37,6 +42,7 @@ class Committer:
         db: DbConnection,
         tables: DeviceMessageWriter,
         *,
+        retries: LetterRetries,
         max_attempts: int,
         stats: WriterStats,
         clock: Clock,
@@ -44,6 +50,7 @@ class Committer:
         self._database = database
         self._db = db
         self._tables = tables
+        self._retries = retries
         self._max_attempts = max_attempts
         self._stats = stats
         self._clock = clock
@@ -97,6 +104,7 @@ class Committer:
             return
         report.done += attempt.done
         report.dead_letters += attempt.dead_letters
+        report.reverted += attempt.reverted
 
     def _commit_alone(self, write: Write, report: Report, mark: Mark | None) -> None:
         """Commit one write in a transaction of its own, or its dead letter.
@@ -104,34 +112,31 @@ class Committer:
         Raises:
             Exception: an error of the database, also where it yields to others again and again.
         """
-        own_faults: list[Exception] = []
+        own_fault: Exception | None = None
         yields = 0
-        while len(own_faults) < self._max_attempts:
+        while own_fault is None:
             try:
                 self._commit_together([write], report, mark)
                 return
             except Exception as error:
                 self._roll_back_or_raise(error)
                 if self._is_own_fault(error):
-                    own_faults.append(error)
-                elif (yields := yields + 1) > self._max_attempts:
+                    own_fault = error
+                elif (yields := yields + 1) > MAX_YIELDS:
                     raise
-        newest = own_faults[-1]
         if not write.spoolable:
-            report.done.append((write, None, newest))
+            report.done.append((write, None, own_fault))
             return
-        stored = Report()
-        self._commit_together([self._dead_letter(write, newest)], stored, mark)
-        id = stored.done[0][1]
-        self._note_dead_letter(write, id, newest, report)
-        report.done.append((write, None, DeadLettered(dead_letter=id)))
+        letter, stored = self._dead_letter(write, own_fault), Report()
+        self._commit_together([letter], stored, mark)
+        report.done.append((write, None, self._keep(letter, write, stored.done[0][1], own_fault, report)))
 
     def _try_under_savepoint(self, write: Write, report: Report) -> Answered[Write]:
-        """Apply one write as often as it may fail, then make it a dead letter."""
+        """Apply one write; where it fails put right what makes good writes fail, then make it a dead letter."""
         db = self._db
         error: Exception | None = None
         # It failed together with its batch before, which does not count: a neighbour may have been at fault.
-        for attempt in range(1, self._max_attempts + 1):
+        for is_first in (True, False):
             db.execute("SAVEPOINT work")
             try:
                 result = write.apply(self._tables)
@@ -144,7 +149,7 @@ class Committer:
                 db.execute("ROLLBACK TO SAVEPOINT work")
                 self._tables.forget_unstored()
                 error = fault
-                if attempt == 1:
+                if is_first:
                     db.repair_sequences()
             else:
                 db.execute("RELEASE SAVEPOINT work")
@@ -154,19 +159,30 @@ class Committer:
         if not write.spoolable:
             logger.error("a %s could not be stored: %s", write.kind, error, extra={"action": "write_failed"})
             return (write, None, error)
-        id = self._dead_letter(write, error).apply(self._tables)
-        self._note_dead_letter(write, id, error, report)
-        return (write, None, DeadLettered(dead_letter=id))
+        letter = self._dead_letter(write, error)
+        return (write, None, self._keep(letter, write, letter.apply(self._tables), error, report))
 
     def _dead_letter(self, write: Write, error: Exception) -> DeadLetterWrite:
-        return DeadLetterWrite(write, error, self._max_attempts, self._clock)
+        return DeadLetterWrite(write, error, 1, self._clock, retry_in_s=retry_in_s(1, self._max_attempts))
 
-    def _note_dead_letter(self, write: Write, id: int, error: Exception, report: Report) -> None:
-        self._stats.dead_letters += 1
-        report.dead_letters.append(DeadLetter(write, id, str(error)))
-        log_dead_letter(
-            write, self._max_attempts, error, unforeseen=not isinstance(error, (RobodyneError, *self._database.errors))
-        )
+    def _keep(self, letter: DeadLetterWrite, write: Write, id: int, error: Exception, report: Report) -> DeadLettered:
+        """Note that a write is kept as a dead letter; return what its device is told."""
+        report.reverted.append(write)
+        if letter.retry_in_s is not None:
+            self._retries.schedule(id, 1)
+            logger.warning(
+                "a %s cannot be stored and is tried again in %d s: %s",
+                write.kind,
+                letter.retry_in_s,
+                error,
+                extra={"action": "letter_kept"},
+            )
+        else:
+            self._stats.dead_letters += 1
+            self._stats.parked_letters += 1
+            report.dead_letters.append(DeadLetter(write, id, str(error)))
+            log_dead_letter(write, 1, error, unforeseen=not isinstance(error, (RobodyneError, *self._database.errors)))
+        return DeadLettered(**told_of_letter(id, letter.state, letter.retry_in_s))
 
     def _roll_back_or_raise(self, error: Exception) -> None:
         """Undo the transaction after a write's own fault; anything else is a fault of the database and goes on upwards."""

@@ -14,11 +14,13 @@ from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 class DeadLetterWrite(Write):
     """What is left of a write at fault: a row in `dead_letter`."""
 
-    __slots__ = ("_row", "_write")
+    __slots__ = ("_row", "_write", "retry_in_s")
     kind = "dead_letter"
     spoolable = False
 
-    def __init__(self, write: Write, error: BaseException, attempts: int, clock: Clock) -> None:
+    def __init__(
+        self, write: Write, error: BaseException, attempts: int, clock: Clock, *, retry_in_s: int | None = None
+    ) -> None:
         super().__init__()
         now = times.to_text(clock.wall())
         text = f"{type(error).__name__}: {str(error).strip()}"[:2000]
@@ -26,10 +28,18 @@ class DeadLetterWrite(Write):
         letter = write.dead_letter_columns()
         if isinstance(error, Conflict):
             letter["message_id"] = None  # that id is another message's, which is stored
-        self._row = letter | {"error": text, "attempts": attempts, "first_at": now, "last_at": now}
+        # What has no id cannot be told to its device a second time: a person decides.
+        self.retry_in_s = retry_in_s if letter["message_id"] is not None else None
+        self._row = letter | {"error": text, "attempts": attempts, "first_at": now, "last_at": now, "state": self.state}
+
+    @property
+    def state(self) -> str:
+        """`RETRYING` or `PARKED`."""
+        return "PARKED" if self.retry_in_s is None else "RETRYING"
 
     def apply(self, tables: DeviceMessageWriter) -> Any:
-        return tables.store_dead_letter(self._row, self._write.digest)
+        due = {} if self.retry_in_s is None else {"retry_age_s": tables.age_s + self.retry_in_s}
+        return tables.store_dead_letter(self._row | due, self._write.digest)
 
 
 class SpooledWrite(Write):

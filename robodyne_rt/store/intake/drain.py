@@ -89,9 +89,10 @@ class SpoolDrain:
         for write in batch:
             if write.refusal is not None:
                 self._stats.dead_letters += 1
+                self._stats.parked_letters += 1
                 report.dead_letters.append(DeadLetter(write, write.dead_letter, str(write.refusal)))
                 log_dead_letter(write, 1, write.refusal, unforeseen=False)
-        report.reverted = [letter.write for letter in report.dead_letters]
+                report.reverted.append(write)
         self._spool.forget(report.drained)
         return report
 

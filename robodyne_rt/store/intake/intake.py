@@ -172,6 +172,8 @@ class Intake(Submissions):
             self._obey(ledger.recovered(), updates)
         if report.lookups is not None:
             self._overlay.lookups = report.lookups
+        if report.dead_letters:
+            self._sink.touch_status()  # where it is an event that could not be stored, nothing else shows that
         for text, data in report.error_events():
             self.store_error_event(text, data)
 

@@ -29,6 +29,7 @@ from robodyne_rt.store.engine.database import Database, DbConnection, Fault, rea
 from robodyne_rt.store.intake.backup import BackupRequest, copy_between_cycles, rescue
 from robodyne_rt.store.intake.commit import Committer
 from robodyne_rt.store.intake.drain import SpoolDrain
+from robodyne_rt.store.intake.letter_retries import LetterRetries
 from robodyne_rt.store.intake.reports import Report
 from robodyne_rt.store.intake.spool import Spool
 from robodyne_rt.store.intake.writes import Write
@@ -130,6 +131,8 @@ class Writer:
         if spool is not None:
             own_ids = IdGenerator(node=WRITER_NODE, wall=clock.wall(), now=clock.now(), above=ids.bound(clock.now()))
             self._drain = SpoolDrain(spool, batch_max=batch_max, ids=own_ids, stats=self.stats, clock=clock)
+        self._retries = LetterRetries(database, max_attempts=attempts, stats=self.stats, clock=clock)
+        self._retries.load(db)
         self._db: DbConnection | None = None
         self._use(db)
         self.snapshots = {snapshot.topic: snapshot for snapshot in self._log.snapshots()}
@@ -142,7 +145,13 @@ class Writer:
         self._tables = DeviceMessageWriter(db)
         self._tables.age_s = self._maintenance.age_s
         self._committer = Committer(
-            self._database, db, self._tables, max_attempts=self._max_attempts, stats=self.stats, clock=self._clock
+            self._database,
+            db,
+            self._tables,
+            retries=self._retries,
+            max_attempts=self._max_attempts,
+            stats=self.stats,
+            clock=self._clock,
         )
 
     # -- the loop's side -------------------------------------------------------------------------------------------
@@ -361,6 +370,10 @@ class Writer:
             self.stats.wal_pages = pages
         # Here and not where news is looked for: that is not asked while devices keep us busy.
         self._maintenance.run(self._db, self._tables, self._log.positions, now)
+        if (tried := self._retries.run(self._db, self._tables, now)) is not None:
+            self._log.has_more = True
+            tried.generation = self._generation
+            report_to(tried)
         if self._maintenance.mended_topics:
             report = Report(self._generation)
             report.mended_topics, self._maintenance.mended_topics = self._maintenance.mended_topics, []

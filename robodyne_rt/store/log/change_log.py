@@ -269,7 +269,8 @@ class ChangeLog:
         # Of the newest events only, so that no index is needed that every event would have to keep.
         newest = f"SELECT acknowledged_at FROM event ORDER BY id DESC LIMIT {MAX_COUNTED}"
         (unacknowledged,) = execute(f"SELECT count(*) FROM ({newest}) AS newest WHERE acknowledged_at IS NULL").fetchone()
-        (dead_letters,) = execute(f"SELECT count(*) FROM (SELECT 1 FROM dead_letter LIMIT {MAX_COUNTED}) AS l").fetchone()
+        query = f"SELECT count(*) FROM (SELECT 1 FROM dead_letter WHERE state = 'PARKED' LIMIT {MAX_COUNTED}) AS parked"
+        (dead_letters,) = execute(query).fetchone()
         is_open = "status IN ('PLACED', 'PREPARING', 'READY', 'SERVING')"
         return {
             "robots": {

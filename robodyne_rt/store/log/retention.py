@@ -9,6 +9,7 @@ from robodyne_rt.ports import Clock
 from robodyne_rt.store.engine import schema
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault, read_meta, write_meta
 from robodyne_rt.store.stats import WriterStats
+from robodyne_rt.store.tables import dead_letters
 from robodyne_rt.store.tables.device_writes import REMEMBERED_S, DeviceMessageWriter
 
 logger = logging.getLogger(__name__)
@@ -180,3 +181,4 @@ class Maintenance:
         oldest = tables.age_s - self._retention_s
         if oldest > 0:
             db.execute("DELETE FROM dead_letter WHERE age_s < ?", (oldest,))
+        self._stats.parked_letters = dead_letters.parked(db)

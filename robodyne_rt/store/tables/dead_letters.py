@@ -10,7 +10,7 @@ from robodyne_rt.store.engine.database import DbConnection
 
 MAX_LISTED = 1000
 
-_COLUMNS = ("id", "kind", "device", "message_id", "error", "attempts", "first_at", "last_at")
+_COLUMNS = ("id", "kind", "device", "message_id", "error", "attempts", "first_at", "last_at", "state")
 
 
 def listed(db: DbConnection, *, limit: int = MAX_LISTED) -> list[Entity]:
@@ -42,6 +42,21 @@ def _letter(db: DbConnection, letter: Entity) -> Entity:
 def ids(db: DbConnection) -> list[int]:
     """Return the ids of all letters, oldest first."""
     return [id for (id,) in db.execute("SELECT id FROM dead_letter ORDER BY id").fetchall()]
+
+
+def parked(db: DbConnection, *, limit: int = MAX_LISTED) -> int:
+    """Return how many letters wait for a person; counted up to `limit`."""
+    query = "SELECT count(*) FROM (SELECT 1 FROM dead_letter WHERE state = 'PARKED' LIMIT ?) AS waiting"
+    (count,) = db.execute(query, (limit,)).fetchone()
+    return int(count)
+
+
+def retrying(db: DbConnection, id: int) -> Entity | None:
+    """Return a letter that is to be tried again, with its payload as text; None where there is none with this id."""
+    columns = ("id", "kind", "device", "message_id", "attempts", "payload")
+    query = f"SELECT {', '.join(columns)} FROM dead_letter WHERE id = ? AND state = 'RETRYING'"
+    row = db.execute(query, (id,)).fetchone()
+    return None if row is None else dict(zip(columns, row, strict=True))
 
 
 def forget(db: DbConnection, letter: Entity) -> None:

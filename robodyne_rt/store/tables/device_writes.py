@@ -58,6 +58,8 @@ class DeviceMessageWriter:
         """Seconds that this database was served for: by them ids are forgotten, because a wall clock may jump by years."""
         self._execute = db.execute
         self._reported: dict[str, float] = {}
+        self._heard: dict[tuple[str, Any], str] = {}
+        """When the newest state of a thing was heard that was stored, or said nothing new."""
         self._handlers: dict[type[DeviceMessage], Callable[..., None]] = {
             Hello: self._hello,
             Bye: self._bye,
@@ -123,6 +125,7 @@ class DeviceMessageWriter:
     def forget_unstored(self) -> None:
         """Forget what was noted beside the rows: a transaction was undone, and with it perhaps what it was noted for."""
         self._reported.clear()
+        self._heard.clear()
 
     def telemetry(self, robot_id: str, fields: Entity, heard_at: str) -> None:
         """Store the newest telemetry of a robot."""
@@ -175,16 +178,45 @@ class DeviceMessageWriter:
             )
         return id
 
+    def is_outdated(self, message: DeviceMessage, heard_at: str) -> bool:
+        """Return whether a report of state was overtaken: newer state of the same thing was stored since it was heard."""
+        state = _state_of(message)
+        if state is None:
+            return False
+        if self._heard.get(state, "") > heard_at:
+            return True
+        table, key = state
+        query = {
+            "robot": "SELECT last_seen FROM robot WHERE robot_id = ?",
+            "table_": "SELECT updated_at FROM table_ WHERE table_number = ?",
+            "inventory": "SELECT updated_at FROM inventory WHERE id = ?",
+            "ingredient": "SELECT updated_at FROM inventory WHERE ingredient_id = ?",
+        }[table]
+        if table in ("inventory", "ingredient") and isinstance(key, str):
+            row = self._execute(f"SELECT id FROM {table} WHERE name = ?", (key,)).fetchone()
+            key = row[0] if row else 0
+        return self._is_newer(self._execute(query, (key,)).fetchone(), heard_at)
+
+    def _is_newer(self, row: Any, heard_at: str) -> bool:
+        if row is None or row[0] is None:
+            return False
+        try:
+            return times.to_epoch_s(self.db.time_text(row[0]) or "") > times.to_epoch_s(heard_at)
+        except ValueError:
+            return False
+
     # -- the messages --------------------------------------------------------------------------------------------
 
     def _apply(self, message: DeviceMessage, device: str, heard_at: str, ids: Sequence[int]) -> None:
+        if (state := _state_of(message)) is not None:
+            self._heard[state] = heard_at
         if isinstance(message, RobotReport):
             self._robot(message.robot_id, message.robot_type, message.fields(), heard_at, message.ts)
         else:
             self._handlers[type(message)](message, device, heard_at, ids)
 
     def _row_of_claim(self, device: str, id: str, digest: str) -> int:
-        row = row_of_claim(self.db, device, id, digest)
+        row = row_of_claim(self.db, device, id, digest, self.age_s)
         assert row is not None  # its insert met a conflict: the id is taken
         return row
 
@@ -428,9 +460,31 @@ class DeviceMessageWriter:
         self._execute(f"UPDATE {table} SET {sets} WHERE id = ?", (*columns.values(), id))
 
 
-def row_of_claim(db: DbConnection, device: str, id: str, digest: str) -> int | None:
+def _state_of(message: DeviceMessage) -> tuple[str, Any] | None:
+    """Return the table and key of the thing whose state a message reports; None for what is no report of state."""
+    if isinstance(message, RobotReport):
+        return "robot", message.robot_id
+    if isinstance(message, TableReport):
+        return "table_", message.table_number
+    if isinstance(message, Face):
+        return "table_", message.table_id
+    if isinstance(message, StockReport):
+        table = "inventory" if message.msg_type == "Inventory" else "ingredient"
+        return table, message.key if message.key is not None else message.name
+    return None
+
+
+def told_of_letter(id: int, state: str, retry_in_s: int | None) -> Entity:
+    """Return what a device is told of its message's dead letter."""
+    told: Entity = {"dead_letter": id, "state": state}
+    return told if retry_in_s is None or state != "RETRYING" else told | {"retry_in_s": retry_in_s}
+
+
+def row_of_claim(db: DbConnection, device: str, id: str, digest: str, age_s: int | None = None) -> int | None:
     """Return the id of the row that a message made when it came first; None where it never came.
 
+    Args:
+        age_s: of the database, which says when a letter is tried again; None where it is not known.
     Raises:
         Conflict: the id was used for another body.
         DeadLettered: what it was used for could not be stored.
@@ -441,9 +495,13 @@ def row_of_claim(db: DbConnection, device: str, id: str, digest: str) -> int | N
     body, row = taken
     if body != digest:
         raise other_body(id)
-    letter = db.execute("SELECT id FROM dead_letter WHERE device = ? AND message_id = ?", (device, id)).fetchone()
+    letter = db.execute(
+        "SELECT id, state, retry_age_s FROM dead_letter WHERE device = ? AND message_id = ?", (device, id)
+    ).fetchone()
     if letter:
-        raise DeadLettered(dead_letter=letter[0])
+        known, state, retry_age_s = letter
+        due_s = None if age_s is None or retry_age_s is None else max(0, retry_age_s - age_s)
+        raise DeadLettered(**told_of_letter(known, state, due_s))
     return int(row)
 
 

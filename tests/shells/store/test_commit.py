@@ -9,6 +9,7 @@ from robodyne_rt.core.device_messages import parse
 from robodyne_rt.errors import DeadLettered, InvalidPayload
 from robodyne_rt.store.engine.database import Fault
 from robodyne_rt.store.intake.commit import Committer
+from robodyne_rt.store.intake.letter_retries import LetterRetries
 from robodyne_rt.store.intake.reports import Report
 from robodyne_rt.store.intake.writes import MessageWrite
 from robodyne_rt.store.stats import WriterStats
@@ -23,10 +24,12 @@ class Bench:
         self.database = MemoryDatabase()
         self.db = self.database.open_writer()
         self.stats = WriterStats()
+        self.retries = LetterRetries(self.database, max_attempts=3, stats=self.stats, clock=HandClock())
         self.committer = Committer(
             self.database,
             self.db,
             DeviceMessageWriter(self.db),
+            retries=self.retries,
             max_attempts=3,
             stats=self.stats,
             clock=HandClock(),
@@ -89,20 +92,32 @@ def test_each_write_of_a_batch_that_was_rolled_back_is_told_once(bench: Bench) -
     assert bench.tables() == [1, 2]
 
 
-def test_a_faulty_write_is_tried_three_times_beside_its_batch_and_becomes_a_dead_letter(bench: Bench) -> None:
+def test_a_faulty_write_without_an_id_is_parked_at_once(bench: Bench) -> None:
     bad = failing(lambda: ValueError("own fault"))
     report = bench.commit(table(1), bad)
-    assert bad.applied == 1 + 3
-    ((error, attempts),) = bench.database.ask("SELECT error, attempts FROM dead_letter")
-    assert (error, attempts) == ("ValueError: own fault", 3)
+    assert bad.applied == 1 + 2  # with its batch, alone, and with sequences put right
+    ((error, attempts, state),) = bench.database.ask("SELECT error, attempts, state FROM dead_letter")
+    assert (error, attempts, state) == ("ValueError: own fault", 1, "PARKED")
     (letter,) = report.dead_letters
-    assert letter.write is bad and letter.error == "own fault"
-    assert report.done[1][2].details == {"dead_letter": letter.id}  # type: ignore[union-attr]
-    assert (bench.stats.errors, bench.stats.dead_letters) == (1, 1)
+    assert letter.write is bad and letter.error == "own fault" and report.reverted == [bad]
+    assert report.done[1][2].details == {"dead_letter": letter.id, "state": "PARKED"}  # type: ignore[union-attr]
+    assert (bench.stats.errors, bench.stats.dead_letters, bench.stats.parked_letters) == (1, 1, 1)
+
+
+def test_a_faulty_write_with_an_id_is_told_at_once_that_it_will_be_tried_again(bench: Bench) -> None:
+    bench.database.ask("CREATE TRIGGER rule BEFORE INSERT ON event BEGIN SELECT RAISE(ABORT, 'rule'); END")
+    message, digest = parse(b'{"msg_type": "Event", "type": "CALL", "id": "m"}')
+    report = bench.commit(MessageWrite(message, "d", digest, "2026-11-21T00:00:00.000000Z", [4]))
+    assert report.dead_letters == [] and len(report.reverted) == 1
+    error = report.done[0][2]
+    assert isinstance(error, DeadLettered)
+    assert error.details == {"dead_letter": 4, "state": "RETRYING", "retry_in_s": 2}
+    assert bench.database.ask("SELECT state, attempts, retry_age_s FROM dead_letter") == [("RETRYING", 1, 2)]
+    assert (bench.stats.dead_letters, bench.stats.parked_letters) == (0, 0)
 
 
 def test_an_attempt_that_works_ends_the_trying(bench: Bench) -> None:
-    late = failing(lambda: ValueError("not yet"), times=2)
+    late = failing(lambda: ValueError("not yet"), times=1)
     report = bench.commit(table(1), late)
     assert [result for _, result, _ in report.done] == [1, "at last"]
     assert bench.database.ask("SELECT count(*) FROM dead_letter") == [(0,)]

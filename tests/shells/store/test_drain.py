@@ -12,6 +12,7 @@ from robodyne_rt.store.engine.database import Fault, read_meta
 from robodyne_rt.store.intake import writes
 from robodyne_rt.store.intake.commit import Committer
 from robodyne_rt.store.intake.drain import SpoolDrain
+from robodyne_rt.store.intake.letter_retries import LetterRetries
 from robodyne_rt.store.intake.spool import SpooledRow
 from robodyne_rt.store.intake.writes import MessageWrite
 from robodyne_rt.store.stats import WriterStats
@@ -60,7 +61,10 @@ class Bench:
     def connect(self) -> None:
         self.db = self.database.open_writer()
         tables = DeviceMessageWriter(self.db)
-        self.committer = Committer(self.database, self.db, tables, max_attempts=3, stats=self.stats, clock=HandClock())
+        retries = LetterRetries(self.database, max_attempts=3, stats=self.stats, clock=self.clock)
+        self.committer = Committer(
+            self.database, self.db, tables, retries=retries, max_attempts=3, stats=self.stats, clock=self.clock
+        )
 
     def spooled(self, seq: int, text: str = "", **more: Any) -> None:
         body = {"msg_type": "Event", "type": "INFO", "description": text or f"n-{seq}", "id": f"id-{seq}", **more}
