@@ -171,6 +171,21 @@ class Queue(Section):
     retention_days: AtLeastOne = 14
 
 
+class Retention(Section):
+    events_days: Count = 90
+    systemlogs_days: Count = 30
+    orders_days: Count = 400
+    customers_days: Count = 30
+    chat_days: Count = 90
+    messages_days: Count = 90
+    operations_days: Count = 30
+    backups: AtLeastOne = 7
+
+
+class Backup(Section):
+    every_h: Count = 24
+
+
 class Redis(Section):
     url: str = ""
 
@@ -200,6 +215,8 @@ class Settings(Section):
     limits: Limits = Limits()
     sessions: Sessions = Sessions()
     queue: Queue = Queue()
+    retention: Retention = Retention()
+    backup: Backup = Backup()
     redis: Redis = Redis()
     assistant: Assistant = Assistant()
     log: Log = Log()

@@ -47,6 +47,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _server(settings)
     yield from machine_checks.secret_file(settings)
     yield from machine_checks.database_file(settings)
+    yield from machine_checks.disk_usage(settings)
     yield from machine_checks.rescued_files(settings)
     yield from machine_checks.damaged_spools(settings)
     yield from machine_checks.disks(settings)
@@ -71,7 +72,7 @@ def _server(settings: Settings) -> Iterator[Finding]:
         yield finding("server", "ok", f"version {report['version']} is ready")
     for check in report["checks"]:
         if not check["ok"]:
-            yield finding("server", "error", check["detail"], name=f"server, {check['name']}")
+            yield finding("server", check["severity"], check["detail"], name=f"server, {check['name']}")
     _, overview = control.ask(path, "GET", "/api/status")
     storage = overview.get("data", {}).get("storage", {}) if isinstance(overview, dict) else {}
     if storage.get("state", "ok") != "ok":

@@ -167,6 +167,15 @@ _CHECKS = (
         Text("Make room, or repair the rights of the folder.", "공간을 확보하거나 폴더 권한을 고치세요."),
     ),
     Check(
+        "disk-usage",
+        "disk usage",
+        Text("The disk will be full before long.", "디스크가 곧 가득 찹니다."),
+        Text(
+            "Make room, move copies elsewhere, or keep less: [retention] in config.toml.",
+            "공간을 확보하거나 사본을 옮기거나, config.toml의 [retention]에서 보관 기간을 줄이세요.",
+        ),
+    ),
+    Check(
         "spool",
         "spool",
         Text("Messages wait in the spool for the database.", "메시지가 스풀에서 데이터베이스를 기다립니다."),
@@ -297,4 +306,5 @@ class ServerHealth:
         if before is None or before[0] != is_ok:
             before = self._since[id] = (is_ok, self._wall())
         check = CHECKS[id]
-        return Finding(check, "ok" if is_ok else "error", evidence, check.name, before[1])
+        severity: Severity = "ok" if is_ok else "warning" if id in ATTENTION else "error"
+        return Finding(check, severity, evidence, check.name, before[1])

@@ -116,7 +116,7 @@ class App:
         settings = self._settings
         policy = access_policy(settings)
         self._secret = secret.load(settings.auth.secret_file)
-        opened = await open_store(settings, clock=self._clock, stop=self._stop)
+        opened = await open_store(settings, clock=self._clock, may_delete=lambda: self._clock_watch.may_delete, stop=self._stop)
         if opened is None:
             return  # stopped while the database was away
         try:

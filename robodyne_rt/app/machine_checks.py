@@ -5,12 +5,13 @@ Read by `doctor`; what each means stands in `health.py`.
 
 import errno
 import glob
+import math
 import os
 import shutil
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from robodyne_rt import secret
@@ -27,6 +28,9 @@ from robodyne_rt.store.tables import dead_letters, users
 
 DISK_FREE_BYTES = 256 * 1024 * 1024
 """Less than this (PITFALLS S8) is too little: a WAL, a backup and a spool want room."""
+
+DAYS_TO_FULL = 60
+"""A disk that is full sooner is worth a word."""
 
 CLOCK_SLACK_S = 60.0
 
@@ -165,6 +169,49 @@ def disks(settings: Settings) -> Iterator[Finding]:
         waiting = _spooled(spool)
         if waiting:
             yield finding("spool", "warning", f"{waiting} messages wait in {spool}; a running server drains them")
+
+
+def disk_usage(settings: Settings) -> Iterator[Finding]:
+    """Say what of ours fills the disk, how fast the database grows, and when the disk will be full."""
+    spool = Path(settings.database.spool_path).absolute()
+    backups = list((spool.parent / "backups").glob("robodyne-*.db"))
+    found = {"spool": _bytes([spool, *spool.parent.glob(f"{glob.escape(spool.name)}-*")])}
+    found["damaged spools"] = _bytes(spool.parent.glob(f"{glob.escape(spool.name + SET_ASIDE)}*"))
+    found[f"{len(backups)} backups"] = _bytes(backups)
+    growth = None
+    folder = spool.parent
+    if settings.database.url.startswith("sqlite:///"):
+        file = Path(settings.database.url.removeprefix("sqlite:///")).absolute()
+        folder = file.parent
+        found["database"] = _bytes([file, file.with_name(file.name + "-wal")])
+        found["copies of the database"] = _bytes(folder.glob(f"{glob.escape(file.name)}.*-*"))
+        growth = _growth_a_day(file, backups)
+    if not folder.is_dir():
+        return
+    used = ", ".join(f"{name} {size / 2**20:.0f} MiB" for name, size in found.items() if size >= 2**19) or "next to nothing"
+    if growth is None:
+        yield finding("disk-usage", "ok", f"{used}; how fast it grows is known after a day with a backup")
+        return
+    days = shutil.disk_usage(folder).free / growth if growth > 0 else math.inf
+    severity: Severity = "ok" if days > DAYS_TO_FULL else "warning"
+    when = f"full in about {days:.0f} days" if days < 3650 else "not full within ten years"
+    yield finding("disk-usage", severity, f"{used}; the database grows by {growth / 2**20:.1f} MiB a day: {when}")
+
+
+def _growth_a_day(file: Path, backups: list[Path]) -> float | None:
+    """Return by how many bytes a day the database grew since its oldest backup; None where that is not a day old."""
+    try:
+        oldest = min((backup.stat() for backup in backups), key=lambda status: status.st_mtime, default=None)
+        if oldest is None:
+            return None
+        days = (time.time() - oldest.st_mtime) / 86400
+        return (file.stat().st_size - oldest.st_size) / days if days >= 1 else None
+    except OSError:
+        return None
+
+
+def _bytes(files: Iterable[Path]) -> int:
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def rescued_files(settings: Settings) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from robodyne_rt.store.log import high_water
 from robodyne_rt.store.log.high_water import Contents, HighWaterMark, Loss
 from robodyne_rt.store.log.history import History
 from robodyne_rt.store.log.reader_pool import ReaderPool
+from robodyne_rt.store.log.retention import Retention
 from robodyne_rt.store.tables import given_ids
 
 logger = logging.getLogger(__name__)
@@ -81,10 +82,14 @@ class OpenStore:
         self.ownership.release()
 
 
-async def open_store(settings: Settings, *, clock: Clock, stop: anyio.Event) -> OpenStore | None:
+async def open_store(
+    settings: Settings, *, clock: Clock, may_delete: Callable[[], bool], stop: anyio.Event
+) -> OpenStore | None:
     """Open the store as its one owner, waiting for another owner to end and for a database that is away; None when asked to
     stop meanwhile.
 
+    Args:
+        may_delete: whether the wall clock can be believed where something would be deleted for its age.
     Raises:
         DataOwned: another process still owns it after `OWNER_PATIENCE_S`; nothing of it was touched.
         StorageBroken, SchemaMismatch: it cannot be used.
@@ -99,7 +104,7 @@ async def open_store(settings: Settings, *, clock: Clock, stop: anyio.Event) -> 
         while True:
             try:
                 ownership.take()
-                return await anyio.to_thread.run_sync(_open, database, settings, clock, ownership)
+                return await anyio.to_thread.run_sync(_open, database, settings, clock, may_delete, ownership)
             except DataOwned as error:
                 if clock.now() >= patient_until:
                     raise
@@ -120,7 +125,9 @@ async def open_store(settings: Settings, *, clock: Clock, stop: anyio.Event) -> 
         raise
 
 
-def _open(database: Database, settings: Settings, clock: Clock, ownership: Ownership) -> OpenStore:
+def _open(
+    database: Database, settings: Settings, clock: Clock, may_delete: Callable[[], bool], ownership: Ownership
+) -> OpenStore:
     windows = {
         "events_window": settings.topics.events_window,
         "systemlogs_window": settings.topics.systemlogs_window,
@@ -150,6 +157,7 @@ def _open(database: Database, settings: Settings, clock: Clock, ownership: Owner
             notify=settings.database.notify,
             attempts=settings.queue.max_attempts,
             retention_days=settings.queue.retention_days,
+            retention=Retention(days=settings.retention.model_dump(), windows=windows, may_delete=may_delete, clock=clock),
             ids=ids,
             clock=clock,
         )

@@ -17,6 +17,7 @@ class WriterStats:
         self.errors = 0
         self.dead_letters = 0
         self.parked_letters = 0
+        self.rows_expired = 0
         self.failures = 0
         self.drained = 0
         self.regressions = 0

@@ -18,6 +18,7 @@ from robodyne_rt.ports import ChangeSink, Clock
 from robodyne_rt.settings import Settings
 from robodyne_rt.store.intake.acknowledged import Acknowledged
 from robodyne_rt.store.intake.backup import Backups
+from robodyne_rt.store.intake.backup_schedule import BackupSchedule, remove_leftovers
 from robodyne_rt.store.intake.intake import Intake
 from robodyne_rt.store.intake.optimistic import OptimisticOverlay
 from robodyne_rt.store.intake.prediction import Predictor
@@ -94,6 +95,19 @@ class Storage:
             push_deadline_s=settings.database.push_deadline_ms / 1000,
             clock=clock,
         )
+        self._backup_schedule: BackupSchedule | None = None
+        if opened.database.files and settings.backup.every_h:
+            (file,) = opened.database.files
+            folder = path.parent / "backups"
+            remove_leftovers(file, folder)
+            self._backup_schedule = BackupSchedule(
+                self.backups.make,
+                database=file,
+                folder=folder,
+                every_h=settings.backup.every_h,
+                keep=settings.retention.backups,
+                clock=clock,
+            )
         self._high_water = HighWaterMarkWriter(
             mark_path(path), database=opened.database.name, history=opened.history, spooled=self._spooled
         )
@@ -107,6 +121,8 @@ class Storage:
             tasks.start_soon(_run_in_thread, lambda: spool.run(self.intake.report_damage_from_thread))
         if self._listener is not None:
             tasks.start_soon(_run_in_thread, self._listener.run)
+        if self._backup_schedule is not None:
+            tasks.start_soon(self._backup_schedule.run)
         tasks.start_soon(self._high_water.run, lambda: self._writer.positions)
 
     def _spooled(self) -> tuple[str, int]:

@@ -112,7 +112,11 @@ async def readyz(request: web.Request) -> web.Response:
     body = {
         "ready": status == 200,
         "version": __version__,
-        "checks": [{"name": name, "ok": well, "detail": detail} for name, well, detail in (*checks, *context.attention())],
+        "checks": [
+            {"name": name, "ok": well, "severity": "ok" if well else severity, "detail": detail}
+            for severity, found in (("error", checks), ("warning", context.attention()))
+            for name, well, detail in found
+        ],
     }
     return json_answer(body, status=status)
 

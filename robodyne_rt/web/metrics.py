@@ -80,6 +80,7 @@ class Metrics(Collector):
         )
         yield _counter("robodyne_db_failures", "Times that the database was found away, locked or full", stats.failures)
         yield _counter("robodyne_dead_letters", "Writes parked as dead letters", stats.dead_letters)
+        yield _counter("robodyne_rows_expired", "Rows deleted because they were older than they are kept", stats.rows_expired)
         yield _counter("robodyne_data_regressed", "Times that the database came back older than it was", stats.regressions)
         states = GaugeMetricFamily("robodyne_storage_state", "State of storage: the one that holds is 1", labels=["state"])
         for state in ("ok", "late", "spooling", "draining", "refusing"):

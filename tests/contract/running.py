@@ -17,6 +17,7 @@ from robodyne_rt.store.intake.writer import Writer
 from robodyne_rt.store.intake.writes import CallWrite
 from robodyne_rt.store.log.history import History
 from robodyne_rt.store.log.reader_pool import ReaderPool
+from robodyne_rt.store.log.retention import Retention
 from robodyne_rt.store.opening import OpenStore
 from robodyne_rt.store.storage import build_intake
 from robodyne_rt.store.tables.given_ids import newest_id
@@ -81,8 +82,19 @@ class Running:
         ids = IdGenerator(wall=self.clock.wall(), now=self.clock.now(), above=newest_id(db))
         self.screens = Screens(history)
         self.spool = Spool(folder / "spool.db", max_bytes=spool_max_bytes) if spool_max_bytes else None
+        self.may_delete = False
+        days = {"events_days": 90, "systemlogs_days": 30, "orders_days": 400, "customers_days": 30}
+        retention = Retention(days=days, windows=WINDOWS, may_delete=lambda: self.may_delete, clock=self.clock)
         self.writer = Writer(
-            self.database, db, history=history, spool=self.spool, windows=WINDOWS, ids=ids, clock=self.clock, **settings
+            self.database,
+            db,
+            history=history,
+            spool=self.spool,
+            windows=WINDOWS,
+            retention=retention,
+            ids=ids,
+            clock=self.clock,
+            **settings,
         )
         for topic, snapshot in self.writer.snapshots.items():
             self.screens.entities[topic] = dict(snapshot.entities)

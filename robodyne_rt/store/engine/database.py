@@ -9,6 +9,7 @@ import math
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -107,6 +108,11 @@ class DbConnection(ABC):
     @abstractmethod
     def begin_reading(self) -> None:
         """Begin a transaction whose reads all see one state."""
+
+    @abstractmethod
+    def silently(self) -> AbstractContextManager[None]:
+        """Return a transaction whose changes the triggers do not log: for what no screen needs to hear. Others who write at the
+        same time are logged as ever."""
 
     @abstractmethod
     def assign_offsets(self) -> None:

@@ -13,7 +13,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,17 @@ class PostgresConnection(DbConnection):
 
     def begin_reading(self) -> None:
         self._run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    @contextlib.contextmanager
+    def silently(self) -> Iterator[None]:
+        self.begin()
+        try:
+            self._run("SET LOCAL robodyne.silent = 'on'")
+            yield
+            self.commit()
+        except BaseException:
+            self.rollback()
+            raise
 
     def rollback(self) -> None:
         if self.connection.closed or self.connection.broken:

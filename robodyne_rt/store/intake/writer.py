@@ -35,8 +35,9 @@ from robodyne_rt.store.intake.spool import Spool
 from robodyne_rt.store.intake.writes import Write
 from robodyne_rt.store.log.change_log import HistoryLost
 from robodyne_rt.store.log.history import History
+from robodyne_rt.store.log.maintenance import Maintenance
 from robodyne_rt.store.log.reader import LogReader
-from robodyne_rt.store.log.retention import Maintenance
+from robodyne_rt.store.log.retention import Retention
 from robodyne_rt.store.stats import WriterStats
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 
@@ -72,6 +73,7 @@ class Writer:
         notify: whether foreign commits are looked for between the fallback polls.
         attempts: how often a write may fail by its own fault.
         retention_days: how long dead letters are kept.
+        retention: deletes what is old.
         ids: what the loop gives ids by; looked at only.
     """
 
@@ -89,6 +91,7 @@ class Writer:
         notify: bool,
         attempts: int = 3,
         retention_days: float = 14,
+        retention: Retention,
         ids: IdGenerator,
         clock: Clock,
         sleep: Callable[[float], None] = time.sleep,
@@ -123,6 +126,7 @@ class Writer:
             changes_retained=changes_retained,
             look_interval_s=fallback_interval_s,
             retention_days=retention_days,
+            retention=retention,
             ids=ids,
             clock=clock,
         )

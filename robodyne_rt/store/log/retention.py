@@ -1,184 +1,153 @@
-"""What the writer does between two cycles: forget what is old, and look whether every change still reaches the log."""
+"""Deletes what is older than it is kept, in small steps that delay nobody and that no screen hears (SPEC section 2).
+
+Never what a window still shows, and nothing by a clock that may be wrong. Ids are in the order of happening, so that tables
+without an index of times are walked by their ids: a step looks at some rows, and the walk ends at the first that are young.
+"""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
-from robodyne_rt.core.ids import IdGenerator
-from robodyne_rt.model.topics import TOPICS
+from robodyne_rt.core import times
 from robodyne_rt.ports import Clock
-from robodyne_rt.store.engine import schema
-from robodyne_rt.store.engine.database import Database, DbConnection, Fault, read_meta, write_meta
-from robodyne_rt.store.stats import WriterStats
-from robodyne_rt.store.tables import dead_letters
-from robodyne_rt.store.tables.device_writes import REMEMBERED_S, DeviceMessageWriter
+from robodyne_rt.store.engine.database import DbConnection
 
 logger = logging.getLogger(__name__)
 
-TRIGGER_LOOK_S = 2.0
-"""How long triggers may be gone before they are put back."""
+STEP_ROWS = 100
+"""Rows deleted in one transaction: about a millisecond."""
 
-NOTE_AGE_S = 300.0
+STEP_INTERVAL_S = 0.25
+PASS_INTERVAL_S = 600.0
+"""Between two passes over everything."""
 
-ID_STEP = 2**40
-"""How far ids go before the database is told again: three days."""
-
-PRUNE_STEP = 500
-PRUNE_INTERVAL_S = 0.25
-MAX_STEPS_PER_TOPIC = 20
+DAY_S = 86400.0
 
 
-class Maintenance:
+class Rule(NamedTuple):
+    """What of one table is deleted.
+
+    Attributes:
+        days: name of the setting.
+        time: column that says how old a row is.
+        condition: what must hold besides; `indexed` where it and the time are found by an index.
+        window: setting of the window whose newest rows stay, empty where the window is one of time.
+    """
+
+    table: str
+    days: str
+    time: str
+    condition: str = ""
+    indexed: bool = False
+    window: str = ""
+
+
+RULES = (
+    Rule("event", "events_days", "timestamp", window="events_window"),
+    Rule("system_log", "systemlogs_days", "timestamp", window="systemlogs_window"),
+    Rule("order_", "orders_days", "served_at", "status IN ('SERVED', 'CANCELLED')", indexed=True),
+    Rule("order_", "orders_days", "timestamp", "status = 'CANCELLED'", indexed=True),
+    Rule("order_", "orders_days", "timestamp", "status = 'SERVED' AND served_at IS NULL", indexed=True),
+    Rule("customer", "customers_days", "left_at", indexed=True),
+    Rule("chat_message", "chat_days", "timestamp", "(status IS NULL OR status <> 'PENDING')"),
+    Rule("staff_message", "messages_days", "timestamp"),
+    Rule("command_report", "operations_days", "timestamp"),
+)
+
+
+class Retention:
     """Belongs to the writer's thread.
 
     Args:
-        changes_retained: lines of the log kept per topic.
-        look_interval_s: how often triggers are looked for.
-        retention_days: how long dead letters are kept, counted while the server runs.
-        ids: what ids are given by: the database is told where they are, as a measure for those of others.
+        days: by name of the setting; 0 keeps for ever.
+        windows: numbers of the snapshot windows by setting name.
+        may_delete: whether the wall clock can be believed.
     """
 
     def __init__(
         self,
-        database: Database,
-        db: DbConnection,
         *,
-        stats: WriterStats,
-        changes_retained: int,
-        look_interval_s: float,
-        retention_days: float,
-        ids: IdGenerator,
+        days: Mapping[str, int],
+        windows: Mapping[str, int],
+        may_delete: Callable[[], bool],
         clock: Clock,
     ) -> None:
-        self._database = database
-        self._stats = stats
-        self._changes_retained = changes_retained
-        self._look_interval_s = look_interval_s
-        self._retention_s = int(retention_days * 86400)
-        self._age_at_start_s = float(read_meta(db, "age_s") or 0)
-        self._noted_age_s = self._age_at_start_s
-        self._ids = ids
-        self._noted_id = 0
+        self._days = days
+        self._windows = windows
+        self._may_delete = may_delete
         self._clock = clock
-        self.started_at = clock.now()
-        self._next_prune = 0.0
-        self._next_look = 0.0
-        self._next_trigger_look = 0.0
-        self.mended_topics: list[str] = []
-        """Topics whose triggers were put back, for the writer to report."""
-        self._prune_after: tuple[str, str] = ("", "")
+        self._next_step = 0.0
+        self._rules = [rule for rule in RULES if days.get(rule.days)]
+        self._rule = 0  # which is being followed
+        self._after = 0  # how far its table was walked
+        self._deleted = self._told = 0
 
-    @property
-    def age_s(self) -> int:
-        """Seconds that this database was served for."""
-        return int(self._age_at_start_s + self._clock.now() - self.started_at)
-
-    def run(self, db: DbConnection, tables: DeviceMessageWriter, positions: Mapping[str, int], now: float) -> None:
-        """Do what is due at `now`.
-
-        Where another program holds the lock, or the disk is full, the rest waits for the next time: each statement would wait
-        for the lock again, and devices with it.
+    def run(self, db: DbConnection, now: float) -> int:
+        """Do the next step where it is due; return how many rows it deleted.
 
         Raises:
-            Exception: an error of a database that is away (`Database.errors`).
-            FilesReplaced: what is written there nobody finds again.
+            Exception: an error of the database.
         """
-        try:
-            if now >= self._next_prune:
-                self._next_prune = now + PRUNE_INTERVAL_S
-                self._prune(db, tables, positions)
-            if now >= self._next_trigger_look:
-                self._next_trigger_look = now + min(TRIGGER_LOOK_S, self._look_interval_s)
-                self._look_for_triggers(db)
-            if now >= self._next_look:
-                self._next_look = now + self._look_interval_s
-                db.check_files()
-                self._note_next_id(db)
-                self._note_age(db, tables)
-                self._prune_letters(db, tables)
-        except self._database.errors as error:
-            if self._database.fault(error) in (Fault.AWAY, Fault.BROKEN):
-                raise
-            db.rollback()
+        if now < self._next_step or not self._rules:
+            return 0
+        self._next_step = now + STEP_INTERVAL_S
+        if not self._may_delete():
+            return 0
+        before = self._deleted
+        if not self._step(db, self._rules[self._rule]):
+            self._go_on(now)
+        return self._deleted - before
 
-    def _look_for_triggers(self, db: DbConnection) -> None:
-        """Put back triggers that somebody dropped with their table; what changed meanwhile nobody knows, so that all of their
-        topics is read anew."""
-        missing = db.missing_triggers()
-        is_new, self._stats.missing_triggers = missing != self._stats.missing_triggers, missing
-        if not missing:
-            return
-        if is_new:
-            logger.error(
-                "the change log misses changes: no trigger %s", ", ".join(missing), extra={"action": "trigger_missing"}
-            )
-        topics = schema.topics_of(self._database.kind, missing)
-        try:
-            db.begin()
-            db.make_triggers()
-            for topic in topics:
-                db.log_unknown_changes(topic)
-            db.commit()
-        except self._database.errors as error:
-            db.rollback()
-            if self._database.fault(error) in (Fault.AWAY, Fault.BROKEN):
-                raise
-            if is_new:
-                logger.exception("the triggers cannot be put back", extra={"action": "trigger_failed"})
-            return
-        self._stats.missing_triggers = []
-        self.mended_topics += topics
-        logger.warning("triggers were put back: %s are read anew", ", ".join(topics), extra={"action": "trigger_mended"})
+    def _go_on(self, now: float) -> None:
+        """Follow the next rule."""
+        self._rule, self._after = self._rule + 1, 0
+        if self._rule == len(self._rules):
+            self._rule = 0
+            self._next_step = now + PASS_INTERVAL_S
+            if self._deleted > self._told:
+                count = self._deleted - self._told
+                logger.info("%d old rows were deleted", count, extra={"action": "retention", "rows": count})
+            self._told = self._deleted
 
-    def _note_next_id(self, db: DbConnection) -> None:
-        """Tell the database about where our next id is: others may not go far above it (SPEC section 2)."""
-        next_id = self._ids.bound(self._clock.now())
-        if next_id - self._noted_id > ID_STEP:
-            write_meta(db, "next_id", str(next_id))
-            self._noted_id = next_id
-
-    def _prune(self, db: DbConnection, tables: DeviceMessageWriter, positions: Mapping[str, int]) -> None:
-        """Forget old lines of the log and old message ids, in steps that hold up nobody."""
-        for topic in TOPICS:
-            last = positions.get(topic, 0) - self._changes_retained
-            for _ in range(MAX_STEPS_PER_TOPIC):
-                if last <= 0 or not self._prune_step(db, topic, last):
-                    break
-        self._prune_messages(db, tables)
-
-    def _prune_step(self, db: DbConnection, topic: str, last: int) -> bool:
-        """Delete the next lines of a topic; return whether there may be more."""
-        cursor = db.execute(
-            'DELETE FROM change WHERE topic = ? AND "offset" <= ? AND "offset" < '
-            '(SELECT min("offset") + ? FROM change WHERE topic = ?)',
-            (topic, last, PRUNE_STEP, topic),
-        )
-        return bool(cursor.rowcount == PRUNE_STEP)
-
-    def _prune_messages(self, db: DbConnection, tables: DeviceMessageWriter) -> None:
-        """Walk through the remembered ids, a step at a time: no index is needed that every commit would have to keep."""
-        oldest = tables.age_s - REMEMBERED_S
-        rows = db.execute(
-            "SELECT device, id, at FROM device_message WHERE (device, id) > (?, ?) ORDER BY device, id LIMIT ?",
-            (*self._prune_after, PRUNE_STEP),
-        ).fetchall()
-        self._prune_after = rows[-1][:2] if len(rows) == PRUNE_STEP else ("", "")
-        old = [row[:2] for row in rows if row[2] < oldest]
+    def _step(self, db: DbConnection, rule: Rule) -> bool:
+        """Delete the next old rows of a table; return whether there may be more."""
+        wall = self._clock.wall()
+        oldest = times.to_text(wall - self._days[rule.days] * DAY_S)
+        old, is_more = self._indexed(db, rule, oldest) if rule.indexed else self._walked(db, rule, oldest, wall)
         if old:
-            db.begin()
-            for key in old:
-                db.execute("DELETE FROM device_message WHERE device = ? AND id = ?", key)
-            db.commit()
+            with db.silently():
+                condition, parameter = db.is_in("id", old)
+                db.execute(f"DELETE FROM {rule.table} WHERE {condition}", (parameter,))
+            self._deleted += len(old)
+        return is_more
 
-    def _note_age(self, db: DbConnection, tables: DeviceMessageWriter) -> None:
-        """Count how long this database was served; where that is not written ids only live longer."""
-        tables.age_s = self.age_s
-        if tables.age_s - self._noted_age_s < NOTE_AGE_S:
-            return
-        write_meta(db, "age_s", str(tables.age_s))
-        self._noted_age_s = tables.age_s
+    def _indexed(self, db: DbConnection, rule: Rule, oldest: str) -> tuple[list[int], bool]:
+        condition = f"{rule.condition} AND " if rule.condition else ""
+        query = f"SELECT id FROM {rule.table} WHERE {condition}{rule.time} < ? LIMIT ?"
+        old = [id for (id,) in db.execute(query, (oldest, STEP_ROWS)).fetchall()]
+        return old, len(old) == STEP_ROWS
 
-    def _prune_letters(self, db: DbConnection, tables: DeviceMessageWriter) -> None:
-        oldest = tables.age_s - self._retention_s
-        if oldest > 0:
-            db.execute("DELETE FROM dead_letter WHERE age_s < ?", (oldest,))
-        self._stats.parked_letters = dead_letters.parked(db)
+    def _walked(self, db: DbConnection, rule: Rule, oldest: str, wall: float) -> tuple[list[int], bool]:
+        shown_from = self._shown_from(db, rule)
+        bound, parameters = ("", ()) if shown_from is None else ("AND id < ?", (shown_from,))
+        is_old = f"{rule.time} < ?{f' AND {rule.condition}' if rule.condition else ''}"
+        # A time that lies ahead, by a clock that was wrong, says nothing of the rows behind it.
+        is_young = f"{rule.time} BETWEEN ? AND ?"
+        rows = db.execute(
+            f"SELECT id, {is_old}, {is_young} FROM {rule.table} WHERE id > ? {bound} ORDER BY id LIMIT ?",
+            (oldest, oldest, times.to_text(wall), self._after, *parameters, STEP_ROWS),
+        ).fetchall()
+        old = [id for id, may_go, _ in rows if may_go]
+        if not rows:
+            return [], False
+        self._after = rows[-1][0]
+        is_over = not old and any(young for _, _, young in rows)
+        return old, len(rows) == STEP_ROWS and not is_over
+
+    def _shown_from(self, db: DbConnection, rule: Rule) -> int | None:
+        """Return the oldest id that the window shows, 0 where it shows all there are; None where it is one of time."""
+        if not rule.window:
+            return None
+        query = f"SELECT id FROM {rule.table} ORDER BY id DESC LIMIT 1 OFFSET ?"
+        row = db.execute(query, (max(0, self._windows[rule.window] - 1),)).fetchone()
+        return int(row[0]) if row else 0

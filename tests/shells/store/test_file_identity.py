@@ -20,6 +20,7 @@ from robodyne_rt.store.intake import backup
 from robodyne_rt.store.intake.reports import Report
 from robodyne_rt.store.intake.writer import Writer
 from robodyne_rt.store.log.history import History
+from robodyne_rt.store.log.retention import Retention
 from robodyne_rt.testing.clock import HandClock
 from robodyne_rt.testing.store import ScriptedWrite
 from tests.stores import WINDOWS
@@ -43,6 +44,7 @@ class Bench:
             changes_retained=1000,
             fallback_interval_s=LOOK_S,
             notify=True,
+            retention=Retention(days={}, windows={}, may_delete=lambda: True, clock=self.clock),
             ids=IdGenerator(wall=self.clock.wall(), now=self.clock.now()),
             clock=self.clock,
         )

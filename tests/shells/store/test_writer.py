@@ -13,6 +13,7 @@ from robodyne_rt.store.intake.backup import BackupRequest
 from robodyne_rt.store.intake.reports import Report
 from robodyne_rt.store.intake.writer import POLL_S, Writer
 from robodyne_rt.store.log.history import History
+from robodyne_rt.store.log.retention import Retention
 from robodyne_rt.testing.clock import HandClock
 from robodyne_rt.testing.database import MemoryDatabase, ScriptedError
 from robodyne_rt.testing.store import ScriptedWrite
@@ -34,6 +35,7 @@ class Bench:
             history=self.history,
             spool=spool,
             windows=WINDOWS,
+            retention=Retention(days={}, windows={}, may_delete=lambda: True, clock=self.clock),
             ids=IdGenerator(wall=self.clock.wall(), now=self.clock.now()),
             clock=self.clock,
             sleep=self.slept.append,

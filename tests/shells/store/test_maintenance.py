@@ -4,7 +4,8 @@ import pytest
 
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.store.engine.database import Fault, read_meta
-from robodyne_rt.store.log.retention import Maintenance
+from robodyne_rt.store.log.maintenance import Maintenance
+from robodyne_rt.store.log.retention import Retention
 from robodyne_rt.store.stats import WriterStats
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 from robodyne_rt.testing.clock import HandClock
@@ -30,6 +31,7 @@ class Bench:
             changes_retained=3,
             look_interval_s=10.0,
             retention_days=14,
+            retention=Retention(days={}, windows={}, may_delete=lambda: True, clock=self.clock),
             ids=IdGenerator(wall=self.clock.wall(), now=self.clock.now()),
             clock=self.clock,
         )
