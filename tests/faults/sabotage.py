@@ -114,11 +114,11 @@ def _late_spool() -> None:
 
     honest = Spool._append
 
-    def late(self: Spool, appends: Any) -> None:
+    def late(self: Spool, appends: Any, report_damage: Any) -> None:
         for append in appends:
             append.done(None)
         time.sleep(LATE_S)
-        honest(self, [append._replace(done=lambda error: None) for append in appends])
+        honest(self, [append._replace(done=lambda error: None) for append in appends], report_damage)
 
     Spool._append = late  # type: ignore[method-assign]
 
@@ -160,13 +160,15 @@ def _hasty() -> None:
 
 def _wall_clock_ids() -> None:
     """Number what is stored by the wall clock alone, which does not always go forward."""
-    from robodyne_rt.core.ids import IdGenerator
+    from robodyne_rt.core.ids import _ORIGIN_MS, IdGenerator
 
     honest = IdGenerator.next
 
-    def next(self: IdGenerator, now_ms: int) -> int:
-        self._last_ms = min(self._last_ms, now_ms)
-        return honest(self, now_ms)
+    def next(self: IdGenerator, now: float) -> int:
+        wall_ms = max(0, int(time.time() * 1000) - _ORIGIN_MS)
+        self._seed_ms = wall_ms - int((now - self._seeded_at) * 1000)
+        self._last_ms = min(self._last_ms, wall_ms)
+        return honest(self, now)
 
     IdGenerator.next = next  # type: ignore[method-assign]
 
