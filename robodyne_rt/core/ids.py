@@ -11,6 +11,12 @@ _NODE_BITS = 5
 _SEQUENCE_BITS = 7
 _LOW_BITS = _NODE_BITS + _SEQUENCE_BITS
 
+MAX_SEED_MS = 1 << 40
+"""The year 2058."""
+
+MAX_LEAP_MS = 400 * 86_400_000
+"""A box that was off for longer goes on from here: no id says more of the time than that it is later."""
+
 
 class IdGenerator:
     """Gives ids of one node: `IdGenerator(wall=time.time(), now=time.monotonic()).next(time.monotonic())`.
@@ -26,8 +32,12 @@ class IdGenerator:
         self._node = node << _SEQUENCE_BITS
         self._last_ms = max(0, above >> _LOW_BITS)
         self._sequence = 1 << _SEQUENCE_BITS  # of that millisecond others may have given some
-        self._seed_ms = max(int(wall * 1000) - _ORIGIN_MS, self._last_ms + 1)
+        # A clock that shows the year 2099 must not use up what is left below 2^53.
+        latest_ms = min(MAX_SEED_MS, self._last_ms + MAX_LEAP_MS) if above else MAX_SEED_MS
+        self._seed_ms = max(min(int(wall * 1000) - _ORIGIN_MS, latest_ms), self._last_ms + 1)
         self._seeded_at = now
+        self.newest = above
+        """The newest id that was given or seen."""
 
     def next(self, now: float) -> int:
         """Return an id above every id given or seen before; `now` is monotonic seconds."""
@@ -38,11 +48,13 @@ class IdGenerator:
             self._sequence += 1
             if self._sequence >> _SEQUENCE_BITS:
                 self._last_ms, self._sequence = self._last_ms + 1, 0
-        return self._last_ms << _LOW_BITS | self._node | self._sequence
+        id = self.newest = self._last_ms << _LOW_BITS | self._node | self._sequence
+        return id
 
     def stay_above(self, id: int, now: float) -> None:
         """Give only ids above this one, which somebody else gave."""
         ms = id >> _LOW_BITS
+        self.newest = max(self.newest, id)
         if ms >= self._last_ms:
             self._last_ms, self._sequence = ms, 1 << _SEQUENCE_BITS
             self._seed_ms = max(self._seed_ms, ms + 1 - int((now - self._seeded_at) * 1000))

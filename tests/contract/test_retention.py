@@ -8,7 +8,7 @@ import pytest
 
 from robodyne_rt.core import times
 from robodyne_rt.ports import Clock
-from robodyne_rt.store.log import retention
+from robodyne_rt.store.log import maintenance, retention
 from robodyne_rt.store.log.retention import RULES, STEP_ROWS, Retention
 from tests.contract.running import Running
 from tests.stores import WINDOWS, Store
@@ -183,7 +183,8 @@ async def running(store: Store, tmp_path: Path) -> AsyncIterator[Running]:
 async def test_a_foreign_writer_beside_it_is_logged_as_ever(
     running: Running, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "STEP_INTERVAL_S", 0.0)
+    for module in (maintenance, retention):
+        monkeypatch.setattr(module, "STEP_INTERVAL_S", 0.0)
     monkeypatch.setattr(retention, "STEP_ROWS", 5)
     old = times.to_text(running.clock.wall() - 200 * DAY_S)
     with store.foreign() as foreign:

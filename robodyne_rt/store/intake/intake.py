@@ -186,7 +186,7 @@ class Intake(Submissions):
                 self._sink.publish(report.updates)
             self._overlay.learn(report.updates)
             for update in report.updates:
-                if update.topic in GIVEN_TOPICS and update.entities:
+                if update.topic in GIVEN_TOPICS and update.entities and max(update.entities) > self._ids.newest:
                     self._ids.stay_above(max(update.entities), self._clock.now())
         except Exception:
             # What is stored must be answered, whatever became of the screens.

@@ -5,6 +5,7 @@ the writer's thread.
 """
 
 import logging
+import math
 from typing import Any, Literal
 
 import orjson
@@ -49,17 +50,24 @@ class LetterRetries:
         self._stats = stats
         self._clock = clock
         self._due: dict[int, float] = {}
+        self.next_at = math.inf
+        """When the next one is due, in monotonic seconds."""
 
     def load(self, db: DbConnection) -> None:
         """Take up what an earlier run left; soon, because nobody knows how long that was."""
         rows = db.execute("SELECT id FROM dead_letter WHERE state = 'RETRYING' ORDER BY id").fetchall()
         self._due = dict.fromkeys((id for (id,) in rows), self._clock.now() + FIRST_RETRY_S)
+        self._look_ahead()
 
     def schedule(self, id: int, attempts: int) -> None:
         """Try a letter again when it is due; one that does not exist then costs nothing."""
         delay_s = retry_in_s(attempts, self._max_attempts)
         if delay_s is not None:
             self._due[id] = self._clock.now() + delay_s
+            self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        self.next_at = min(self._due.values(), default=math.inf)
 
     def run(self, db: DbConnection, tables: DeviceMessageWriter, now: float) -> Report | None:
         """Try what is due, each in a transaction of its own; return what became of it, None where nothing was due.
@@ -67,7 +75,7 @@ class LetterRetries:
         Raises:
             Exception: an error of the database; what was not tried is due still.
         """
-        due = [id for id, at in self._due.items() if at <= now][:MAX_PER_CYCLE] if self._due else ()
+        due = [id for id, at in self._due.items() if at <= now][:MAX_PER_CYCLE]
         if not due:
             return None
         report = Report()
@@ -75,6 +83,7 @@ class LetterRetries:
             self._try(db, tables, id, report)
             if self._due.get(id, now + 1) <= now:
                 del self._due[id]
+        self._look_ahead()
         return report
 
     def _try(self, db: DbConnection, tables: DeviceMessageWriter, id: int, report: Report) -> None:

@@ -374,7 +374,7 @@ class Writer:
             self.stats.wal_pages = pages
         # Here and not where news is looked for: that is not asked while devices keep us busy.
         self._maintenance.run(self._db, self._tables, self._log.positions, now)
-        if (tried := self._retries.run(self._db, self._tables, now)) is not None:
+        if now >= self._retries.next_at and (tried := self._retries.run(self._db, self._tables, now)) is not None:
             self._log.has_more = True
             tried.generation = self._generation
             report_to(tried)

@@ -142,11 +142,12 @@ class ChangeLog:
             (topic, offset, limit + 1),
         ).fetchall()
         if lines and lines[0][0] == offset:
-            known, line = self.last_lines.get(topic), lines.pop(0)
-            if known is not None and known[0] == offset and known != line:
+            line = lines.pop(0)
+            if self.last_lines.get(topic, line) != line and self.last_lines[topic][0] == offset:
                 raise HistoryLost(f"{topic}: line {offset} is another one than was read before")
-        del lines[limit:]
         if lines:
+            if len(lines) > limit:
+                del lines[limit:]
             if lines[-1][0] != offset + len(lines):
                 raise GapInLog(f"{topic}: lines between {offset} and {lines[-1][0]} are gone")
             self.last_lines[topic] = lines[-1]

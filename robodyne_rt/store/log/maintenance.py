@@ -24,7 +24,7 @@ ID_STEP = 2**40
 """How far ids go before the database is told again: three days."""
 
 PRUNE_STEP = 500
-PRUNE_INTERVAL_S = 0.25
+STEP_INTERVAL_S = 0.25
 MAX_STEPS_PER_TOPIC = 20
 
 
@@ -64,7 +64,7 @@ class Maintenance:
         self._noted_id = 0
         self._clock = clock
         self.started_at = clock.now()
-        self._next_prune = 0.0
+        self._next_step = 0.0
         self._next_look = 0.0
         self._next_trigger_look = 0.0
         self.mended_topics: list[str] = []
@@ -86,10 +86,11 @@ class Maintenance:
             Exception: an error of a database that is away (`Database.errors`).
             FilesReplaced: what is written there nobody finds again.
         """
+        if now < self._next_step:
+            return  # after most commits: whatever is due is due at such a step
+        self._next_step = now + STEP_INTERVAL_S
         try:
-            if now >= self._next_prune:
-                self._next_prune = now + PRUNE_INTERVAL_S
-                self._prune(db, tables, positions)
+            self._prune(db, tables, positions)
             self._stats.rows_expired += self._retention.run(db, now)
             if now >= self._next_trigger_look:
                 self._next_trigger_look = now + min(TRIGGER_LOOK_S, self._look_interval_s)

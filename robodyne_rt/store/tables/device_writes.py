@@ -43,6 +43,7 @@ REMEMBERED_S = 7 * 86400
 
 PRESENCE_RELIABLE = 0.5
 
+_STATE_REPORTS = (RobotReport, TableReport, Face, StockReport)
 _STAMPED_BY = {"PREPARING": "preparing_at", "READY": "ready_at", "SERVED": "served_at"}
 _ROBOT_STATE = ("status", "battery_level", "name", "mac_address", "ip_address", *POSE, "joints", "link")
 _ROBOT_COLUMNS = ("id", *_ROBOT_STATE, "last_seen", "reported_at")
@@ -208,7 +209,7 @@ class DeviceMessageWriter:
     # -- the messages --------------------------------------------------------------------------------------------
 
     def _apply(self, message: DeviceMessage, device: str, heard_at: str, ids: Sequence[int]) -> None:
-        if (state := _state_of(message)) is not None:
+        if isinstance(message, _STATE_REPORTS) and (state := _state_of(message)) is not None:
             self._heard[state] = heard_at
         if isinstance(message, RobotReport):
             self._robot(message.robot_id, message.robot_type, message.fields(), heard_at, message.ts)

@@ -105,10 +105,10 @@ def test_triggers_that_are_gone_are_put_back_within_seconds_and_their_topics_rea
     bench.database.ask("DROP TRIGGER zz_table__insert")
     bench.database.ask("DROP TRIGGER zz_order_item_insert")
     bench.database.ask("INSERT INTO table_(table_number) VALUES (1)")
-    bench.clock.advance(1.9)
+    bench.clock.advance(1.7)
     bench.run()
     assert bench.maintenance.mended_topics == []
-    bench.clock.advance(0.2)
+    bench.clock.advance(0.4)
     bench.run()
     assert bench.maintenance.mended_topics == ["orders", "tables"]
     assert bench.stats.missing_triggers == [] == bench.db.missing_triggers()

@@ -9,7 +9,7 @@ from robodyne_rt.core.ids import IdGenerator
 WALL = 1_795_000_000.0
 
 
-@given(st.lists(st.floats(0, 5), min_size=1, max_size=300), st.floats(-1e9, 4e9))
+@given(st.lists(st.floats(0, 5), min_size=1, max_size=300), st.floats(-1e9, 1e11))
 def test_ids_grow_and_stay_below_2_to_the_53(steps: list[float], wall: float) -> None:
     now = 100.0
     generator, ids = IdGenerator(node=3, wall=wall, now=now), []
@@ -38,6 +38,21 @@ def test_a_clock_that_was_years_ahead_is_not_followed_back() -> None:
     newest = [ahead.next(seconds) for seconds in range(25)][-1]
     again = IdGenerator(wall=WALL, now=500.0, above=newest)
     assert newest < again.next(500.0) < again.next(501.0)
+
+
+@pytest.mark.parametrize("year", [2058, 2093, 2099, 9999])
+def test_a_clock_in_the_far_future_leaves_room(year: int) -> None:
+    newest = 0
+    for boot in range(20):
+        generator = IdGenerator(wall=(year - 1970) * 365.25 * 86400, now=float(boot), above=newest)
+        newest = generator.next(float(boot))
+    assert newest < 2**53 - 2**51
+
+
+def test_a_box_that_was_off_for_years_goes_on_later_than_before() -> None:
+    newest = IdGenerator(wall=WALL, now=0.0).next(0.0)
+    after = IdGenerator(wall=WALL + 5 * 365 * 86400, now=0.0, above=newest).next(0.0)
+    assert newest < after < IdGenerator(wall=WALL + 401 * 86400, now=0.0).next(0.0)
 
 
 def test_it_stays_above_what_others_gave_and_goes_on_by_running_time() -> None:
