@@ -520,12 +520,19 @@ class Meta(SQLModel, table=True):
 
 
 class TopicHead(SQLModel, table=True):
-    """The newest offset of each topic."""
+    """The newest offset of each topic, and what the triggers look up beside it.
+
+    `next_id` is about where the server's own ids are: others may not go far above it. While `is_silent` is set the triggers
+    write no lines: the server sets it and takes it back in one transaction, so that no foreign writer ever meets it (SQLite;
+    Postgres has a setting for that).
+    """
 
     __tablename__ = "topic_head"
     __table_args__ = table_args(sqlite_with_rowid=False)
     topic: str = Field(sa_type=TEXT, primary_key=True)
     offset: int = column(INTEGER, nullable=False, server_default="0")
+    next_id: int | None = column(INTEGER)
+    is_silent: int = column(BOOLEAN, nullable=False, server_default="0")
 
 
 class Change(SQLModel, table=True):
@@ -582,12 +589,3 @@ class DeadLetter(SQLModel, table=True):
     age_s: int = column(INTEGER, nullable=False, server_default="0")
     state: str = column(TEXT, nullable=False, server_default="PARKED")
     retry_age_s: int | None = column(INTEGER)
-
-
-class LogSwitch(SQLModel, table=True):
-    """While it has a row the triggers write no lines: set and taken back by the server inside one transaction, so that no
-    foreign writer ever meets it (retention deletes what no screen shows any more). Postgres has a setting for that."""
-
-    __tablename__ = "log_switch"
-    __table_args__ = table_args(info={"only": "sqlite"})
-    id: int | None = identity()

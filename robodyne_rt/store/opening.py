@@ -221,7 +221,8 @@ def _check_history(database: Database, db: DbConnection, epoch: str, mark: HighW
 
 def _newest_id(db: DbConnection, spool: Spool | None) -> int:
     """Return the newest id that was given: in the database, or in what waits in the spool."""
-    found = [given_ids.newest_id(db), int(read_meta(db, "next_id") or 0)]
+    (noted,) = db.execute("SELECT max(next_id) FROM topic_head").fetchone()
+    found = [given_ids.newest_id(db), int(noted or 0)]
     if spool is not None and spool.rows_at_start:
         with contextlib.suppress(StorageUnavailable, ValueError, KeyError, TypeError, RobodyneError):
             for row in spool.rows(spool.last_seq - 1, 1):  # they are in the order of their ids

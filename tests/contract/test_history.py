@@ -188,7 +188,7 @@ async def test_ids_that_others_choose_are_followed(running: Running, store: Stor
 
 
 async def test_ids_far_above_and_those_no_client_can_name_are_refused(running: Running, store: Store) -> None:
-    await running.until(lambda: bool(store.ask("SELECT 1 FROM meta WHERE key = 'next_id'")))
+    await running.until(lambda: bool(store.ask("SELECT 1 FROM topic_head WHERE next_id > 0")))
     await tell(running, 1)
     ((ours,),) = store.ask("SELECT max(id) FROM event")
     insert = "INSERT INTO event(id, type, timestamp) VALUES (?, 'INFO', '2026-11-21T00:00:00Z')"

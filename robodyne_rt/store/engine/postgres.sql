@@ -277,6 +277,8 @@ CREATE INDEX token_by_expires_at ON @schema@.token (expires_at);
 CREATE TABLE @schema@.topic_head (
 	topic TEXT NOT NULL, 
 	"offset" BIGINT DEFAULT '0' NOT NULL, 
+	next_id BIGINT, 
+	is_silent INTEGER DEFAULT '0' NOT NULL, 
 	PRIMARY KEY (topic)
 );
 
@@ -421,7 +423,7 @@ SET search_path = pg_catalog, pg_temp AS $$ BEGIN PERFORM pg_notify('@schema@.ch
 CREATE OR REPLACE FUNCTION @schema@.zz_guard_id() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$ DECLARE next bigint; newest bigint; BEGIN
 IF NEW.id <= 17592186044416 THEN RETURN NEW; END IF;
-SELECT value::bigint INTO next FROM @schema@.meta WHERE key = 'next_id';
+SELECT next_id INTO next FROM @schema@.topic_head WHERE topic = TG_ARGV[0];
 IF next IS NULL OR NEW.id <= next + 17592186044416 THEN RETURN NEW; END IF;
 EXECUTE format('SELECT coalesce(max(id), 0) FROM %I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME) INTO newest;
 IF NEW.id <= newest + 17592186044416 THEN RETURN NEW; END IF;

@@ -110,7 +110,7 @@ def _tables(kind: str) -> list[Any]:
         if copy.columns.get("id") is not None and copy.columns["id"].info.get("given"):
             copy.columns["id"].autoincrement = False
             copy.columns["id"].server_default = DefaultClause(text(f"{SCHEMA}.zz_new_id()"))
-    return [table for table in copies.sorted_tables if table.info.get("only", kind) == kind]
+    return list(copies.sorted_tables)
 
 
 def _name_of(constraint: Any) -> tuple[str, ...]:

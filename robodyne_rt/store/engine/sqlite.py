@@ -135,9 +135,9 @@ class SqliteConnection(DbConnection):
     def silently(self) -> Iterator[None]:
         self.begin()
         try:
-            self.execute("INSERT INTO log_switch VALUES (1)")
+            self.execute("UPDATE topic_head SET is_silent = 1")
             yield
-            self.execute("DELETE FROM log_switch")
+            self.execute("UPDATE topic_head SET is_silent = 0")
             self.commit()
         except BaseException:
             self.rollback()

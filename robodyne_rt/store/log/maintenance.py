@@ -139,7 +139,7 @@ class Maintenance:
         """Tell the database about where our next id is: others may not go far above it (SPEC section 2)."""
         next_id = self._ids.bound(self._clock.now())
         if next_id - self._noted_id > ID_STEP:
-            write_meta(db, "next_id", str(next_id))
+            db.execute("UPDATE topic_head SET next_id = ?", (next_id,))
             self._noted_id = next_id
 
     def _prune(self, db: DbConnection, tables: DeviceMessageWriter, positions: Mapping[str, int]) -> None:

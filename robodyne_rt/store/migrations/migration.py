@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 MAX_ID = 2**53 - 1
 """The largest id that JavaScript reads as it is."""
 
-Type = Literal["integer", "real", "text", "time"]
+Type = Literal["integer", "boolean", "real", "text", "time"]
 
 
 class Statement(NamedTuple):

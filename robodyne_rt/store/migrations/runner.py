@@ -24,8 +24,14 @@ from robodyne_rt.store.migrations.migration import (
 logger = logging.getLogger(__name__)
 
 _TYPES = {
-    "sqlite": {"integer": "INTEGER", "real": "REAL", "text": "TEXT", "time": "TEXT"},
-    "postgres": {"integer": "BIGINT", "real": "DOUBLE PRECISION", "text": "TEXT", "time": "TIMESTAMP WITH TIME ZONE"},
+    "sqlite": {"integer": "INTEGER", "boolean": "INTEGER", "real": "REAL", "text": "TEXT", "time": "TEXT"},
+    "postgres": {
+        "integer": "BIGINT",
+        "boolean": "INTEGER",
+        "real": "DOUBLE PRECISION",
+        "text": "TEXT",
+        "time": "TIMESTAMP WITH TIME ZONE",
+    },
 }
 
 

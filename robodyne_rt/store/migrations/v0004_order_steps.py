@@ -1,6 +1,6 @@
 """Version 4: the steps of orders and items, ids that every client can read, letters that are tried again."""
 
-from robodyne_rt.store.migrations.migration import AddCheck, AddColumn, Migration, RenumberRows, Statement
+from robodyne_rt.store.migrations.migration import AddCheck, AddColumn, Migration, RenumberRows
 
 _REFERENCES = {
     "robot": (("order_", "robot_id"),),
@@ -30,7 +30,8 @@ ORDER_STEPS = Migration(
             check="state = 'RETRYING' OR state = 'PARKED'",
         ),
         AddColumn("dead_letter", "retry_age_s", "integer"),
-        Statement("CREATE TABLE log_switch (id INTEGER NOT NULL, PRIMARY KEY (id)) STRICT", ""),
+        AddColumn("topic_head", "next_id", "integer"),
+        AddColumn("topic_head", "is_silent", "boolean", default="0"),
         *(RenumberRows(table, references) for table, references in _REFERENCES.items()),
         *(AddCheck(table, "id_in_range", "id BETWEEN 1 AND 9007199254740991") for table in _REFERENCES),
     ),

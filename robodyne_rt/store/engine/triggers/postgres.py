@@ -106,7 +106,7 @@ def _guard() -> str:
         f"CREATE OR REPLACE FUNCTION {SCHEMA}.zz_guard_id() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
         "SET search_path = pg_catalog, pg_temp AS $$ DECLARE next bigint; newest bigint; BEGIN\n"
         f"IF NEW.id <= {MAX_ID_LEAP} THEN RETURN NEW; END IF;\n"
-        f"SELECT value::bigint INTO next FROM {SCHEMA}.meta WHERE key = 'next_id';\n"
+        f"SELECT next_id INTO next FROM {SCHEMA}.topic_head WHERE topic = TG_ARGV[0];\n"
         f"IF next IS NULL OR NEW.id <= next + {MAX_ID_LEAP} THEN RETURN NEW; END IF;\n"
         f"{farther}\n"
         f"IF NEW.id <= newest + {MAX_ID_LEAP} THEN RETURN NEW; END IF;\n"

@@ -8,8 +8,9 @@ What is not obvious:
   `replaced` (an upsert that ends as an update fires it too; the reader sees that the row still exists and says nothing).
 - Values are compared by `IS NOT` under BINARY collation and by type, so that 5 and 5.0, or `a` and `A`, are different.
 - `foreign_keys` is off in foreign connections, so children are deleted by trigger as well as by reference.
-- They write nothing while `log_switch` has a row. Only the server gives it one, and takes it back in the same transaction.
-- A row whose id the server gives gets none that lies far above its own series: what comes after it would count as older.
+- They write nothing while `topic_head.is_silent` is set. Only the server sets it, and takes it back in the same transaction.
+- A row whose id the server gives may have none that lies far above its own series: what comes after it would count as older.
+  That is judged where the head is read anyway, and costs next to nothing.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,6 @@ from robodyne_rt.model import entities
 from robodyne_rt.model.topics import QUIET_COLUMNS, TOPICS, Nested, Rows, Topic
 from robodyne_rt.store.engine.schema import MAX_ID_LEAP, TRIGGER_PREFIX
 
-_IS_ON = "NOT EXISTS (SELECT 1 FROM log_switch)"
 _NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 
 
@@ -37,12 +37,12 @@ def statements() -> dict[str, str]:
 
 def _of_topic(topic: Topic) -> Iterator[tuple[str, str]]:
     table = topic.table
-    yield _trigger(table, "insert", f"AFTER INSERT ON {table}", _log(topic, "NEW.id", "upsert"))
+    yield _trigger(table, "insert", f"AFTER INSERT ON {table}", _log(topic, _guarded(table, "NEW.id"), "upsert"))
     yield _trigger(
         table,
         "update",
         f"AFTER UPDATE ON {table} WHEN {_really_changed(loud_columns(topic))}",
-        _log(topic, "NEW.id", "upsert"),
+        _log(topic, _guarded(table, "NEW.id", is_update=True), "upsert"),
     )
     yield _trigger(table, "rekey", f"AFTER UPDATE OF id ON {table} WHEN OLD.id IS NOT NEW.id", _log(topic, "OLD.id", "delete"))
     children = [f"DELETE FROM {nested.rows.table} WHERE {nested.parent_column} = OLD.id;" for nested in topic.nested]
@@ -57,7 +57,6 @@ def _of_topic(topic: Topic) -> Iterator[tuple[str, str]]:
                 f"{when} ON {table} WHEN EXISTS {victim}{same}",
                 _log(topic, victim, "replaced"),
             )
-    yield from _guard_ids(table)
 
 
 def _of_nested(topic: Topic, nested: Nested) -> Iterator[tuple[str, str]]:
@@ -66,12 +65,13 @@ def _of_nested(topic: Topic, nested: Nested) -> Iterator[tuple[str, str]]:
     # An item whose parent is going or gone announces nothing: the parent's own delete does.
     new_parent = f"EXISTS (SELECT 1 FROM {topic.table} WHERE id = NEW.{parent})"
     old_parent = f"EXISTS (SELECT 1 FROM {topic.table} WHERE id = OLD.{parent})"
-    yield _trigger(table, "insert", f"AFTER INSERT ON {table} WHEN {new_parent}", _log(topic, f"NEW.{parent}", "upsert"))
+    new_key = _guarded(table, f"NEW.{parent}")
+    yield _trigger(table, "insert", f"AFTER INSERT ON {table} WHEN {new_parent}", _log(topic, new_key, "upsert"))
     yield _trigger(
         table,
         "update",
         f"AFTER UPDATE ON {table} WHEN {new_parent} AND ({_really_changed(columns)})",
-        _log(topic, f"NEW.{parent}", "upsert"),
+        _log(topic, _guarded(table, f"NEW.{parent}", is_update=True), "upsert"),
     )
     yield _trigger(
         table,
@@ -90,38 +90,33 @@ def _of_nested(topic: Topic, nested: Nested) -> Iterator[tuple[str, str]]:
         f"BEFORE UPDATE OF id ON {table} WHEN NEW.id IS NOT OLD.id AND {victim}",
         _log(topic, victims_parent, "upsert"),
     )
-    yield from _guard_ids(table)
-
-
-def _guard_ids(table: str) -> Iterator[tuple[str, str]]:
-    """Refuse ids that lie too far above those that are given."""
-    if not given_ids(table):
-        return
-    far = f"(SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'next_id') + {MAX_ID_LEAP}"
-    farther = f"coalesce((SELECT max(id) FROM {table}), 0) + {MAX_ID_LEAP}"
-    body = f"SELECT RAISE(ABORT, '{table}.id is too far above the newest one: leave it out, and one is given');"
-    for verb, when in (("insert", "BEFORE INSERT"), ("update", "BEFORE UPDATE OF id")):
-        head = f"{when} ON {table} WHEN NEW.id > {far} AND NEW.id > {farther}"
-        yield (
-            f"{TRIGGER_PREFIX}{table}_guard_{verb}",
-            f'CREATE TRIGGER "{TRIGGER_PREFIX}{table}_guard_{verb}" {head} BEGIN {body} END',
-        )
 
 
 def _trigger(table: str, what: str, head: str, *body: str) -> tuple[str, str]:
     name = f"{TRIGGER_PREFIX}{table}_{what}"
-    event, _, when = head.partition(" WHEN ")
-    condition = f"{_IS_ON} AND ({when})" if when else _IS_ON
-    return name, f'CREATE TRIGGER "{name}" {event} WHEN {condition} BEGIN {" ".join(body)} END'
+    return name, f'CREATE TRIGGER "{name}" {head} BEGIN {" ".join(body)} END'
 
 
 def _log(topic: Topic, key: str, op: str) -> str:
+    head = f"topic = '{topic.name}' AND NOT is_silent"
     return (
         # The line first: `key` may ask a table for a row that is about to go.
         f'INSERT INTO change(topic, "offset", key, op, at) '
-        f"SELECT '{topic.name}', \"offset\" + 1, {key}, '{op}', {_NOW} FROM topic_head WHERE topic = '{topic.name}'; "
-        f'UPDATE topic_head SET "offset" = "offset" + 1 WHERE topic = \'{topic.name}\';'
+        f"SELECT '{topic.name}', \"offset\" + 1, {key}, '{op}', {_NOW} FROM topic_head WHERE {head}; "
+        f'UPDATE topic_head SET "offset" = "offset" + 1 WHERE {head};'
     )
+
+
+def _guarded(table: str, key: str, *, is_update: bool = False) -> str:
+    """Return `key`, or the refusal of a row whose id lies too far above those that are given."""
+    if not given_ids(table):
+        return key
+    far = f"NEW.id > next_id + {MAX_ID_LEAP}"
+    newest = f"coalesce((SELECT max(id) FROM {table} WHERE id < NEW.id), 0)"
+    farther = f"NEW.id > {f'max({newest}, OLD.id)' if is_update else newest} + {MAX_ID_LEAP}"
+    is_new = " AND NEW.id IS NOT OLD.id" if is_update else ""
+    text = f"{table}.id is too far above the newest one: leave it out, and one is given"
+    return f"CASE WHEN {far}{is_new} AND {farther} THEN RAISE(ABORT, '{text}') ELSE {key} END"
 
 
 def _really_changed(columns: list[str]) -> str:
