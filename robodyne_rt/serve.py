@@ -18,7 +18,7 @@ import anyio
 from robodyne_rt import logs
 from robodyne_rt.app import lifecycle
 from robodyne_rt.app.lifecycle import Ports
-from robodyne_rt.errors import RobodyneError, StorageBroken
+from robodyne_rt.errors import DataOwned, RobodyneError, SchemaMismatch, StorageBroken
 from robodyne_rt.settings import ConfigError, Settings, load
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def serve(settings: Settings, *, config: Path | None, on_ready: Callable[[Ports]
         error = lifecycle.first_error(group)
         if isinstance(error, StorageBroken):
             logger.critical("%s", error, extra={"action": "storage_broken"})
-        elif not isinstance(error, RobodyneError | ConfigError):
+        elif not isinstance(error, RobodyneError | ConfigError | DataOwned | SchemaMismatch):
             logger.error("an unforeseen error", exc_info=group, extra={"action": "server_failed"})
         raise error from group
 

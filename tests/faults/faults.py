@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tests.faults import outages
+from tests.faults import files, outages
 from tests.faults.judge import Tally
 from tests.faults.load import Plan
 from tests.faults.postgres import Postgres, PostgresOnBadLine
@@ -508,6 +508,12 @@ FAULTS: dict[str, Fault] = {
     "fsync-slow": Fault(fsync_slow, "late-commit", "lost", 1),
     "locked": Fault(locked, "hasty", "lost", 1),
     "checkpoint": Fault(checkpoint, "no-checkpoint", "violations", 1),
+    "owner": Fault(files.owner, "no-owner", "violations"),
+    "files": Fault(files.files, "trusting", "lost", 1),
+    "spool-damage": Fault(files.spool_damage, "trusting", "lost", 1),
+    "power-spooling": Fault(files.power_spooling, "normal-sync", "lost", 1),
+    "history": Fault(files.history, "no-history", "violations", 1),
+    "schema": Fault(files.schema, "piecemeal", "violations", 10),
     "clock": Fault(clock, "wall-clock-ids", "reordered"),
     "network": Fault(network, "no-memory", "doubled", 1),
     "duplicates": Fault(duplicates, "no-memory", "doubled", 1),

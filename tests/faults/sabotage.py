@@ -173,6 +173,44 @@ def _wall_clock_ids() -> None:
     IdGenerator.next = next  # type: ignore[method-assign]
 
 
+def _no_owner() -> None:
+    """Take the data whoever has it."""
+    from robodyne_rt.store.engine.ownership import Ownership
+
+    Ownership.take = lambda self, command=None: self  # type: ignore[method-assign]
+
+
+def _trusting() -> None:
+    """Believe that open files are still where they were."""
+    from robodyne_rt.store.engine.file_identity import FileIdentity
+
+    FileIdentity.check = lambda self: None  # type: ignore[method-assign]
+    FileIdentity.is_same = lambda self, file: True  # type: ignore[method-assign]
+
+
+def _no_history() -> None:
+    """Go on from whatever the database says."""
+    from robodyne_rt.store import opening
+    from robodyne_rt.store.intake.writer import Writer
+
+    Writer._begin_history = lambda self, report, loss: report.updates.extend(self._log.snapshots())  # type: ignore[method-assign]
+    opening._check_history = lambda database, db, epoch, mark: (epoch, None)  # type: ignore[assignment]
+
+
+def _piecemeal() -> None:
+    """Commit each step of a migration by itself."""
+    from robodyne_rt.store.migrations.runner import SqliteRunner
+
+    honest = SqliteRunner._do
+
+    def do(self: Any, step: Any) -> None:
+        honest(self, step)
+        self._execute("COMMIT")
+        self._execute("BEGIN IMMEDIATE")
+
+    SqliteRunner._do = do  # type: ignore[method-assign]
+
+
 def _patient() -> None:
     """Wait for a database that hangs for as long as it takes."""
     from robodyne_rt.core import spooling
@@ -190,6 +228,10 @@ SABOTAGE: dict[str, Callable[[], None]] = {
     "no-memory": lambda: _through(_NoMemory),
     "hasty": _hasty,
     "wall-clock-ids": _wall_clock_ids,
+    "no-owner": _no_owner,
+    "trusting": _trusting,
+    "no-history": _no_history,
+    "piecemeal": _piecemeal,
     "patient": _patient,
 }
 

@@ -9,7 +9,10 @@ import pytest
 from tests.faults.faults import FAULTS
 from tests.faults.store import StoreFactory
 
-CONTROLLED_ELSEWHERE = {"postgres-restart", "postgres-terminate", "postgres-away", "postgres-hang"}
+CONTROLLED_ELSEWHERE = {
+    "postgres-restart", "postgres-terminate", "postgres-away", "postgres-hang",
+    "owner", "files", "spool-damage", "power-spooling", "history", "schema",
+}  # fmt: skip
 """Run by `scripts/faults` only: they take long, and what they would show is shown here by a shorter one."""
 
 CONTROLS = [

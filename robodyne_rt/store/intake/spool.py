@@ -28,6 +28,10 @@ from robodyne_rt.store.intake.spool_repair import SpoolDamage
 logger = logging.getLogger(__name__)
 
 PAGE_BYTES = 4096
+
+LOOK_S = 1.0
+"""How often the file is looked at while messages wait in it and none comes."""
+
 RETRY_AFTER_S = 5
 
 _SCHEMA = (
@@ -165,7 +169,11 @@ class Spool:
             appends: list[_Append] = []
             upto = 0
             repairs: list[_Repair | _Discard] = []
-            item = self._queue.get()
+            try:
+                item = self._queue.get(timeout=LOOK_S)
+            except queue.Empty:
+                self._look(report_damage)
+                continue
             while True:
                 if item is None:
                     is_ending = True
@@ -187,6 +195,15 @@ class Spool:
                 self._forget(upto)
         if self._connection is not None:
             self._connection.close()
+
+    def _look(self, report_damage: ReportDamage) -> None:
+        """See whether what waits in the file is still there for who comes after us."""
+        if self._newest_seq <= self._forgotten_upto:
+            return
+        try:
+            self._files.check()
+        except FilesReplaced as error:
+            self._do_repair(_Repair(str(error)), report_damage)
 
     def _append(self, appends: list[_Append], report_damage: ReportDamage) -> None:
         error = self._try_append(appends)

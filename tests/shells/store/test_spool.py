@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from robodyne_rt.errors import StorageUnavailable
+from robodyne_rt.store.intake import spool as spool_module
 from robodyne_rt.store.intake.spool import Spool, SpooledRow
 from robodyne_rt.store.intake.spool_repair import SET_ASIDE, SpoolDamage
 
@@ -161,6 +162,18 @@ def test_so_it_does_where_the_drain_sees_it_first(bench: Bench, how: str) -> Non
     assert rows_soon(bench) == [1, 2]
     assert bench.append((3, "c")) is None
     assert rows_soon(bench, 2) == [3]
+
+
+def test_so_it_does_where_nobody_writes_or_reads_for_a_while(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "LOOK_S", 0.05)
+    assert bench.append((1, "a"), (2, "b")) is None
+    take_away(bench.path, "all deleted")
+    for _ in range(200):
+        if bench.damages:
+            break
+        time.sleep(0.02)
+    assert [damage.lost for damage in bench.damages] == [0]
+    assert sqlite3.connect(bench.path).execute("SELECT seq FROM spool").fetchall() == [(1,), (2,)]
 
 
 def overwrite(path: Path, offset: int, length: int) -> None:
