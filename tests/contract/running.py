@@ -69,7 +69,14 @@ class Running:
     """A store whose threads run."""
 
     def __init__(
-        self, store: Store, folder: Path, *, spool_max_bytes: int = 1 << 30, push_deadline_s: float = 0.05, **options: Any
+        self,
+        store: Store,
+        folder: Path,
+        *,
+        spool_max_bytes: int = 1 << 30,
+        push_deadline_s: float = 0.05,
+        clock: Clock | None = None,
+        **options: Any,
     ) -> None:
         database_options = {name: options.pop(name) for name in ("doorbell",) if name in options}
         settings: dict[str, Any] = {"batch_max": 100, "changes_retained": 1000, "fallback_interval_s": 0.2, "notify": True}
@@ -77,7 +84,7 @@ class Running:
         self.database = store.database(notify=settings["notify"], **database_options)
         db = self.database.open_writer()
         self.epoch = self.database.prepare(db)
-        self.clock = Clock()
+        self.clock = clock or Clock()
         history = self.history = History(self.epoch)
         ids = IdGenerator(wall=self.clock.wall(), now=self.clock.now(), above=newest_id(db))
         self.screens = Screens(history)
