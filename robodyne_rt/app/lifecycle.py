@@ -24,6 +24,7 @@ from aiohttp import web
 from robodyne_rt import __version__, kernel_clock, secret, systemd
 from robodyne_rt.app.control_socket import ControlSocket
 from robodyne_rt.app.health import ATTENTION, READINESS, ServerHealth, server_probes
+from robodyne_rt.app.housekeeping import Housekeeping
 from robodyne_rt.core import times
 from robodyne_rt.core.clock_watch import ClockWatch
 from robodyne_rt.core.device_auth import DeviceAuth, Known, known
@@ -47,7 +48,6 @@ from robodyne_rt.store.log import high_water
 from robodyne_rt.store.opening import OpenStore, open_store
 from robodyne_rt.store.repositories import MessageRepository, RequestRepository, SessionRepository
 from robodyne_rt.store.storage import Storage
-from robodyne_rt.store.tables import tokens
 from robodyne_rt.store.tables.device_writes import MAX_MENTIONED
 from robodyne_rt.web import routes
 from robodyne_rt.web.accounts import Accounts
@@ -71,7 +71,6 @@ WATCHDOG_CHECK_S = 1.0
 
 CLOCK_LOOK_S = 5.0
 
-HOUSEKEEPING_S = 3600.0
 SESSIONS_SHOWN = 100
 PRESENCE_SHOWN = ("userId", "roles", "device", "connectedAt", "presence", "topics")
 
@@ -150,7 +149,7 @@ class App:
                     tasks.start_soon(self._sessions.run)
                     await tasks.start(self._desk.run)
                     tasks.start_soon(self._watch_clock)
-                    tasks.start_soon(self._keep_house)
+                    tasks.start_soon(self._housekeeping().run)
                     if self._keys is not None:
                         tasks.start_soon(self._keys.run)
                     self._tasks = tasks
@@ -262,6 +261,15 @@ class App:
     def _known_device(self, device_id: str) -> Known:
         return known(self._directory.device(device_id), lambda key_id: self._secret.device_key(device_id, key_id))
 
+    def _housekeeping(self) -> Housekeeping:
+        return Housekeeping(
+            sessions=self._session_repository,
+            call=self._storage.intake.call,
+            session_ttl_s=self._settings.sessions.ttl_s,
+            clock=self._clock,
+            clock_watch=self._clock_watch,
+        )
+
     async def _watch_clock(self) -> None:
         """Look whether the wall clock can be believed."""
         was_doubtful = False
@@ -278,20 +286,6 @@ class App:
                 )
             was_doubtful = watch.is_doubtful
             await anyio.sleep(CLOCK_LOOK_S)
-
-    async def _keep_house(self) -> None:
-        """Forget from time to time what is over."""
-        while True:
-            await anyio.sleep(HOUSEKEEPING_S)
-            if not self._clock_watch.may_delete:
-                continue
-            now = self._clock.wall()
-            self._session_repository.forget(now - self._settings.sessions.ttl_s)
-            try:
-                await self._storage.intake.call(lambda tables, now=now: tokens.forget_expired(tables.db, now=now))  # type: ignore[misc]
-            except Exception:
-                # Forgotten in an hour then: no reason to stop serving.
-                logger.exception("what is over could not be forgotten", extra={"action": "housekeeping_failed"})
 
     def _web_runner(self, policy: AccessPolicy) -> web.AppRunner:
         settings = self._settings

@@ -132,8 +132,8 @@ def _killed_at_birth(tally: Tally, number: int, rng: random.Random, folder: Path
 
 
 def disk_full(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: StoreFactory = Sqlite) -> Tally:
-    """No space: for every file, for all but the spool, or on a file system of 8 MiB that fills up. No success without a
-    commit; reads and live telemetry go on; /readyz is 503 and says why; with the space the server recovers by itself."""
+    """No space: for every file, for all but the spool, or on a file system of 8 MiB that fills up, also at a start. No success
+    without a commit; reads and live telemetry go on; /readyz is 503 and says why; with the space it recovers by itself."""
 
     def trial(rig: Rig, number: int) -> None:
         spool_works = number % 2 == 1
@@ -165,6 +165,18 @@ def disk_full(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store
             ballast.unlink()
             rig.recovered(since)
             _expect_ready(rig)
+        # And a start on a disk on which nothing is left: what is there is shown.
+        ballast.write_bytes(bytes(_free_bytes(disk) - 300_000))
+        rig.victim.stop()
+        (disk / "last bytes").write_bytes(bytes(_free_bytes(disk)))
+        rig.victim.start()
+        if (status := rig.victim.get("/api/events")[0]) != 200:
+            rig.broke(f"GET /api/events was {status} after a start on a full disk")
+        _expect_not_ready(rig)
+        since = time.monotonic()
+        ballast.unlink()
+        rig.recovered(since)
+        _expect_ready(rig)
 
     on_tmpfs = rounds // 3
     tally = series(rounds - on_tmpfs, seed, folder / "shim", trial, sabotage=sabotage, store=store, shim=True)
