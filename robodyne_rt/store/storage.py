@@ -22,6 +22,7 @@ from robodyne_rt.store.intake.backup_schedule import BackupSchedule, remove_left
 from robodyne_rt.store.intake.intake import Intake
 from robodyne_rt.store.intake.optimistic import OptimisticOverlay
 from robodyne_rt.store.intake.prediction import Predictor
+from robodyne_rt.store.intake.spool_repair import SpoolDamage
 from robodyne_rt.store.intake.writes import Write
 from robodyne_rt.store.log.high_water import HighWaterMarkWriter, mark_path
 from robodyne_rt.store.opening import OpenStore
@@ -117,8 +118,9 @@ class Storage:
         """Start the threads."""
         tasks.start_soon(self._run_writer)
         if self._spool is not None:
-            spool = self._spool
-            tasks.start_soon(_run_in_thread, lambda: spool.run(self.intake.report_damage_from_thread))
+            spool, loop = self._spool, asyncio.get_running_loop()
+            report = self.intake.report_damage
+            tasks.start_soon(_run_in_thread, lambda: spool.run(lambda damage: _call(loop, report, damage)))
         if self._listener is not None:
             tasks.start_soon(_run_in_thread, self._listener.run)
         if self._backup_schedule is not None:
@@ -174,6 +176,11 @@ class Storage:
             self.stats.regressions += 1
             text = f"the database lost changes that were confirmed: {loss.text}"
             self.intake.store_error_event(text, dict(loss.changes))
+
+
+def _call(loop: asyncio.AbstractEventLoop, report: Callable[[SpoolDamage], None], damage: SpoolDamage) -> None:
+    """Call on the loop, from another thread."""
+    loop.call_soon_threadsafe(report, damage)
 
 
 async def _run_in_thread(function: Callable[[], None]) -> None:

@@ -129,7 +129,8 @@ class Running:
         self.thread.start()
         runs: list[Any] = [self.doorbell.run] if self.doorbell is not None else []
         if (spool := self.spool) is not None:
-            runs.append(lambda: spool.run(self.intake.report_damage_from_thread))
+            loop = asyncio.get_running_loop()
+            runs.append(lambda: spool.run(lambda damage: loop.call_soon_threadsafe(self.intake.report_damage, damage)))
         self.helpers = [threading.Thread(target=run, daemon=True) for run in runs]
         for helper in self.helpers:
             helper.start()

@@ -22,18 +22,15 @@ from robodyne_rt.store.intake import writes
 from robodyne_rt.store.intake.acknowledged import Acknowledged
 from robodyne_rt.store.intake.admission import RETRY_AFTER_S, Admission
 from robodyne_rt.store.intake.optimistic import OptimisticOverlay
+from robodyne_rt.store.intake.publisher import Publisher
 from robodyne_rt.store.intake.reports import Report
 from robodyne_rt.store.intake.spool import Spool, SpooledRow
-from robodyne_rt.store.intake.spool_repair import SpoolDamage
 from robodyne_rt.store.intake.submissions import Submissions
 from robodyne_rt.store.intake.writer import Writer
 from robodyne_rt.store.intake.writes import Write
 from robodyne_rt.store.log.history import History
 
 logger = logging.getLogger(__name__)
-
-GIVEN_TOPICS = frozenset({"events", "orders", "systemlogs"})
-"""Topics whose ids are from our series; other programs may have chosen some."""
 
 
 class Intake(Submissions):
@@ -60,11 +57,9 @@ class Intake(Submissions):
         self._overlay = overlay
         self._acknowledged = acknowledged
         self._admission = Admission(acknowledged=acknowledged, overlay=overlay)
-        self._history = history
+        self._publisher = Publisher(history=history, sink=sink, overlay=overlay, ids=ids, clock=clock)
         self._sink = sink
         self._loop = loop
-        self.spool_lost = 0
-        """Messages that were acknowledged, waited in the spool and are lost."""
         self._resumes: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._earlier_run_is_drained = anyio.Event()
@@ -126,16 +121,6 @@ class Intake(Submissions):
         """Take a report; called in the writer's thread."""
         self._loop.call_soon_threadsafe(self._take, report)
 
-    def report_damage_from_thread(self, damage: SpoolDamage) -> None:
-        """Tell people what became of the spool's file; called in the spool's thread."""
-        self._loop.call_soon_threadsafe(self.report_damage, damage)
-
-    def report_damage(self, damage: SpoolDamage) -> None:
-        """Tell people what became of the spool's file."""
-        self.spool_lost += damage.lost or 0
-        if damage.lost != 0:
-            self.store_error_event(damage.text, {"lost": damage.lost})
-
     def _end_turn(self) -> None:
         self._obey(self._ledger.turn_ended(self._clock.now()))
 
@@ -153,17 +138,16 @@ class Intake(Submissions):
         """Tell the ledger what the writer did and saw, updates to the screens first."""
         ledger, updates = self._ledger, report.updates
         if updates or report.epoch:
-            self._publish(report)
+            self._publisher.publish(report)
         if report.reverted:
             self._overlay.revert_entities([key for write in report.reverted for key in write.keys])
         if report.done:
             self._obey(ledger.committed(report.generation, report.done), updates)
         if report.drained:
             self._obey(ledger.drained(report.drained), updates)
-            if not ledger.rows_left:
-                self._earlier_run_is_drained.set()
         if report.drain_failed:
             self._obey(ledger.drain_failed(None, self._clock.now()), updates)
+        if (report.drained or report.drain_failed) and not ledger.rows_left:
             self._earlier_run_is_drained.set()
         if report.fault is not None:
             may_be_stored = report.fault is Fault.AWAY
@@ -176,21 +160,6 @@ class Intake(Submissions):
             self._sink.touch_status()  # where it is an event that could not be stored, nothing else shows that
         for text, data in report.error_events():
             self.store_error_event(text, data)
-
-    def _publish(self, report: Report) -> None:
-        try:
-            if report.epoch:
-                self._history.begin(report.epoch)
-                self._sink.begin_history(report.updates)
-            else:
-                self._sink.publish(report.updates)
-            self._overlay.learn(report.updates)
-            for update in report.updates:
-                if update.topic in GIVEN_TOPICS and update.entities and max(update.entities) > self._ids.newest:
-                    self._ids.stay_above(max(update.entities), self._clock.now())
-        except Exception:
-            # What is stored must be answered, whatever became of the screens.
-            logger.exception("updates could not be published", extra={"action": "publish_failed"})
 
     # -- what the ledger decides -----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from robodyne_rt.core.device_messages import DeviceMessage
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.ports import Clock, Outcome
+from robodyne_rt.store.intake.spool_repair import SpoolDamage
 from robodyne_rt.store.intake.writes import CallWrite, EventWrite, MessageWrite, TelemetryWrite, VanishedWrite, Write
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter, ids_needed
 
@@ -20,6 +21,8 @@ class Submissions(ABC):
     def __init__(self, *, clock: Clock, ids: IdGenerator) -> None:
         self._clock = clock
         self._ids = ids
+        self.spool_lost = 0
+        """Messages that were acknowledged, waited in the spool and are lost."""
 
     @abstractmethod
     def submit(self, write: Write) -> None:
@@ -43,6 +46,12 @@ class Submissions(ABC):
     def store_error_event(self, description: str, data: Any = None) -> None:
         """Store an ERROR event of the server itself."""
         self.submit(EventWrite(self.next_id(), "ERROR", "ERROR", description, data, self._clock.stamp()))
+
+    def report_damage(self, damage: SpoolDamage) -> None:
+        """Tell people what became of the spool's file."""
+        self.spool_lost += damage.lost or 0
+        if damage.lost != 0:
+            self.store_error_event(damage.text, {"lost": damage.lost})
 
     async def call(self, function: Callable[[DeviceMessageWriter], T]) -> T:
         """Run a function in the writer's transaction; return its result when that is durable.

@@ -292,8 +292,7 @@ def test_a_spool_that_cannot_be_read_is_given_up_and_the_database_goes_on(tmp_pa
 
 @pytest.mark.parametrize(("lost", "told"), [(0, []), (3, [{"lost": 3}]), (None, [{"lost": None}])])
 def test_what_a_damaged_spool_lost_is_told_and_counted(bench: Bench, lost: int | None, told: list[Any]) -> None:
-    bench.intake.report_damage_from_thread(SpoolDamage("damaged", lost))
-    bench.loop.turn()
+    bench.intake.report_damage(SpoolDamage("damaged", lost))
     bench.loop.turn()
     events = [write for write in bench.given() if isinstance(write, EventWrite)]
     assert [event.data for event in events] == told and all(event.severity == "ERROR" for event in events)
