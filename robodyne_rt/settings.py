@@ -49,6 +49,7 @@ Network = Annotated[str, AfterValidator(_network)]
 Right = Annotated[str, AfterValidator(_right)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
+Days = Annotated[int, Field(ge=0, le=36500)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -172,13 +173,13 @@ class Queue(Section):
 
 
 class Retention(Section):
-    events_days: Count = 90
-    systemlogs_days: Count = 30
-    orders_days: Count = 400
-    customers_days: Count = 30
-    chat_days: Count = 90
-    messages_days: Count = 90
-    operations_days: Count = 30
+    events_days: Days = 90
+    systemlogs_days: Days = 30
+    orders_days: Days = 400
+    customers_days: Days = 30
+    chat_days: Days = 90
+    messages_days: Days = 90
+    operations_days: Days = 30
     backups: AtLeastOne = 7
 
 

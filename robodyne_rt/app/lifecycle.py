@@ -186,7 +186,13 @@ class App:
             health=self._health,
             on_private=self._take_private,
         )
-        self._storage = Storage(opened, settings=settings, sink=self._hub, clock=self._clock)
+        self._storage = Storage(
+            opened,
+            settings=settings,
+            sink=self._hub,
+            believed_at=lambda: self._clock_watch.believed_at(wall=self._clock.wall(), now=self._clock.now()),
+            clock=self._clock,
+        )
         probes = server_probes(self._storage, self._hub, clock=self._clock_watch, is_listening=lambda: self._listening)
         self._server_health = ServerHealth(probes, wall=self._clock.wall)
         return RobotMonitor(live_robots, store=self._storage.intake, clock=self._clock)

@@ -26,7 +26,8 @@ class ClockWatch:
         self._wall, self._now = wall, now
         # What the wall clock would show if it had been right at the note, and the box had not been off.
         self._noted_at, self._noted_now = noted_at, now
-        self.is_doubtful = False
+        self._is_synchronised = False
+        self.is_doubtful = bool(noted_at) and wall > noted_at + LEAD_S
 
     def tick(self, *, wall: float, now: float, is_synchronised: bool) -> bool:
         """Take the time; return whether the clock jumped since the last time."""
@@ -34,10 +35,18 @@ class ClockWatch:
         self._wall, self._now = wall, now
         if has_jumped := abs(step) > JUMP_S:
             self._calm_since = now
+        self._is_synchronised = is_synchronised
         if is_synchronised:
             self._noted_at, self._noted_now = wall, now
         self.is_doubtful = bool(self._noted_at) and wall > self._noted_at + (now - self._noted_now) + LEAD_S
         return has_jumped
+
+    def believed_at(self, *, wall: float, now: float) -> float:
+        """Return the time to be noted for the next run: by the wall clock where it can be believed, else by running time."""
+        running = self._noted_at + (now - self._noted_now)
+        if self._is_synchronised or not self._noted_at:
+            return wall
+        return running if self.is_doubtful else max(wall, running)
 
     @property
     def may_delete(self) -> bool:

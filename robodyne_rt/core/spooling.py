@@ -166,14 +166,16 @@ State = Literal["ok", "late", "spooling", "draining", "refusing"]
 
 
 class _Appending(Generic[S]):
-    """An append under way, or rows of the spool that are not drained yet (then nobody waits for `entries`)."""
+    """An append under way, or rows of the spool that are not drained yet (then nobody waits for `entries`); `given_up` counts
+    entries whose devices were told that it took too long, and that the spool's thread has still."""
 
-    __slots__ = ("entries", "first_number", "last_seq")
+    __slots__ = ("entries", "first_number", "given_up", "last_seq")
 
     def __init__(self, entries: list[Answered[S]], last_seq: int) -> None:
         self.entries = entries
         self.first_number = entries[0][0].number
         self.last_seq = last_seq
+        self.given_up = 0
 
 
 class SpoolingLedger(Generic[S]):
@@ -222,6 +224,8 @@ class SpoolingLedger(Generic[S]):
         self._newest_direct = 0  # of what could be spooled
         # Numbers of what the writer had when it failed: a commit that was never answered may have stored it.
         self._in_doubt: set[int] = set()
+        # Numbers of what took too long, and the writer has still: devices must not fill its queue without end.
+        self._given_up: set[int] = set()
         # On the way into the spool.
         self._to_check: list[S] = []
         self._in_check: list[S] = []
@@ -258,8 +262,9 @@ class SpoolingLedger(Generic[S]):
 
     @property
     def waiting(self) -> int:
-        """Submissions that are not durable yet."""
-        return len(self._direct) + len(self._to_check) + len(self._in_check) + self._waiting_for_spool
+        """Submissions that are not durable yet, also those that took too long for their devices."""
+        waiting = len(self._direct) + len(self._to_check) + len(self._in_check) + self._waiting_for_spool
+        return waiting + len(self._given_up) + sum(append.given_up for append in self._appending)
 
     @property
     def spool_backlog(self) -> int:
@@ -358,6 +363,8 @@ class SpoolingLedger(Generic[S]):
             return []  # its entries were taken back before
         pop = self._direct.pop
         answered = [answer for answer in done if pop(answer[0].number, None) is not None]
+        if self._given_up:
+            self._given_up.difference_update(write.number for write, _, _ in done)
         decisions: list[Decision[S]] = [Acknowledge(answered)] if answered else []
         return self._finish(decisions)
 
@@ -371,6 +378,7 @@ class SpoolingLedger(Generic[S]):
         if generation < self._generation:
             return []  # its entries were taken back before
         self._generation = generation + 1
+        self._given_up.clear()
         self._is_away = self._is_spooling = True
         if may_be_stored:
             self._in_doubt |= self._direct.keys() - {entry.number for entry in self._gathered}
@@ -502,6 +510,7 @@ class SpoolingLedger(Generic[S]):
         given = [entry for entry in late if entry.number not in gathered]
         for entry in late:
             del self._direct[entry.number]
+        self._given_up.update(entry.number for entry in given)
         if held:
             self._gathered = [entry for entry in self._gathered if entry.number in self._direct]
         for append in self._appending:
@@ -509,6 +518,7 @@ class SpoolingLedger(Generic[S]):
             if len(waiting) < len(append.entries):
                 self._waiting_for_spool -= len(append.entries) - len(waiting)
                 given += [answer[0] for answer in append.entries if answer[0].submitted_at <= oldest_at]
+                append.given_up += len(append.entries) - len(waiting)
                 append.entries = waiting
         decisions = self._refuse(held)
         return [*decisions, Refuse(given, Reason.TIMEOUT)] if given else decisions

@@ -144,6 +144,7 @@ def _open(
         history = History(epoch)
         spool = _open_spool(settings, spool_path)
         ids = IdGenerator(wall=clock.wall(), now=clock.now(), above=_newest_id(db, spool))
+        _note_next_id(database, db, ids.bound(clock.now()))
         drained_upto = int(read_meta(db, f"spool:{mark.spool}") or 0) if mark else 0
         writer = Writer(
             database,
@@ -157,7 +158,9 @@ def _open(
             notify=settings.database.notify,
             attempts=settings.queue.max_attempts,
             retention_days=settings.queue.retention_days,
-            retention=Retention(days=settings.retention.model_dump(), windows=windows, may_delete=may_delete, clock=clock),
+            retention=Retention(
+                days=settings.retention.model_dump(), windows=windows, may_delete=may_delete, database=database, clock=clock
+            ),
             ids=ids,
             clock=clock,
         )
@@ -217,6 +220,16 @@ def _check_history(database: Database, db: DbConnection, epoch: str, mark: HighW
             extra={"action": "data_regressed"},
         )  # fmt: skip
     return epoch, loss
+
+
+def _note_next_id(database: Database, db: DbConnection, next_id: int) -> None:
+    """Tell the database where our ids go on, before the first of them comes: after months without a server that is far above
+    all that are stored. On a full disk it is told later."""
+    try:
+        db.execute("UPDATE topic_head SET next_id = ?", (next_id,))
+    except database.errors as error:
+        if database.fault(error) not in (Fault.FULL, Fault.BUSY):
+            raise
 
 
 def _newest_id(db: DbConnection, spool: Spool | None) -> int:

@@ -75,9 +75,12 @@ class Storage:
 
     Args:
         sink: where updates go.
+        believed_at: the wall clock, as far as it can be believed.
     """
 
-    def __init__(self, opened: OpenStore, *, settings: Settings, sink: ChangeSink, clock: Clock) -> None:
+    def __init__(
+        self, opened: OpenStore, *, settings: Settings, sink: ChangeSink, believed_at: Callable[[], float], clock: Clock
+    ) -> None:
         self.kind = opened.database.kind
         self.stats = opened.writer.stats
         self.readers = opened.readers
@@ -110,7 +113,11 @@ class Storage:
                 clock=clock,
             )
         self._high_water = HighWaterMarkWriter(
-            mark_path(path), database=opened.database.name, history=opened.history, spooled=self._spooled
+            mark_path(path),
+            database=opened.database.name,
+            history=opened.history,
+            spooled=self._spooled,
+            believed_at=believed_at,
         )
         self._writer_ended = anyio.Event()
 

@@ -91,7 +91,9 @@ class Running:
         self.spool = Spool(folder / "spool.db", max_bytes=spool_max_bytes) if spool_max_bytes else None
         self.may_delete = False
         days = {"events_days": 90, "systemlogs_days": 30, "orders_days": 400, "customers_days": 30}
-        retention = Retention(days=days, windows=WINDOWS, may_delete=lambda: self.may_delete, clock=self.clock)
+        retention = Retention(
+            days=days, windows=WINDOWS, may_delete=lambda: self.may_delete, database=self.database, clock=self.clock
+        )
         self.writer = Writer(
             self.database,
             db,

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from robodyne_rt.core import times
-from robodyne_rt.ports import Clock
 from robodyne_rt.store.log import maintenance, retention
 from robodyne_rt.store.log.retention import RULES, STEP_ROWS, Retention
+from robodyne_rt.testing.clock import HandClock
 from tests.contract.running import Running
 from tests.stores import WINDOWS, Store
 
@@ -25,10 +25,11 @@ class Bench:
         self.db: Any = self.database.open_writer()
         self.database.prepare(self.db)
         self.may_delete = True
-        self.now = 0.0
-        self.clock = Clock()
+        self.clock = HandClock()
         every = dict.fromkeys((rule.days for rule in RULES), 0) | days
-        self.retention = Retention(days=every, windows=WINDOWS, may_delete=lambda: self.may_delete, clock=self.clock)
+        self.retention = Retention(
+            days=every, windows=WINDOWS, may_delete=lambda: self.may_delete, database=self.database, clock=self.clock
+        )
 
     def ago(self, days: float) -> str:
         return times.to_text(self.clock.wall() - days * DAY_S)
@@ -43,8 +44,8 @@ class Bench:
         """Return how many rows each of the next steps deleted."""
         found = []
         for _ in range(count):
-            self.now += retention.STEP_INTERVAL_S
-            found.append(self.retention.run(self.db, self.now))
+            self.clock.advance(retention.STEP_INTERVAL_S)
+            found.append(self.retention.run(self.db, self.clock.at))
         return found
 
     def ids(self, table: str) -> list[int]:
@@ -97,16 +98,17 @@ def test_rows_whose_time_lies_ahead_do_not_hide_the_old_ones_behind_them(bench: 
     assert made.ids("system_log") == [*range(1, STEP_ROWS + 11), *range(600, 640)]
 
 
-def test_the_walk_ends_at_the_first_young_rows_and_begins_anew_later(bench: Any) -> None:
+def test_the_walk_ends_among_young_rows_and_begins_anew_later(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "IDLE_STEPS", 2)
     made = bench(events_days=90)
-    made.add("event", *(event(id, made.ago(1)) for id in range(1, 3 * STEP_ROWS)))
+    made.add("event", *(event(id, made.ago(1)) for id in range(1, 5 * STEP_ROWS)))
     assert made.steps(2) == [0, 0]
     statements: list[str] = []
     honest = made.db.execute
     made.db.execute = lambda *arguments: statements.append(arguments[0]) or honest(*arguments)
     made.steps(5)
     assert statements == []  # the next pass is later
-    made.now += retention.PASS_INTERVAL_S
+    made.clock.advance(retention.PASS_INTERVAL_S)
     made.steps(1)
     assert statements != []
     made.db.execute = honest
@@ -170,6 +172,40 @@ def test_zero_days_keep_for_ever_and_a_doubtful_clock_deletes_nothing(bench: Any
     made.may_delete = True
     assert sum(made.steps(5)) == 59 - WINDOWS["events_window"]
     assert len(made.ids("system_log")) == 59
+
+
+def test_what_another_programs_table_holds_stays_and_stops_nothing_else(bench: Any) -> None:
+    made = bench(orders_days=400, events_days=90)
+    old = made.ago(500)
+    made.add("order_", *({"id": id, "status": "SERVED", "timestamp": old, "served_at": old} for id in range(1, 8)))
+    made.add("event", *(event(id, old) for id in range(1, 60)))
+    with made.store.foreign() as foreign:
+        foreign.execute("CREATE TABLE invoice (order_id BIGINT REFERENCES order_(id))")
+        foreign.execute("INSERT INTO invoice VALUES (2), (5)")
+    made.steps(12)
+    assert made.ids("order_") == [2, 5]
+    assert len(made.ids("event")) == WINDOWS["events_window"]
+    with made.store.foreign() as foreign:
+        foreign.execute("DROP TABLE invoice")
+
+
+def test_a_clock_that_jumps_between_two_steps_deletes_nothing(bench: Any) -> None:
+    made = bench(events_days=90)
+    made.add("event", *(event(id, made.ago(1)) for id in range(1, 60)))
+    made.steps(1)
+    made.clock.wall_at += 500 * DAY_S
+    made.clock.advance(retention.STEP_INTERVAL_S)
+    assert made.retention.run(made.db, made.clock.at) == 0
+    assert made.steps(int(9 / retention.STEP_INTERVAL_S)) == [0] * 36  # by then the watch has said what it thinks
+    assert len(made.ids("event")) == 59
+
+
+def test_small_ids_of_young_foreign_rows_do_not_end_the_walk(bench: Any) -> None:
+    made = bench(events_days=90)
+    made.add("event", *(event(id, made.ago(1)) for id in range(1, 2 * STEP_ROWS)))
+    made.add("event", *(event(id, made.ago(200)) for id in range(5000, 5300)))
+    made.steps(10)
+    assert not [id for id in made.ids("event") if 5000 <= id < 5300 - WINDOWS["events_window"]]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from robodyne_rt.errors import Conflict, InvalidPayload, StorageBroken
 from robodyne_rt.store.intake.writes import CallWrite
-from robodyne_rt.store.log import retention
+from robodyne_rt.store.log import maintenance
 from robodyne_rt.store.log.reader import MAX_LINES_PER_UPDATE
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 from tests.contract.running import Running
@@ -252,7 +252,7 @@ async def test_a_clock_that_jumps_by_years_makes_nobody_forget_ids(
 
 
 async def test_the_databases_age_is_kept_over_restarts(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "NOTE_AGE_S", 0.0)
+    monkeypatch.setattr(maintenance, "NOTE_AGE_S", 0.0)
     ages = []
     for _ in range(2):
         running = Running(store, tmp_path)

@@ -115,6 +115,10 @@ class DbConnection(ABC):
         same time are logged as ever."""
 
     @abstractmethod
+    def impatiently(self) -> AbstractContextManager[None]:
+        """Return a block in which nothing waits for the lock of another program: what is met there fails at once as busy."""
+
+    @abstractmethod
     def assign_offsets(self) -> None:
         """Give the changes of this transaction, and others that are committed, their offsets."""
 

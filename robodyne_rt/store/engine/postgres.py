@@ -59,6 +59,9 @@ MAX_ASSIGNED_AT_ONCE = 5000
 OWNER_LOCK = 0x526F6265
 """First half of the advisory lock of whoever writes; the second is the schema's name."""
 
+IMPATIENCE_MS = 200
+"""How long maintenance waits for the locks of others: a till's transaction may hold a row, or a table, for hours."""
+
 OWN_RETRY_S = (0.05, 0.1, 0.2)
 
 SCHEMA_LOCK = 0x526F626F
@@ -165,6 +168,16 @@ class PostgresConnection(DbConnection):
         except BaseException:
             self.rollback()
             raise
+
+    @contextlib.contextmanager
+    def impatiently(self) -> Iterator[None]:
+        self._run(f"SET lock_timeout = {IMPATIENCE_MS}")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(psycopg.Error):  # where the connection is gone the error that says so is on its way
+                self.rollback()
+                self._run("SET lock_timeout = 0")
 
     def rollback(self) -> None:
         if self.connection.closed or self.connection.broken:

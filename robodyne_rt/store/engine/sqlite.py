@@ -143,6 +143,14 @@ class SqliteConnection(DbConnection):
             self.rollback()
             raise
 
+    @contextlib.contextmanager
+    def impatiently(self) -> Iterator[None]:
+        self.connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            yield
+        finally:
+            self.connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+
     def limit_reads(self) -> None:
         """Interrupt reads that run over the deadline."""
         self.connection.set_progress_handler(lambda: time.monotonic() > self._read_until, 10_000)
@@ -303,7 +311,8 @@ class SqliteDatabase(Database):
         except (sqlite3.Error, OSError) as error:
             raise StorageBroken(f"{self.path}: cannot be opened: {error}") from error
         self._opened = self._opened or FileIdentity([self.path])
-        db = SqliteConnection(connection, self.path)
+        # SQLite keeps its log beside the file itself, not beside a link.
+        db = SqliteConnection(connection, Path(os.path.realpath(self.path)))
         db.has_foreign_changes({})
         return db
 

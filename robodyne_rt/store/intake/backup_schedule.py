@@ -20,6 +20,8 @@ FIRST_S = 300.0
 AGAIN_S = 3600.0
 """After one that was skipped or failed."""
 
+AHEAD_S = 60.0
+
 COPIES_KEPT = {".replaced-": 3, ".before-v": 2}
 """Copies that a restore and a migration leave beside the database: the newest of each stay. What was rescued always does."""
 
@@ -63,44 +65,50 @@ class BackupSchedule:
 
     def _due_in_s(self) -> float:
         """Return when the next one is due; one that lies ahead was made by a clock that was wrong, and says nothing."""
-        ages = [self._clock.wall() - _made_at(file) for file in self._backups()]
+        ages = [self._clock.wall() - _modified_at(file) for file in self._backups()]
         known = [age for age in ages if age >= 0]
         return self._every_s - min(known) if known else 0.0
 
     async def _make_one(self) -> bool:
         try:
             size = self._database.stat().st_size
-            free = shutil.disk_usage(self._database.parent).free
+            free = shutil.disk_usage(self._folder if self._folder.exists() else self._folder.parent).free
             if free < 2 * size:
                 logger.warning(
                     "no backup was made: %d MiB are free, twice the database's %d MiB are wanted", free >> 20, size >> 20,
                     extra={"action": "backup_skipped"},
                 )  # fmt: skip
                 return False
-            await self._make()
-            await anyio.to_thread.run_sync(self.clean_up)
+            made = await self._make()
+            await anyio.to_thread.run_sync(self.clean_up, Path(made["path"]))
         except (OSError, StorageUnavailable) as error:
             logger.warning("no backup was made: %s", error, extra={"action": "backup_failed"})
             return False
         return True
 
-    def clean_up(self) -> None:
-        """Delete the oldest backups and copies beyond those that are kept, and what an interrupted copy left.
+    def clean_up(self, made: Path) -> None:
+        """Delete the oldest backups and copies beyond those that are kept; never the one that was just made.
 
         Raises:
             OSError: one of them cannot be deleted.
         """
-        for file in self._backups()[: -self._keep]:
+        others = [file for file in self._backups() if file != made]
+        for file in others[: max(0, len(others) - self._keep + 1)]:
             _delete(file)
         for mark, kept in COPIES_KEPT.items():
             copies = [file for file in self._database.parent.glob(f"{self._database.name}{mark}*") if not _is_side_file(file)]
-            for file in sorted(copies, key=_made_at)[:-kept]:
+            for file in sorted(copies, key=self._made_at)[:-kept]:
                 for part in (file, *(file.with_name(file.name + end) for end in ("-wal", "-shm"))):
                     _delete(part)
 
     def _backups(self) -> list[Path]:
         """Return the backups, in the order in which they were made."""
-        return sorted((file for file in self._folder.glob("robodyne-*.db")), key=_made_at)
+        return sorted((file for file in self._folder.glob("robodyne-*.db")), key=self._made_at)
+
+    def _made_at(self, file: Path) -> float:
+        """Return when a file was made; one that lies ahead was made by a clock that was wrong, who knows when."""
+        at = _modified_at(file)
+        return at if at <= self._clock.wall() + AHEAD_S else 0.0
 
 
 def remove_leftovers(database: Path, folder: Path) -> None:
@@ -113,7 +121,7 @@ def remove_leftovers(database: Path, folder: Path) -> None:
     _delete(database.with_name(database.name + ".restored"))
 
 
-def _made_at(file: Path) -> float:
+def _modified_at(file: Path) -> float:
     try:
         return file.stat().st_mtime
     except FileNotFoundError:

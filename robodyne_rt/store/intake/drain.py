@@ -23,6 +23,10 @@ SPOOL_PATIENCE_S = 5.0
 """A spool that cannot be read for so long is given up: a healthy database does not wait for it."""
 
 
+REPAIR_PATIENCE_S = 60.0
+"""A repair copies all of it, on a slow disk perhaps a gigabyte."""
+
+
 class SpoolDrain:
     """Belongs to the writer's thread, but for `allow`.
 
@@ -111,7 +115,7 @@ class SpoolDrain:
             logger.error("the spool cannot be read: %s", error, extra={"action": "spool_unreadable"})
         self._stats.trouble = error.text
         self._stats.spool_unreadable = True
-        if now - self._unreadable_since < SPOOL_PATIENCE_S:
+        if now - self._unreadable_since < (REPAIR_PATIENCE_S if self._spool.is_repair_due else SPOOL_PATIENCE_S):
             return None
         self._stats.spool_unreadable, self._unreadable_since = False, None
         self._stats.trouble = ""

@@ -11,6 +11,7 @@ its rows go to a new file, as far as they can be read (`spool_repair.py`).
 import asyncio
 import contextlib
 import logging
+import os
 import queue
 import secrets
 import sqlite3
@@ -21,7 +22,7 @@ from typing import NamedTuple
 
 from robodyne_rt.errors import FilesReplaced, StorageUnavailable
 from robodyne_rt.store.engine.file_identity import FileIdentity
-from robodyne_rt.store.engine.sqlite import wal_of
+from robodyne_rt.store.engine.sqlite import sync, wal_of
 from robodyne_rt.store.intake import spool_repair
 from robodyne_rt.store.intake.spool_repair import SpoolDamage
 
@@ -58,6 +59,8 @@ class _Forget(NamedTuple):
 
 class _Repair(NamedTuple):
     why: str
+    incarnation: int | None = None
+    """Of the file that it is about."""
 
 
 class _Discard(NamedTuple):
@@ -82,21 +85,24 @@ class Spool:
     """
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
-        self.path = path
+        self.path = Path(os.path.realpath(path))  # SQLite keeps its log beside the file itself, not beside a link
         self.trouble = ""
         self.damage_at_start: SpoolDamage | None = None
         self._max_pages = max(16, max_bytes // PAGE_BYTES)
         self._queue: queue.SimpleQueue[_Append | _Forget | _Repair | _Discard | None] = queue.SimpleQueue()
-        self._forgotten_upto = 0
-        self._is_repair_due = False
+        self._forgotten_upto = self._newest_seq = 0
+        self._is_loaded = False
+        self._incarnation = 0  # counts the files that took the place of another
+        self.is_repair_due = False
         self._reader: sqlite3.Connection | None = None
+        self._read_incarnation = 0
         self._connection: sqlite3.Connection | None = None
         self.last_seq = self.rows_at_start = 0
         self.name = ""
         try:
             self._load()
         except (sqlite3.Error, FilesReplaced) as error:
-            if not spool_repair.is_damage(error, path):
+            if not spool_repair.is_damage(error, self.path):
                 raise
             self.damage_at_start = self._repair(str(error))
             self._load()
@@ -107,9 +113,10 @@ class Spool:
         self._files = FileIdentity([self.path, wal_of(self.path)])
         self.name = connection.execute("SELECT name FROM spool_name").fetchone()[0]
         (self.last_seq,) = connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence").fetchone()
-        self._newest_seq: int = self.last_seq
-        self._forgotten_upto = self._first_seq(connection) - 1
+        self._newest_seq = max(self._newest_seq, self.last_seq)
+        self._forgotten_upto = max(self._forgotten_upto, _first_seq(connection) - 1)
         (self.rows_at_start,) = connection.execute("SELECT count(*) FROM spool").fetchone()
+        self._is_loaded = True
 
     def _open(self, path: Path, *, name: str = "", journal: str = "WAL") -> sqlite3.Connection:
         """Open a spool's file; `name` is for a new one."""
@@ -168,7 +175,7 @@ class Spool:
         while not is_ending:
             appends: list[_Append] = []
             upto = 0
-            repairs: list[_Repair | _Discard] = []
+            repair: _Repair | _Discard | None = None
             try:
                 item = self._queue.get(timeout=LOOK_S)
             except queue.Empty:
@@ -182,17 +189,18 @@ class Spool:
                 elif isinstance(item, _Forget):
                     upto = max(upto, item.upto)
                 else:
-                    repairs.append(item)
+                    repair = item
+                    break  # what was queued before it goes to the file that it is about
                 try:
                     item = self._queue.get_nowait()
                 except queue.Empty:
                     break
-            for repair in repairs:
-                self._do_repair(repair, report_damage)
             if appends:
                 self._append(appends, report_damage)
             if upto:
                 self._forget(upto)
+            if repair is not None:
+                self._do_repair(repair, report_damage)
         if self._connection is not None:
             self._connection.close()
 
@@ -276,41 +284,43 @@ class Spool:
         try:
             if isinstance(repair, _Discard):
                 damage = self._begin_anew(repair.lost)
+            elif repair.incarnation not in (None, self._incarnation):
+                return  # another repair came first
             else:
                 damage = self._repair(repair.why)
-                self._load_repaired()
+            self._load()
         except (sqlite3.Error, OSError, FilesReplaced) as error:
             self._after(error)
             return
         finally:
-            self._is_repair_due = False
+            self.is_repair_due = False
         report_damage(damage)
 
-    def _load_repaired(self) -> None:
-        newest, forgotten = self._newest_seq, self._forgotten_upto
-        self._load()
-        self._newest_seq, self._forgotten_upto = max(newest, self._newest_seq), max(forgotten, self._forgotten_upto)
-
     def _repair(self, why: str) -> SpoolDamage:
-        """Bring to a new file what can be read, and put it in the place of the old one."""
+        """Bring to a new file what can be read, and put it in the place of the old one, which stays open until that is done.
+
+        Raises:
+            sqlite3.Error, OSError: the new file cannot be written; everything is as it was.
+        """
         old = self._connection
-        name, lost = self.name, None
         if old is None:
             with contextlib.suppress(sqlite3.Error):  # else what lies there is no database at all
-                old = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
-        with spool_repair.new_file(self.path) as part:
-            new = self._open(part, name=name, journal="DELETE")
-            try:
-                if old is not None:
-                    with contextlib.suppress(sqlite3.Error):
-                        lost = self._salvage(old, new)
-            finally:
-                new.close()
-            if old is not None:
-                old.close()  # before the new one is there: with the last connection SQLite removes the log beside the path
-                self._connection = None
+                old = sqlite3.connect(f"{self.path.as_uri()}?mode=rw", uri=True, isolation_level=None)
+        part = self.path.with_name(self.path.name + ".part")
+        part.unlink(missing_ok=True)
+        try:
+            lost = self._salvage(old, part)
+            sync(part)
             aside = spool_repair.set_aside(self.path, now=time.time())
-        self._connection = self._open(self.path)
+            part.replace(self.path)
+            sync(self.path.parent)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        if old is not None:
+            old.close()  # before the new one is open: with the last connection SQLite removes the log beside the path
+        self._connection = None
+        self._incarnation += 1
         text = "the spool's file was damaged, deleted or replaced"
         text += ": all that waited in it was saved" if lost == 0 else f": {lost_text(lost)} that were acknowledged are lost"
         logger.log(
@@ -319,41 +329,35 @@ class Spool:
         )  # fmt: skip
         return SpoolDamage(text, lost, aside)
 
-    def _salvage(self, old: sqlite3.Connection, new: sqlite3.Connection) -> int | None:
-        """Copy the rows; return how many are lost, None where nobody can know."""
-        if old.in_transaction:
-            old.execute("ROLLBACK")
-        last_seq, after = self._newest_seq_of(old), self._forgotten_upto
-        if not self.name:  # at start: nothing is known of the file but what it says itself
-            new.execute("UPDATE spool_name SET name = (?)", old.execute("SELECT name FROM spool_name").fetchone())
-            with contextlib.suppress(sqlite3.Error):
-                after = self._first_seq(old) - 1
-        lost = spool_repair.salvage(old, new, after=after, last_seq=last_seq)
-        new.execute("DELETE FROM sqlite_sequence")
-        new.execute("INSERT INTO sqlite_sequence(name, seq) VALUES ('spool', ?)", (last_seq,))  # numbers are never given again
-        return lost
+    def _salvage(self, old: sqlite3.Connection | None, part: Path) -> int | None:
+        """Copy the rows to a new file; return how many are lost, None where nobody can know.
 
-    def _first_seq(self, connection: sqlite3.Connection) -> int:
-        first: int = connection.execute("SELECT coalesce(min(seq), 1) FROM spool").fetchone()[0]
-        return first
-
-    def _newest_seq_of(self, old: sqlite3.Connection) -> int:
-        if self.name:
-            return self._newest_seq
+        The new file keeps the name, by which the database knows how far it was drained, only where its numbers go on.
+        """
+        if self._is_loaded:
+            known: spool_repair.Known | None = spool_repair.Known(self.name, self._newest_seq, self._forgotten_upto)
+        else:  # at start nothing is known of the file but what it says itself
+            known = None if old is None else spool_repair.read_known(old)
+        new = self._open(part, name=known.name if known else "", journal="DELETE")
         try:
-            return int(old.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence").fetchone()[0])
-        except sqlite3.Error:
-            return int(old.execute("SELECT coalesce(max(seq), 0) FROM spool").fetchone()[0])
+            if known is None or old is None:
+                return None
+            if old.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    old.execute("ROLLBACK")
+            new.execute("DELETE FROM sqlite_sequence")
+            new.execute("INSERT INTO sqlite_sequence(name, seq) VALUES ('spool', ?)", (known.last_seq,))  # never given again
+            return spool_repair.salvage(old, new, after=known.forgotten_upto, last_seq=known.last_seq)
+        finally:
+            new.close()
 
     def _begin_anew(self, lost: int) -> SpoolDamage:
         """Begin an empty file, under a new name: of this one nothing is wanted any more."""
-        newest = self._newest_seq
+        aside = spool_repair.set_aside(self.path, now=time.time())
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        aside = spool_repair.set_aside(self.path, now=time.time())
-        self._load()
-        self._newest_seq = newest
+        self._incarnation += 1
         text = f"the spool cannot be read: {lost_text(lost)} that were acknowledged are lost"
         logger.critical("%s; the old file: %s", text, aside or "gone", extra={"action": "spool_lost"})
         return SpoolDamage(text, lost, aside)
@@ -366,9 +370,13 @@ class Spool:
         Raises:
             StorageUnavailable: the file cannot be read; where it is damaged its repair has begun.
         """
-        if self._is_repair_due:
+        if self.is_repair_due:
             raise StorageUnavailable(f"{self.path} is being repaired")
+        incarnation = self._incarnation
         try:
+            if self._read_incarnation != incarnation:
+                self.close_reader()
+                self._read_incarnation = incarnation
             reader = self._reader = self._reader or self._open_reader()
             if not self._is_current:
                 raise FilesReplaced(f"{self.path} is another file by now")
@@ -377,17 +385,15 @@ class Spool:
             ).fetchall()
         except (sqlite3.Error, FilesReplaced) as error:
             self.close_reader()
-            if spool_repair.is_damage(error, self.path):
-                self._is_repair_due = True
-                self._queue.put(_Repair(str(error)))
+            if incarnation == self._incarnation and spool_repair.is_damage(error, self.path):
+                self.is_repair_due = True
+                self._queue.put(_Repair(str(error), incarnation))
             raise StorageUnavailable(f"{self.path}: {error}") from error
         return [SpooledRow(*row) for row in found]
 
     def _open_reader(self) -> sqlite3.Connection:
         # Read-only in the eyes of SQLite: one that may write would remove the log of the file that took its file's place.
-        reader = sqlite3.connect(
-            f"{self.path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
-        )
+        reader = sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
         reader.execute("PRAGMA busy_timeout = 2000")
         self._read_file = FileIdentity([self.path])
         return reader
@@ -407,3 +413,8 @@ class Spool:
 def lost_text(lost: int | None) -> str:
     """Return how many messages, for people."""
     return "messages" if lost is None else f"up to {lost} messages"
+
+
+def _first_seq(connection: sqlite3.Connection) -> int:
+    first: int = connection.execute("SELECT coalesce(min(seq), 1) FROM spool").fetchone()[0]
+    return first

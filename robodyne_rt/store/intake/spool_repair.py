@@ -4,10 +4,8 @@ What can be read goes to a new file, the old one is set aside, and what is lost 
 """
 
 import contextlib
-import os
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +36,34 @@ class SpoolDamage(NamedTuple):
     set_aside: Path | None = None
 
 
+class Known(NamedTuple):
+    """What is known of a spool: its name, its newest row number, and up to which number its rows were forgotten."""
+
+    name: str
+    last_seq: int
+    forgotten_upto: int
+
+
+def read_known(old: sqlite3.Connection) -> Known | None:
+    """Return what a file says of itself, None where its name and numbers cannot be read."""
+    try:
+        (name,) = old.execute("SELECT name FROM spool_name").fetchone()
+    except (sqlite3.Error, TypeError):
+        return None
+    # Without the sequence nobody knows which numbers were given: under another name they may be given again.
+    for query, known_as in (
+        ("SELECT coalesce(max(seq), 0) FROM sqlite_sequence", str(name)),
+        ("SELECT coalesce(max(seq), 0) FROM spool", ""),
+    ):
+        with contextlib.suppress(sqlite3.Error):
+            last_seq = int(old.execute(query).fetchone()[0])
+            first = 1
+            with contextlib.suppress(sqlite3.Error):
+                first = int(old.execute("SELECT coalesce(min(seq), 1) FROM spool").fetchone()[0])
+            return Known(known_as, last_seq, first - 1)
+    return None
+
+
 def is_damage(error: BaseException, path: Path) -> bool:
     """Return whether an error says that the file is not what it should be, and trying again will not help."""
     if isinstance(error, FilesReplaced):
@@ -51,7 +77,11 @@ def is_damage(error: BaseException, path: Path) -> bool:
 
 
 def salvage(old: sqlite3.Connection, new: sqlite3.Connection, *, after: int, last_seq: int) -> int:
-    """Copy the rows behind `after`, up to `last_seq`, as far as they can be read; return how many cannot be."""
+    """Copy the rows behind `after`, up to `last_seq`, as far as they can be read; return how many cannot be.
+
+    Raises:
+        sqlite3.Error: the new file cannot be written.
+    """
     unreadable = 0
     new.execute("BEGIN")
     while after < last_seq:
@@ -93,17 +123,3 @@ def set_aside(path: Path, *, now: float) -> Path | None:
     path.with_name(path.name + "-shm").unlink(missing_ok=True)
     sync(path.parent)
     return target if found else None
-
-
-@contextlib.contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """Give the name of a file that takes the place of `path`, on the disk, when the block ends well."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    try:
-        yield part
-        sync(part)
-        os.replace(part, path)
-        sync(path.parent)
-    finally:
-        part.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ from a history that is gone, and people are told.
 
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -129,13 +128,24 @@ class HighWaterMarkWriter:
     Args:
         database: name of the database.
         spooled: returns the spool's name and its newest row.
+        believed_at: returns the time as far as it can be believed, in epoch seconds: a clock that is wrong must not spoil what
+            the next run knows of the time.
     """
 
-    def __init__(self, path: Path, *, database: str, history: History, spooled: Callable[[], tuple[str, int]]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        database: str,
+        history: History,
+        spooled: Callable[[], tuple[str, int]],
+        believed_at: Callable[[], float],
+    ) -> None:
         self._path = path
         self._database = database
         self._history = history
         self._spooled = spooled
+        self._believed_at = believed_at
 
     async def run(self, positions: Callable[[], Mapping[str, int]]) -> None:
         """Write the mark until cancelled.
@@ -162,4 +172,4 @@ class HighWaterMarkWriter:
         # The writer's thread goes on meanwhile: a line and the offset beside it are taken as one.
         heads = {topic: max(offset, lines[topic][0]) if topic in lines else offset for topic, offset in dict(positions).items()}
         lines = {topic: line for topic, line in lines.items() if line[0] == heads.get(topic)}
-        return HighWaterMark(self._database, self._history.epoch, heads, time.time(), lines, *self._spooled())
+        return HighWaterMark(self._database, self._history.epoch, heads, self._believed_at(), lines, *self._spooled())

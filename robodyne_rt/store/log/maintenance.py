@@ -79,8 +79,8 @@ class Maintenance:
     def run(self, db: DbConnection, tables: DeviceMessageWriter, positions: Mapping[str, int], now: float) -> None:
         """Do what is due at `now`.
 
-        Where another program holds the lock, or the disk is full, the rest waits for the next time: each statement would wait
-        for the lock again, and devices with it.
+        Where another program holds the lock, or the disk is full, the rest waits for the next time: devices must not wait for
+        any of this.
 
         Raises:
             Exception: an error of a database that is away (`Database.errors`).
@@ -90,17 +90,18 @@ class Maintenance:
             return  # after most commits: whatever is due is due at such a step
         self._next_step = now + STEP_INTERVAL_S
         try:
-            self._prune(db, tables, positions)
-            self._stats.rows_expired += self._retention.run(db, now)
-            if now >= self._next_trigger_look:
-                self._next_trigger_look = now + min(TRIGGER_LOOK_S, self._look_interval_s)
-                self._look_for_triggers(db)
-            if now >= self._next_look:
-                self._next_look = now + self._look_interval_s
-                db.check_files()
-                self._note_next_id(db)
-                self._note_age(db, tables)
-                self._prune_letters(db, tables)
+            with db.impatiently():
+                self._prune(db, tables, positions)
+                if now >= self._next_trigger_look:
+                    self._next_trigger_look = now + min(TRIGGER_LOOK_S, self._look_interval_s)
+                    self._look_for_triggers(db)
+                if now >= self._next_look:
+                    self._next_look = now + self._look_interval_s
+                    db.check_files()
+                    self._note_next_id(db)
+                    self._note_age(db, tables)
+                    self._prune_letters(db, tables)
+                self._stats.rows_expired += self._retention.run(db, now)
         except self._database.errors as error:
             if self._database.fault(error) in (Fault.AWAY, Fault.BROKEN):
                 raise

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from robodyne_rt.core import times
 from robodyne_rt.ports import Clock
-from robodyne_rt.store.engine.database import DbConnection
+from robodyne_rt.store.engine.database import Database, DbConnection, Fault
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +20,12 @@ STEP_ROWS = 100
 STEP_INTERVAL_S = 0.25
 PASS_INTERVAL_S = 600.0
 """Between two passes over everything."""
+
+IDLE_STEPS = 20
+"""Steps without an old row after which a walk ends."""
+
+MAX_STUCK = 1000
+JUMP_S, JUMP_PAUSE_S = 60.0, 10.0
 
 DAY_S = 86400.0
 
@@ -70,8 +76,11 @@ class Retention:
         days: Mapping[str, int],
         windows: Mapping[str, int],
         may_delete: Callable[[], bool],
+        database: Database,
         clock: Clock,
     ) -> None:
+        self._errors = database.errors
+        self._fault = database.fault
         self._days = days
         self._windows = windows
         self._may_delete = may_delete
@@ -81,6 +90,9 @@ class Retention:
         self._rule = 0  # which is being followed
         self._after = 0  # how far its table was walked
         self._deleted = self._told = 0
+        self._idle_steps = 0
+        self._stuck: dict[str, set[int]] = {}  # rows that something of another program holds, by table
+        self._last: tuple[float, float] | None = None
 
     def run(self, db: DbConnection, now: float) -> int:
         """Do the next step where it is due; return how many rows it deleted.
@@ -91,6 +103,12 @@ class Retention:
         if now < self._next_step or not self._rules:
             return 0
         self._next_step = now + STEP_INTERVAL_S
+        wall = self._clock.wall()
+        last_wall, last_now = self._last or (wall, now)
+        self._last = (wall, now)
+        if abs((wall - last_wall) - (now - last_now)) > JUMP_S:
+            self._next_step = now + JUMP_PAUSE_S  # until then it is known whether the clock can be believed
+            return 0
         if not self._may_delete():
             return 0
         before = self._deleted
@@ -100,7 +118,7 @@ class Retention:
 
     def _go_on(self, now: float) -> None:
         """Follow the next rule."""
-        self._rule, self._after = self._rule + 1, 0
+        self._rule, self._after, self._idle_steps = self._rule + 1, 0, 0
         if self._rule == len(self._rules):
             self._rule = 0
             self._next_step = now + PASS_INTERVAL_S
@@ -113,21 +131,47 @@ class Retention:
         """Delete the next old rows of a table; return whether there may be more."""
         wall = self._clock.wall()
         oldest = times.to_text(wall - self._days[rule.days] * DAY_S)
-        old, is_more = self._indexed(db, rule, oldest) if rule.indexed else self._walked(db, rule, oldest, wall)
+        old, seen_upto, is_more = self._indexed(db, rule, oldest) if rule.indexed else self._walked(db, rule, oldest, wall)
         if old:
-            with db.silently():
-                condition, parameter = db.is_in("id", old)
-                db.execute(f"DELETE FROM {rule.table} WHERE {condition}", (parameter,))
-            self._deleted += len(old)
+            try:
+                self._delete(db, rule.table, old)
+            except self._errors as error:
+                if self._fault(error) is not Fault.WRITE:
+                    raise
+                self._delete_one_by_one(db, rule.table, old)
+        self._after = seen_upto
         return is_more
 
-    def _indexed(self, db: DbConnection, rule: Rule, oldest: str) -> tuple[list[int], bool]:
+    def _delete(self, db: DbConnection, table: str, ids: list[int]) -> None:
+        with db.silently():
+            condition, parameter = db.is_in("id", ids)
+            db.execute(f"DELETE FROM {table} WHERE {condition}", (parameter,))
+        self._deleted += len(ids)
+
+    def _delete_one_by_one(self, db: DbConnection, table: str, ids: list[int]) -> None:
+        """Leave what another program's table refers to, or its trigger keeps; the others go."""
+        stuck = self._stuck.setdefault(table, set())
+        for id in ids:
+            try:
+                self._delete(db, table, [id])
+            except self._errors as error:
+                if self._fault(error) is not Fault.WRITE:
+                    raise
+                if not stuck:
+                    logger.warning("row %d of %s cannot be deleted: %s", id, table, error, extra={"action": "retention_stuck"})
+                stuck.add(id)
+        if len(stuck) > MAX_STUCK:
+            stuck.clear()  # tried again
+
+    def _indexed(self, db: DbConnection, rule: Rule, oldest: str) -> tuple[list[int], int, bool]:
         condition = f"{rule.condition} AND " if rule.condition else ""
         query = f"SELECT id FROM {rule.table} WHERE {condition}{rule.time} < ? LIMIT ?"
-        old = [id for (id,) in db.execute(query, (oldest, STEP_ROWS)).fetchall()]
-        return old, len(old) == STEP_ROWS
+        stuck = self._stuck.get(rule.table, set())
+        found = [id for (id,) in db.execute(query, (oldest, STEP_ROWS + len(stuck))).fetchall()]
+        old = [id for id in found if id not in stuck][:STEP_ROWS]
+        return old, 0, len(old) == STEP_ROWS
 
-    def _walked(self, db: DbConnection, rule: Rule, oldest: str, wall: float) -> tuple[list[int], bool]:
+    def _walked(self, db: DbConnection, rule: Rule, oldest: str, wall: float) -> tuple[list[int], int, bool]:
         shown_from = self._shown_from(db, rule)
         bound, parameters = ("", ()) if shown_from is None else ("AND id < ?", (shown_from,))
         is_old = f"{rule.time} < ?{f' AND {rule.condition}' if rule.condition else ''}"
@@ -137,12 +181,12 @@ class Retention:
             f"SELECT id, {is_old}, {is_young} FROM {rule.table} WHERE id > ? {bound} ORDER BY id LIMIT ?",
             (oldest, oldest, times.to_text(wall), self._after, *parameters, STEP_ROWS),
         ).fetchall()
-        old = [id for id, may_go, _ in rows if may_go]
         if not rows:
-            return [], False
-        self._after = rows[-1][0]
-        is_over = not old and any(young for _, _, young in rows)
-        return old, len(rows) == STEP_ROWS and not is_over
+            return [], self._after, False
+        old = [id for id, may_go, _ in rows if may_go]
+        # Small ids that another program chose may be young: only some steps without an old row are the end.
+        self._idle_steps = 0 if old or not any(young for _, _, young in rows) else self._idle_steps + 1
+        return old, rows[-1][0], len(rows) == STEP_ROWS and self._idle_steps < IDLE_STEPS
 
     def _shown_from(self, db: DbConnection, rule: Rule) -> int | None:
         """Return the oldest id that the window shows, 0 where it shows all there are; None where it is one of time."""

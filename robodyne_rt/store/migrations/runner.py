@@ -34,6 +34,9 @@ _TYPES = {
     },
 }
 
+_CREATED = re.compile(r'^CREATE\s+TABLE\s+("(?:[^"]|"")+"|\[[^\]]+\]|`[^`]+`|\w+)', re.IGNORECASE)
+"""The head of a table's text, however whoever made it quoted its name."""
+
 
 class Runner:
     """The steps in the words of one database.
@@ -144,7 +147,7 @@ class SqliteRunner(Runner):
     def run(self, migrations: Iterable[Migration]) -> None:
         triggers = self._execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
         for name, _ in triggers:
-            self._execute(f'DROP TRIGGER "{name}"')
+            self._execute(f"DROP TRIGGER {_quoted(name)}")
         broken = self._broken_references()
         super().run(migrations)
         if found := self._broken_references() - broken:
@@ -172,14 +175,14 @@ class SqliteRunner(Runner):
 
     def _add_checks(self, table: str, checks: Sequence[AddCheck]) -> None:
         execute = self._execute
-        (sql,) = execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone()
+        (sql,) = execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE", (table,)).fetchone()
         constraints = "".join(f", CONSTRAINT {check.name} CHECK ({check.condition})" for check in checks)
         head, options = sql[: sql.rindex(")")], sql[sql.rindex(")") :]
-        named = re.sub(rf'^CREATE TABLE\s+("?){table}\1', f"CREATE TABLE {table}_rebuilt", head, count=1)
+        named = _CREATED.sub(f"CREATE TABLE {table}_rebuilt", head, count=1)
         indexes = execute(
-            "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL", (table,)
+            "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ? COLLATE NOCASE AND sql IS NOT NULL", (table,)
         ).fetchall()
-        columns = ", ".join(f'"{row[1]}"' for row in execute(f"PRAGMA table_xinfo({table})").fetchall() if row[6] == 0)
+        columns = ", ".join(_quoted(row[1]) for row in execute(f"PRAGMA table_xinfo({table})").fetchall() if row[6] == 0)
         execute(f"{named.rstrip()}{constraints}\n{options}")
         execute(f"INSERT INTO {table}_rebuilt ({columns}) SELECT {columns} FROM {table}")
         counts = [execute(f"SELECT count(*) FROM {name}").fetchone() for name in (table, f"{table}_rebuilt")]
@@ -189,3 +192,7 @@ class SqliteRunner(Runner):
         execute(f"ALTER TABLE {table}_rebuilt RENAME TO {table}")
         for (index,) in indexes:
             execute(index)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

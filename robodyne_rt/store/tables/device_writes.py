@@ -35,6 +35,9 @@ from robodyne_rt.store.engine.database import DbConnection
 MAX_MENTIONED = 500
 """Robots, and tables, that are made by being mentioned."""
 
+MAX_NOTED = 2 * MAX_MENTIONED
+"""Things of which it is noted beside the rows when they were heard."""
+
 QUIET_INTERVAL_S = 10.0
 """`last_seen` and `updated_at` alone are stored at most this often."""
 
@@ -209,12 +212,14 @@ class DeviceMessageWriter:
     # -- the messages --------------------------------------------------------------------------------------------
 
     def _apply(self, message: DeviceMessage, device: str, heard_at: str, ids: Sequence[int]) -> None:
-        if isinstance(message, _STATE_REPORTS) and (state := _state_of(message)) is not None:
-            self._heard[state] = heard_at
         if isinstance(message, RobotReport):
             self._robot(message.robot_id, message.robot_type, message.fields(), heard_at, message.ts)
         else:
             self._handlers[type(message)](message, device, heard_at, ids)
+        if isinstance(message, _STATE_REPORTS) and (state := _state_of(message)) is not None:
+            self._heard[state] = heard_at
+            if len(self._heard) > MAX_NOTED:
+                self._heard.clear()  # what is stored says nearly the same
 
     def _row_of_claim(self, device: str, id: str, digest: str) -> int:
         row = row_of_claim(self.db, device, id, digest, self.age_s)
@@ -269,6 +274,8 @@ class DeviceMessageWriter:
             newest = times.to_epoch_s(stored)
         if newest is not None and ts < newest:
             return None, True
+        if len(self._reported) > MAX_NOTED:
+            self._reported.clear()
         self._reported[robot_id] = ts
         return times.to_text(ts), False
 

@@ -36,7 +36,7 @@ class Bench:
     async def make(self) -> Any:
         self.fails()
         self.made += 1
-        self.backup(f"robodyne-{self.made:03d}-new.db", age_h=0)
+        return {"path": str(self.backup(f"robodyne-{self.made:03d}-new.db", age_h=0))}
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -108,11 +108,18 @@ def test_the_newest_are_kept(bench: Bench) -> None:
             (".before-v2", 9), (".before-v3", 8), (".before-v4", 7), (".rescued-1", 9000), (".aside-1", 9000),
         )
     }  # fmt: skip
-    bench.schedule.clean_up()
+    bench.schedule.clean_up(files[0])
     assert [file for file in files if file.exists()] == files[:7] and mine.exists()
     gone = {name for name, path in beside.items() if not path.exists()}
     assert gone == {".replaced-d", ".replaced-d-wal", ".before-v2"}
     assert bench.database.exists()
+
+
+def test_backups_of_a_clock_that_was_ahead_do_not_push_out_the_new_one(bench: Bench) -> None:
+    ahead = [bench.backup(f"robodyne-ahead-{number}.db", age_h=-5000 - number) for number in range(7)]
+    made = bench.backup("robodyne-made.db", age_h=0)
+    bench.schedule.clean_up(made)
+    assert made.exists() and sum(file.exists() for file in ahead) == 6
 
 
 def test_what_a_copy_that_was_broken_off_left_is_removed(bench: Bench) -> None:

@@ -30,6 +30,7 @@ class Rows:
         self.kept: list[SpooledRow] = []
         self.forgotten: list[int] = []
         self.is_readable = True
+        self.is_repair_due = False
 
     def rows(self, after: int, limit: int) -> list[SpooledRow]:
         if not self.is_readable:

@@ -44,7 +44,7 @@ class Bench:
             changes_retained=1000,
             fallback_interval_s=LOOK_S,
             notify=True,
-            retention=Retention(days={}, windows={}, may_delete=lambda: True, clock=self.clock),
+            retention=Retention(days={}, windows={}, may_delete=lambda: True, database=database, clock=self.clock),
             ids=IdGenerator(wall=self.clock.wall(), now=self.clock.now()),
             clock=self.clock,
         )

@@ -31,7 +31,7 @@ class Bench:
             changes_retained=3,
             look_interval_s=10.0,
             retention_days=14,
-            retention=Retention(days={}, windows={}, may_delete=lambda: True, clock=self.clock),
+            retention=Retention(days={}, windows={}, may_delete=lambda: True, database=self.database, clock=self.clock),
             ids=IdGenerator(wall=self.clock.wall(), now=self.clock.now()),
             clock=self.clock,
         )

@@ -13,6 +13,7 @@ import pytest
 
 from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.store.intake import spool as spool_module
+from robodyne_rt.store.intake import spool_repair
 from robodyne_rt.store.intake.spool import Spool, SpooledRow
 from robodyne_rt.store.intake.spool_repair import SET_ASIDE, SpoolDamage
 
@@ -208,6 +209,62 @@ def test_a_file_that_is_no_spool_is_set_aside_at_start(tmp_path: Path, content: 
         assert damage.set_aside.read_bytes() == content
     assert bench.append((1, "a")) is None and rows_soon(bench) == [1]
     bench.stop()
+
+
+def test_a_repair_that_finds_no_room_keeps_the_old_file_and_comes_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bench.append((1, "a"), (2, "b")) is None
+    take_away(bench.path, "all deleted")
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    honest = spool_repair.salvage
+
+    def no_room(*arguments: Any, **options: Any) -> int:
+        raise full
+
+    monkeypatch.setattr(spool_repair, "salvage", no_room)
+    assert bench.append((3, "c")) is not None
+    with pytest.raises(StorageUnavailable):
+        bench.spool.rows(0, 10)
+    monkeypatch.setattr(spool_repair, "salvage", honest)
+    assert bench.append((4, "d")) is None
+    assert rows_soon(bench)[:2] == [1, 2] and rows_soon(bench)[-1] == 4
+
+
+def test_a_repair_is_done_once_however_many_find_the_damage(bench: Bench) -> None:
+    assert bench.append((1, "a"), (2, "b")) is None
+    assert rows_soon(bench) == [1, 2]  # with a reader that is open
+    take_away(bench.path, "deleted")
+    assert bench.append((3, "c")) is None
+    assert rows_soon(bench) == [1, 2, 3]
+    bench.append((4, "d"))
+    assert [damage.lost for damage in bench.damages] == [0]
+
+
+def test_a_damaged_sequence_is_repaired_at_start_under_another_name(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "spool.db")
+    name = bench.spool.name
+    assert bench.append((1, "a"), (2, "b")) is None
+    bench.stop()
+    connection = sqlite3.connect(tmp_path / "spool.db")
+    ((page,),) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchall()
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    connection.close()
+    overwrite(tmp_path / "spool.db", (page - 1) * 4096, 4096)
+    bench = Bench(tmp_path / "spool.db")
+    assert bench.spool.damage_at_start is not None and bench.spool.damage_at_start.lost == 0
+    assert rows_soon(bench) == [1, 2] and bench.spool.name != name
+    bench.stop()
+
+
+def test_a_link_to_a_spool_elsewhere_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "spool.db").symlink_to(tmp_path / "disk" / "spool.db")
+    bench = Bench(tmp_path / "spool.db")
+    assert bench.append((1, "a")) is None and rows_soon(bench) == [1]
+    bench.stop()
+    again = Bench(tmp_path / "spool.db")
+    assert rows_soon(again) == [1] and again.damages == [] and (tmp_path / "spool.db").is_symlink()
+    again.stop()
 
 
 def test_numbers_go_on_in_the_file_that_took_the_place_of_a_drained_one(bench: Bench, tmp_path: Path) -> None:

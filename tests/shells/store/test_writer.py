@@ -35,7 +35,7 @@ class Bench:
             history=self.history,
             spool=spool,
             windows=WINDOWS,
-            retention=Retention(days={}, windows={}, may_delete=lambda: True, clock=self.clock),
+            retention=Retention(days={}, windows={}, may_delete=lambda: True, database=self.database, clock=self.clock),
             ids=IdGenerator(wall=self.clock.wall(), now=self.clock.now()),
             clock=self.clock,
             sleep=self.slept.append,

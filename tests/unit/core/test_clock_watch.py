@@ -52,6 +52,25 @@ def test_a_box_that_was_off_for_a_month_is_believed_and_so_is_a_new_one() -> Non
         assert clock.may_delete
 
 
+def test_a_doubtful_clock_does_not_spoil_what_the_next_run_knows() -> None:
+    ahead = WALL + 3 * 365 * 86400
+    clock = ClockWatch(noted_at=WALL, wall=ahead, now=0.0)
+    assert clock.believed_at(wall=ahead, now=0.0) == WALL
+    clock.tick(wall=ahead + 7200, now=7200, is_synchronised=False)
+    noted = clock.believed_at(wall=ahead + 7200, now=7200)
+    assert noted == WALL + 7200
+    again = ClockWatch(noted_at=noted, wall=ahead + 7300, now=0.0)
+    again.tick(wall=ahead + 7300 + CALM_S, now=CALM_S, is_synchronised=False)
+    assert again.is_doubtful and not again.may_delete
+
+
+def test_a_boot_in_the_past_does_not_lower_the_note_and_a_synchronised_clock_does() -> None:
+    clock = ClockWatch(noted_at=WALL, wall=5.0, now=0.0)
+    assert clock.believed_at(wall=105.0, now=100.0) == WALL + 100
+    clock.tick(wall=WALL - 5000, now=200.0, is_synchronised=True)
+    assert clock.believed_at(wall=WALL - 5000, now=200.0) == WALL - 5000
+
+
 def test_a_clock_that_jumps_by_a_year_while_serving_stays_doubtful() -> None:
     clock = watch()
     clock.tick(wall=WALL + 5000, now=5000, is_synchronised=True)
