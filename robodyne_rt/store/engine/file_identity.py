@@ -6,14 +6,15 @@ given to another file while it is open, so that comparing the numbers is proof.
 
 import ctypes
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from robodyne_rt.errors import FilesReplaced
 
 # `os.stat` lets go of the interpreter's lock, and the thread that commits waits to get it back: 15 us a file under load,
 # against 1 us for the call itself. The layout of `struct statx` is the kernel's, alike on every machine (statx(2)).
-_statx = ctypes.PyDLL(None, use_errno=True).statx
+# A C library may have no such call.
+_statx: Callable[..., int] | None = getattr(ctypes.PyDLL(None, use_errno=True), "statx", None)
 _AT_FDCWD = -100
 _STATX_INO = 0x100
 _STATX_BYTES = 256
@@ -58,14 +59,28 @@ class FileIdentity:
         Raises:
             FilesReplaced: a path leads nowhere, or to another file.
         """
+        if _statx is None:
+            self._check_slowly()
+            return
         buffer, words = self._buffer, self._words
         for path, device, inode in self._checked:  # once a commit: no call more than needed
             if _statx(_AT_FDCWD, path, 0, _STATX_INO, buffer) or words[_INODE] != inode or words[_DEVICE] != device:
                 self._look(path)
                 raise FilesReplaced(f"{os.fsdecode(path)} was replaced by another file while it was open")
 
+    def _check_slowly(self) -> None:
+        for path, device, inode in self._checked:
+            if self._look(path) != (device, inode):
+                raise FilesReplaced(f"{os.fsdecode(path)} was replaced by another file while it was open")
+
     def _look(self, path: bytes) -> tuple[int, int]:
         """Return the device and inode that a path leads to."""
+        if _statx is None:
+            try:
+                found = os.stat(path)
+            except OSError as error:
+                raise FilesReplaced(f"{os.fsdecode(path)} was taken away while it was open: {error.strerror}") from error
+            return found.st_dev, found.st_ino
         if _statx(_AT_FDCWD, path, 0, _STATX_INO, self._buffer):
             why = os.strerror(ctypes.get_errno())
             raise FilesReplaced(f"{os.fsdecode(path)} was taken away while it was open: {why}")
