@@ -18,7 +18,7 @@ ROUNDS = {
     "fsync-slow": 1,
     "locked": 2,
     "checkpoint": 2,
-    "owner": 2,
+    "owner": 1,
     "files": 3,
     "spool-damage": 1,
     "power-spooling": 1,
