@@ -150,8 +150,7 @@ class Intake(Submissions):
         if (report.drained or report.drain_failed) and not ledger.rows_left:
             self._earlier_run_is_drained.set()
         if report.fault is not None:
-            may_be_stored = report.fault is Fault.AWAY
-            self._obey(ledger.failed(report.generation, self._clock.now(), may_be_stored=may_be_stored), updates)
+            self._obey(ledger.failed(report.generation, self._clock.now(), may_be_stored=report.fault is Fault.AWAY), updates)
         if report.recovered:
             self._obey(ledger.recovered(), updates)
         if report.lookups is not None:
