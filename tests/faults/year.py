@@ -7,6 +7,7 @@ the 99th percentile of an acknowledgement is compared between moments in which r
 
 import argparse
 import asyncio
+import math
 import tempfile
 import time
 from contextlib import ExitStack
@@ -63,6 +64,7 @@ async def run(store: Store, folder: Path, *, minutes: float, per_second: float) 
     for module in (maintenance, retention):
         module.STEP_INTERVAL_S = 1 / steps
     retention.PASS_INTERVAL_S = 1.0
+    retention.JUMP_S = math.inf  # each step of this clock is a jump
     running = Running(store, folder, clock=clock, fallback_interval_s=10, push_deadline_s=0)
     latencies: dict[bool, list[float]] = {True: [], False: []}
     sizes: list[int] = []
@@ -97,7 +99,7 @@ async def run(store: Store, folder: Path, *, minutes: float, per_second: float) 
     print(f"kept {kept} of {number}; the size grew by {growth:.0%} from the 6th month to the last")
     count = len(latencies[True])
     print(f"p99 while rows are deleted {with_it:.2f} ms ({count}), otherwise {without:.2f} ms: x {with_it / without:.2f}")
-    return growth < 0.1 and with_it < 3 * without
+    return growth < 0.1 and count > 0 and with_it < 3 * without
 
 
 def main() -> int:
