@@ -5,6 +5,7 @@ file stays, with the name of its newest owner in it, because a lock file that is
 database has a lock of its own, on the connection that writes: `postgres.py`.)
 """
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -58,9 +59,10 @@ class FileLock:
             os.close(descriptor)  # somebody deleted it just now, and may hold another one
             raise DataOwned(f"{self._of}: its lock {self.path} was deleted while it was taken; try again")
         note = {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": times.to_text(time.time())}
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, orjson.dumps(note), 0)
         self._descriptor = descriptor
+        with contextlib.suppress(OSError):  # on a full disk: who we are is only a hint, the lock is what counts
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, orjson.dumps(note), 0)
 
     def _is_at_path(self, descriptor: int) -> bool:
         try:

@@ -1,5 +1,6 @@
 """Locks on files: one owner, whatever name the file is reached by, and none left behind."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -93,3 +94,16 @@ def test_released_it_can_be_taken_again_and_the_file_stays(tmp_path: Path) -> No
         ownership.take().release()
         assert (tmp_path / "data.db.lock").exists()
     assert oct((tmp_path / "data.db.lock").stat().st_mode & 0o777) == "0o600"
+
+
+def test_a_full_disk_hides_the_owner_but_keeps_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "pwrite", full)
+        owner = Ownership([tmp_path / "data.db"]).take()
+    with owner:
+        assert owner.is_held
+        with pytest.raises(DataOwned):
+            Ownership([tmp_path / "data.db"]).take()
