@@ -174,6 +174,18 @@ def test_zero_days_keep_for_ever_and_a_doubtful_clock_deletes_nothing(bench: Any
     assert len(made.ids("system_log")) == 59
 
 
+@pytest.mark.parametrize(("jump_s", "idle_steps"), [(59, 0), (DAY_S, 40)])
+def test_after_a_jump_of_a_minute_nothing_is_deleted_for_ten_seconds(bench: Any, jump_s: float, idle_steps: int) -> None:
+    made = bench(events_days=90)
+    made.add("event", *(event(id, made.ago(500)) for id in range(1, 60)))
+    made.may_delete = False
+    assert made.steps(1) == [0]
+    made.may_delete = True
+    made.clock.wall_at += jump_s
+    assert made.steps(idle_steps) == [0] * idle_steps
+    assert sum(made.steps(2)) == 59 - WINDOWS["events_window"]
+
+
 def test_what_another_programs_table_holds_stays_and_stops_nothing_else(bench: Any) -> None:
     made = bench(orders_days=400, events_days=90)
     old = made.ago(500)
