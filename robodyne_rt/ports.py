@@ -4,7 +4,7 @@ Each says what happens to order, what may be lost, and what happens when it is f
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -126,6 +126,22 @@ class LiveState(Protocol):
         ...
 
 
+class ReceivedMessage(NamedTuple):
+    """A device message on its way to the store.
+
+    Attributes:
+        device: under which name its `id` counts.
+        digest: what tells its body from another one with the same `id`.
+        heard_at: wall time of receipt as text; no two are the same.
+    """
+
+    message: DeviceMessage
+    device: str
+    digest: str
+    heard_at: str
+    outcome: Outcome
+
+
 class MessageStore(Protocol):
     """Takes device messages for storing. Order is kept; nothing is lost once `outcome` said so.
 
@@ -137,8 +153,8 @@ class MessageStore(Protocol):
         """Whether so much is waiting that devices should not be read from."""
         ...
 
-    def store_message(self, message: DeviceMessage, *, device: str, digest: str, heard_at: str, outcome: Outcome) -> None:
-        """Queue one message; never waits."""
+    def store_messages(self, messages: Sequence[ReceivedMessage]) -> None:
+        """Queue messages; never waits."""
         ...
 
     def store_telemetry(self, robot_id: str, fields: dict[str, Any], heard_at: str) -> None:

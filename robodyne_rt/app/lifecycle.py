@@ -36,6 +36,7 @@ from robodyne_rt.hub.robot_monitor import RobotMonitor
 from robodyne_rt.ingest.receiver import Receiver
 from robodyne_rt.ingest.serial import SerialLink
 from robodyne_rt.ingest.tcp import DeviceServer
+from robodyne_rt.ingest.turns import ReadingTurns
 from robodyne_rt.model.access import AccessPolicy, Networks, Principal
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.ports import Clock
@@ -202,8 +203,10 @@ class App:
         self._receiver = Receiver(
             store=self._storage.intake, telemetry=self._hub, auth=DeviceAuth(self._known_device), clock=self._clock
         )
+        turns = ReadingTurns()
         self._devices = DeviceServer(
             receiver=self._receiver,
+            turns=turns,
             trusted_networks=Networks(settings.devices.trusted_networks),
             keys=settings.devices.auth == "key",
             identity_of=lambda device_id: self._known_device(device_id).identity,
@@ -211,7 +214,7 @@ class App:
             max_connections=settings.devices.max_connections,
         )
         self._serial = [
-            SerialLink(port, receiver=self._receiver, max_message_bytes=settings.devices.max_message_bytes)
+            SerialLink(port, receiver=self._receiver, turns=turns, max_message_bytes=settings.devices.max_message_bytes)
             for port in settings.serial
         ]
 

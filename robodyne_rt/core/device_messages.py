@@ -422,6 +422,20 @@ def _with_id(error: RobodyneError, body: dict[str, Any]) -> RobodyneError:
     return error
 
 
+def robot_named_in(frame: bytes) -> str | None:
+    """Return the robot that a message tells of which cannot be taken; None where it tells of none, or somebody else speaks."""
+    try:
+        body = orjson.loads(frame)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(body, dict) or body.get("msg_type") == "Order":
+        return None
+    try:
+        return Bye.model_validate({"msg_type": "Bye", "robot_id": body.get("robot_id")}).robot_id
+    except ValidationError:
+        return None
+
+
 def digest(body: dict[str, Any]) -> str:
     """Return what tells two bodies apart: a hash over sorted keys, without `id` and `ts`."""
     rest = {key: value for key, value in body.items() if key not in ("id", "ts")}

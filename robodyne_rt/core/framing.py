@@ -2,7 +2,8 @@
 
 A TCP connection starts with `Detector`, which finds the framing once and hands on; a serial port starts with
 `TextFramer(crc="required")` or `TextFramer(crc="none")`. A framer is fed whatever the wire delivered and returns what is
-complete: frames, or problems that the shell answers with an error. It holds at most one message of `max_bytes`.
+complete: frames, or problems that the shell answers with an error. It holds at most one message of `max_bytes`, and what of
+the last bytes was beyond the `limit`.
 
     >>> framer = Detector(max_bytes=64)
     >>> framer.feed(b'{"a":1}\\n{"b"'), framer.feed(b":2}\\n")
@@ -10,6 +11,7 @@ complete: frames, or problems that the shell answers with an error. It holds at 
 """
 
 import re
+import sys
 import zlib
 from typing import Literal, NamedTuple, Protocol
 
@@ -20,6 +22,8 @@ SILENCE_S = 0.05
 
 INCOMPLETE_S = 5.0
 """How long an unfinished message may take."""
+
+NO_LIMIT = sys.maxsize
 
 _CRC_SUFFIX = re.compile(rb"\}\s*\*([0-9A-Fa-f]{8})$")
 _SPACE = b" \t\r\n"
@@ -54,11 +58,16 @@ class Framer(Protocol):
 
     @property
     def pending(self) -> bool:
-        """Whether an unfinished message is held."""
+        """Whether bytes are held that were not returned."""
         ...
 
-    def feed(self, data: bytes) -> list[Item]:
-        """Take bytes, return what became complete, in order."""
+    @property
+    def has_more(self) -> bool:
+        """Whether more may be complete than the last `feed` was to return; `feed(b"")` returns it."""
+        ...
+
+    def feed(self, data: bytes, limit: int = NO_LIMIT) -> list[Item]:
+        """Take bytes, return what became complete, in order: at most `limit` items."""
         ...
 
     def silence(self) -> list[Item]:
@@ -92,6 +101,7 @@ class TextFramer:
         self._is_raw = False
         self._skipping = False
         self._buffer = bytearray()
+        self._lines = b""  # whole lines that are not returned yet
 
     @property
     def name(self) -> str:
@@ -99,16 +109,22 @@ class TextFramer:
 
     @property
     def pending(self) -> bool:
-        return bool(self._buffer) and not self._buffer.isspace()
+        return bool(self._lines) or (bool(self._buffer) and not self._buffer.isspace())
 
-    def feed(self, data: bytes) -> list[Item]:
-        end = data.rfind(b"\n")
-        if end < 0:
+    @property
+    def has_more(self) -> bool:
+        return bool(self._lines)
+
+    def feed(self, data: bytes, limit: int = NO_LIMIT) -> list[Item]:
+        if self._lines:
+            data, self._lines = self._lines + data, b""
+        *lines, rest = data.split(b"\n", limit)
+        if not lines:
             return self._hold(data)
         self._may_be_raw = False
-        whole = bytes(self._buffer) + data[:end] if self._buffer else data[:end]
-        self._buffer.clear()
-        lines = whole.split(b"\n")
+        if self._buffer:
+            lines[0] = bytes(self._buffer) + lines[0]
+            self._buffer.clear()
         items: list[Item] = []
         if self._skipping:
             self._skipping = False
@@ -118,7 +134,11 @@ class TextFramer:
                 items.append(self._too_large())
             elif line := line.strip(_SPACE):
                 items.append(self._item(line))
-        return items + self._hold(data[end + 1 :])
+        if b"\n" in rest:
+            self._lines = rest
+        else:
+            items += self._hold(rest)
+        return items
 
     def _hold(self, data: bytes) -> list[Item]:
         """Keep the beginning of a message, unless it grew too long."""
@@ -179,17 +199,22 @@ class LengthFramer:
         self._skip = 0
         self._failed = False
         self._buffer = bytearray()
+        self.has_more = False
 
     @property
     def pending(self) -> bool:
         return bool(self._buffer) or self._skip > 0
 
-    def feed(self, data: bytes) -> list[Item]:
+    def feed(self, data: bytes, limit: int = NO_LIMIT) -> list[Item]:
         items: list[Item] = []
+        self.has_more = False
         if self._failed:
             return items
         self._buffer += data
         while True:
+            if len(items) >= limit:
+                self.has_more = len(self._buffer) >= 4
+                return items
             if self._skip:
                 skipped = min(self._skip, len(self._buffer))
                 del self._buffer[:skipped]
@@ -234,7 +259,11 @@ class Detector:
     def pending(self) -> bool:
         return self._framer is not None and self._framer.pending
 
-    def feed(self, data: bytes) -> list[Item]:
+    @property
+    def has_more(self) -> bool:
+        return self._framer is not None and self._framer.has_more
+
+    def feed(self, data: bytes, limit: int = NO_LIMIT) -> list[Item]:
         if self._framer is None:
             if self._failed or not (data := data.lstrip(_SPACE)):
                 return []
@@ -245,7 +274,7 @@ class Detector:
             else:
                 self._failed = True
                 return [Problem("INVALID_PAYLOAD", "expected JSON, or a 4-byte length and JSON", fatal=True)]
-        return self._framer.feed(data)
+        return self._framer.feed(data, limit)
 
     def silence(self) -> list[Item]:
         return self._framer.silence() if self._framer else []

@@ -1,4 +1,4 @@
-"""How much is too much, and when may one again (SPEC sections 3 and 4); `now` is monotonic seconds everywhere."""
+"""How much is too much, and when may one again (SPEC sections 3 to 5); `now` is monotonic seconds everywhere."""
 
 from collections import OrderedDict, deque
 from collections.abc import Hashable
@@ -28,6 +28,29 @@ class TokenBucket:
     def give(self) -> None:
         """Allow one more."""
         self._tokens += 1.0
+
+
+class TimeShare:
+    """Keeps work to a part of the time: what was done for too long rests, until it may take as much again.
+
+    Args:
+        share: part of the time that the work may take in the long run, between 0 and 1.
+        burst_s: seconds of work above that share before it rests.
+    """
+
+    __slots__ = ("_at", "_burst_s", "_left_s", "_share")
+
+    def __init__(self, *, share: float, burst_s: float) -> None:
+        self._share = share
+        self._burst_s = burst_s
+        self._left_s = burst_s
+        self._at = float("-inf")
+
+    def spend(self, started: float, ended: float) -> float:
+        """Count work from `started` to `ended` (monotonic seconds); return for how long to rest now, 0.0 to go on."""
+        left_s = min(self._burst_s, self._left_s + (ended - self._at) * self._share) - (ended - started)
+        self._left_s, self._at = left_s, ended
+        return 0.0 if left_s > 0.0 else (self._burst_s - left_s) / self._share
 
 
 class Verdict(NamedTuple):

@@ -1,6 +1,7 @@
 """One wire to a device, as an asyncio protocol: bytes -> frames -> receiver, answers -> bytes, in order.
 
-The TCP and the serial shell differ in how the wire is opened, not in what is said on it.
+The TCP and the serial shell differ in how the wire is opened, not in what is said on it. What is read is taken in turns
+(`ingest/turns.py`), one batch of messages each.
 """
 
 import asyncio
@@ -9,14 +10,19 @@ from collections import deque
 from collections.abc import Callable
 from typing import cast
 
-from robodyne_rt.core import device_messages
-from robodyne_rt.core.framing import INCOMPLETE_S, SILENCE_S, Frame, Framer, Item, Problem
-from robodyne_rt.ingest.receiver import Peer, Receiver
+from robodyne_rt.core.framing import INCOMPLETE_S, SILENCE_S, Framer, Item, Problem
+from robodyne_rt.ingest.receiver import Peer, Receiver, Reply
+from robodyne_rt.ingest.turns import ReadingTurns
 
 logger = logging.getLogger(__name__)
 
-UNANSWERED_AT_MOST = 1000
-"""Messages on one wire that wait for their answer; the device is not read from until some are answered."""
+MAX_UNANSWERED = 128
+"""Messages on one wire that wait for their answer; the device is not read from until some are answered. A commit takes about
+so many in the time of a slow fsync: more would only make the other devices wait."""
+
+TURN_MESSAGES = 32
+TURN_BYTES = 65536
+"""What one wire may bring in one turn of the loop."""
 
 PROVEN_WITHIN_S = 5.0
 """How long a device that needs a key may take to prove it."""
@@ -25,22 +31,16 @@ UNSENT_ANSWERS_BYTES = 65536
 ANSWERS_TAKEN_WITHIN_S = 30.0
 """A device that does not take its answers for this long is cut off: it must not hold its place for ever."""
 
-
-class _Slot:
-    """The place of one answer in the order of answers."""
-
-    __slots__ = ("checked", "wire_bytes")
-
-    def __init__(self, checked: bool) -> None:
-        self.checked = checked
-        self.wire_bytes: bytes | None = None
+ENDED_WITHIN_S = 15.0
+"""A wire that we end is cut off after so long: storage answers within 10 s, and the peer may be gone."""
 
 
 class DeviceProtocol(asyncio.Protocol):
     """The protocol of one wire.
 
     Args:
-        framer: fresh, of the wire's framing.
+        turns: shared by all wires.
+        make_framer: returns a fresh framer of the wire's framing.
         closes_on_timeout: whether an unfinished message ends the wire (TCP) or is dropped as noise (serial).
         on_lost: called once when the wire is gone.
     """
@@ -49,6 +49,7 @@ class DeviceProtocol(asyncio.Protocol):
         self,
         *,
         receiver: Receiver,
+        turns: ReadingTurns,
         peer: Peer,
         make_framer: Callable[[], Framer],
         closes_on_timeout: bool,
@@ -56,19 +57,26 @@ class DeviceProtocol(asyncio.Protocol):
     ) -> None:
         self.peer = peer
         self._receiver = receiver
+        self._turns = turns
         self._make_framer = make_framer
         self._framer = make_framer()
         self._closes_on_timeout = closes_on_timeout
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._slots: deque[_Slot] = deque()
+        self.heard_at = self._loop.time()
+        """When bytes came last, in the loop's time."""
+        self._unread = b""  # read from the wire, not given to the framer yet
+        self._replies: deque[Reply] = deque()
         self._flush_planned = False
         self._is_reading = True
+        self._waits_for_store = False
+        self._is_at_eof = False
         self._answers_stuck: asyncio.TimerHandle | None = None
         self._silence: asyncio.TimerHandle | None = None
         self._incomplete: asyncio.TimerHandle | None = None
         self._ending = False
+        self._cut: asyncio.TimerHandle | None = None
         self._unproven: asyncio.TimerHandle | None = None
         peer.end = self.end
 
@@ -83,22 +91,24 @@ class DeviceProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._ending:
             return
-        items = self._framer.feed(data)
-        self._take(items)
-        self._watch_unfinished(fresh=bool(items))
+        self.heard_at = self._loop.time()
+        self._unread = self._unread + data if self._unread else data
+        self._go_on()
 
     def eof_received(self) -> bool:
-        self._take(self._framer.silence())
         # Half-closed (`nc -q1`): what was sent is still answered, then we close.
-        self._ending = True
-        return bool(self._slots)
+        self._is_at_eof = True
+        self._go_on()
+        return self._transport is not None and self._transport.get_extra_info("sslcontext") is None  # TLS has no such half
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._ending = True
         self._transport = None
-        for timer in (self._silence, self._incomplete, self._answers_stuck, self._unproven):
+        for timer in (self._silence, self._incomplete, self._answers_stuck, self._unproven, self._cut):
             if timer is not None:
                 timer.cancel()
+        self._silence = self._incomplete = self._answers_stuck = None
+        self._is_at_eof = True
+        self._go_on()  # who sends and leaves without waiting for answers is taken all the same
         self._receiver.left(self.peer)
         self._on_lost(self, error)
 
@@ -106,7 +116,7 @@ class DeviceProtocol(asyncio.Protocol):
         """A stranger holds a place for a few seconds only."""
         if self.peer.is_stranger:
             text = f"no key was proven within {PROVEN_WITHIN_S:.0f} s"
-            self._problem(Problem("UNAUTHORIZED", text, fatal=True))
+            self._take([Problem("UNAUTHORIZED", text, fatal=True)])
 
     def pause_writing(self) -> None:
         self._answers_stuck = self._loop.call_later(ANSWERS_TAKEN_WITHIN_S, self.abort)
@@ -116,29 +126,58 @@ class DeviceProtocol(asyncio.Protocol):
         if self._answers_stuck is not None:
             self._answers_stuck.cancel()
             self._answers_stuck = None
+        self._go_on()
+
+    # -- taking what was read --------------------------------------------------------------------------------------
+
+    @property
+    def _has_input(self) -> bool:
+        """Whether something was read that is not taken yet."""
+        return bool(self._unread) or self._framer.has_more
+
+    @property
+    def _may_take(self) -> bool:
+        """Whether there is room for answers, and the writer keeps up."""
+        return not (
+            self._ending
+            or self._receiver.store.is_behind
+            or len(self._replies) >= MAX_UNANSWERED
+            or self._answers_stuck is not None
+        )
+
+    def _go_on(self) -> None:
+        """Take what was read when it is our turn, and read on where there is room."""
+        if self._may_take and (self._has_input or self._is_at_eof):
+            self._turns.ask(self)
         self._govern_reading()
 
-    # -- frames ----------------------------------------------------------------------------------------------------
+    def take_turn(self) -> bool:
+        """Take one budget of what was read; return whether more is there that could be taken."""
+        if not self._may_take:
+            self._govern_reading()
+            return False
+        data, self._unread = self._unread, b""
+        if len(data) > TURN_BYTES:
+            data, self._unread = data[:TURN_BYTES], data[TURN_BYTES:]
+        items = self._framer.feed(data, min(TURN_MESSAGES, MAX_UNANSWERED - len(self._replies)))
+        if self._is_at_eof and not self._has_input:
+            items += self._framer.silence()
+            self._ending = True
+        if items:
+            self._take(items)
+        if self._has_input:
+            self._govern_reading()
+            return self._may_take
+        if self._ending:
+            self._close_when_answered()
+        else:
+            self._watch_unfinished(fresh=bool(items))
+            self._govern_reading()
+        return False
 
     def _take(self, items: list[Item]) -> None:
-        for item in items:
-            if isinstance(item, Frame):
-                slot = _Slot(item.checked)
-                self._slots.append(slot)
-                if not self._receiver.take(item.body, self.peer, self._answer_into(slot)):
-                    self._slots.pop()
-            else:
-                self._problem(item)
-        self._govern_reading()
-
-    def _problem(self, problem: Problem) -> None:
-        self._receiver.stats.noise[problem.code] += 1
-        if problem.answer:
-            slot = _Slot(False)
-            self._slots.append(slot)
-            self._answer_into(slot)(device_messages.problem(problem.code, problem.text), False)
-        if problem.fatal:
-            self.end()
+        replies = self._receiver.take(items, self.peer, self._plan_flush)
+        self._replies.extend(replies)
 
     def _watch_unfinished(self, *, fresh: bool) -> None:
         """Start or stop the clocks of a message that is not complete."""
@@ -159,68 +198,75 @@ class DeviceProtocol(asyncio.Protocol):
 
     def _fell_silent(self) -> None:
         self._silence = None
-        if items := self._framer.silence():
+        if not self._has_input and (items := self._framer.silence()):
             self._take(items)
             self._watch_unfinished(fresh=True)
 
     def _gave_up(self) -> None:
+        if not self._is_reading:  # it may have come, but we do not look
+            self._incomplete = self._loop.call_later(INCOMPLETE_S, self._gave_up)
+            return
         self._incomplete = None
         if not self._closes_on_timeout:
             self._framer = self._make_framer()
             self._receiver.stats.noise["TIMEOUT"] += 1
             return
         text = f"the message was not complete within {INCOMPLETE_S:.0f} s"
-        self._problem(Problem("TIMEOUT", text, fatal=True))
+        self._take([Problem("TIMEOUT", text, fatal=True)])
 
     # -- answers ---------------------------------------------------------------------------------------------------
 
-    def _answer_into(self, slot: _Slot) -> Callable[[bytes, bool], None]:
-        def answer(body: bytes, success: bool) -> None:
-            slot.wire_bytes = self._framer.encode(body, success=success, checked=slot.checked)
-            if not self._flush_planned:
-                self._flush_planned = True
-                self._loop.call_soon(self._flush)
-
-        return answer
+    def _plan_flush(self) -> None:
+        if not self._flush_planned:
+            self._flush_planned = True
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         """Write the answers that are next in order, in one write."""
         self._flush_planned = False
+        replies, encode = self._replies, self._framer.encode
         ready = []
-        while self._slots and (wire_bytes := self._slots[0].wire_bytes) is not None:
-            ready.append(wire_bytes)
-            self._slots.popleft()
-        if self._transport is None:
-            return
-        if ready:
+        while replies and (body := replies[0].body) is not None:
+            reply = replies.popleft()
+            ready.append(encode(body, success=reply.is_success, checked=reply.checked))
+        if ready and self._transport is not None:
             self._transport.write(b"".join(ready))
-            self._govern_reading()
-        if self._ending and not self._slots:
-            self._transport.close()
+        if self._ending:
+            self._close_when_answered()
+        elif not self._is_reading:
+            self._go_on()
 
     # -- backpressure and the end ----------------------------------------------------------------------------------
 
     def _govern_reading(self) -> None:
-        """Read only while there is room for answers and the writer keeps up."""
-        transport = self._transport
-        if transport is None or self._ending:
+        """Read only while what was read is taken."""
+        if self._ending:
             return
-        behind = self._receiver.store.is_behind
-        should = not behind and len(self._slots) < UNANSWERED_AT_MOST and self._answers_stuck is None
-        if should == self._is_reading:
-            return
-        self._is_reading = should
-        if should:
-            transport.resume_reading()
-        else:
-            transport.pause_reading()
-            if behind:
-                self._receiver.store.when_caught_up(self._govern_reading)
+        may_take = self._may_take
+        should = may_take and not self._has_input and not self._is_at_eof
+        if should != self._is_reading and self._transport is not None:
+            self._is_reading = should
+            if should:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+        if not may_take and self._receiver.store.is_behind and not self._waits_for_store:
+            self._waits_for_store = True
+            self._receiver.store.when_caught_up(self._caught_up)
+
+    def _caught_up(self) -> None:
+        self._waits_for_store = False
+        self._go_on()
 
     @property
     def unanswered(self) -> int:
         """Messages whose answer is not written yet."""
-        return len(self._slots)
+        return len(self._replies)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it takes nothing more."""
+        return self._ending
 
     def end(self) -> None:
         """Take nothing more; close when everything is answered."""
@@ -231,8 +277,12 @@ class DeviceProtocol(asyncio.Protocol):
             if self._is_reading:
                 self._is_reading = False
                 self._transport.pause_reading()
-            if not self._slots:
-                self._transport.close()
+            self._cut = self._loop.call_later(ENDED_WITHIN_S, self.abort)
+            self._plan_flush()  # not at once: the answer that says why may be on its way
+
+    def _close_when_answered(self) -> None:
+        if not self._replies and self._transport is not None:
+            self._transport.close()
 
     def abort(self) -> None:
         """Cut the wire."""

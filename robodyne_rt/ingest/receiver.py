@@ -5,24 +5,23 @@ Used by the TCP and serial protocols and by `POST /api/device-messages`, so that
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from robodyne_rt.core import device_messages, times
 from robodyne_rt.core.device_auth import Challenge, DeviceAuth, Identity, Known
 from robodyne_rt.core.device_messages import Bye, DeviceMessage, Hello, OrderReport, RobotReport, Telemetry
+from robodyne_rt.core.framing import Item, Problem
 from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.errors import Forbidden, Internal, RobodyneError
-from robodyne_rt.ports import Clock, MessageStore, TelemetrySink
+from robodyne_rt.model.changes import Entity
+from robodyne_rt.ports import Clock, MessageStore, ReceivedMessage, TelemetrySink
 
 logger = logging.getLogger(__name__)
 
 ROBOTS_PER_PEER = 500
 FAILURES_AT_MOST = 20
 """Failed proofs from one address in a minute; after that nothing from there is good for a while."""
-
-Answer = Callable[[bytes, bool], None]
-"""Called once, on the loop, with the answer's JSON and whether it tells success."""
 
 
 class Peer:
@@ -34,7 +33,7 @@ class Peer:
         address: whence it comes, for counting failures.
     """
 
-    __slots__ = ("address", "challenge", "device", "end", "identity", "must_prove", "name", "robots")
+    __slots__ = ("address", "announced", "challenge", "device", "end", "identity", "must_prove", "name", "robots")
 
     def __init__(self, name: str, *, must_prove: bool = False) -> None:
         self.name = name
@@ -43,7 +42,9 @@ class Peer:
         self.identity: Identity | None = None
         self.challenge: Challenge | None = None
         self.device: str | None = None
+        # Those it spoke for, and those of its last Hello.
         self.robots: dict[str, None] = {}
+        self.announced: tuple[str, ...] = ()
         # Ends the wire, once everything is answered.
         self.end: Callable[[], None] | None = None
 
@@ -51,6 +52,11 @@ class Peer:
     def is_stranger(self) -> bool:
         """Whether it may say nothing but Hello."""
         return self.must_prove and self.identity is None
+
+    def note_robot(self, robot_id: str) -> None:
+        """Remember a robot that it spoke for."""
+        if len(self.robots) < ROBOTS_PER_PEER:
+            self.robots[robot_id] = None
 
 
 class ReceiverStats:
@@ -62,6 +68,47 @@ class ReceiverStats:
         self.connections: Counter[str] = Counter()
         self.noise: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
+
+
+class Reply:
+    """What one message is answered: filled by the store's outcome, kept in the order of its wire's answers.
+
+    Attributes:
+        body: JSON of the answer; None until it is known.
+        is_success: whether it tells success.
+        checked: whether the message carried a CRC, as its answer does then.
+    """
+
+    __slots__ = ("_answered", "_id", "_kind", "_stats", "body", "checked", "is_success")
+
+    def __init__(self, stats: ReceiverStats, answered: Callable[[], None], kind: str, id: str | None, checked: bool) -> None:
+        # By position: this is made for each message.
+        self._stats = stats
+        self._answered = answered
+        self._kind = kind
+        self._id = id
+        self.checked = checked
+        self.body: bytes | None = None
+        self.is_success = False
+
+    def __call__(self, result: Any, error: BaseException | None) -> None:
+        """Take what became of the message (`ports.Outcome`)."""
+        if error is not None:
+            self.refuse(error if isinstance(error, RobodyneError) else Internal("the message could not be stored"))
+            return
+        self._stats.messages[self._kind, "success"] += 1
+        self.fill(device_messages.success("stored", self._id, result), is_success=True)
+
+    def refuse(self, error: RobodyneError) -> None:
+        """Answer that the message is not taken."""
+        self._stats.messages[self._kind, error.device_code] += 1
+        self.fill(device_messages.failure(error, self._id), is_success=False)
+
+    def fill(self, body: bytes, *, is_success: bool) -> None:
+        """Answer with this JSON."""
+        self.body = body
+        self.is_success = is_success
+        self._answered()
 
 
 class Receiver:
@@ -76,52 +123,98 @@ class Receiver:
         self._proven: dict[str, Peer] = {}
         self._failures = SlidingWindow(limit=FAILURES_AT_MOST, window_s=60.0)
 
-    def take(self, body: bytes, peer: Peer, answer: Answer) -> bool:
-        """Take one frame's body; return whether `answer` will be called."""
-        try:
-            message, digest = device_messages.parse(body)
-        except RobodyneError as error:
-            self.stats.messages["invalid", error.device_code] += 1
-            answer(device_messages.failure(error), False)
-            return True
-        heard_at = self._clock.stamp()
-        kind = message.msg_type
+    def take(self, items: Iterable[Item], peer: Peer, answered: Callable[[], None]) -> list[Reply]:
+        """Take what one turn of a wire brought; hand it to the store as one.
+
+        Args:
+            answered: called each time one of the replies is filled, also within this call.
+        Returns:
+            The replies, in order; telemetry gets none.
+        """
+        replies: list[Reply] = []
+        received: list[ReceivedMessage] = []
+        telemetry: dict[str, tuple[Entity, str]] = {}
+        names_no_robot = False  # whether something was said that tells only of the robots of the Hello
+        stats, stamp = self.stats, self._clock.stamp
+        for item in items:
+            if isinstance(item, Problem):
+                names_no_robot |= item.answer
+                self._take_problem(item, peer, answered, replies)
+                continue
+            try:
+                message, digest = device_messages.parse(item.body)
+            except RobodyneError as error:
+                names_no_robot |= not self._excuse(item.body, peer)
+                reply = Reply(stats, answered, "invalid", None, item.checked)
+                replies.append(reply)
+                reply.refuse(error)
+                continue
+            reply = Reply(stats, answered, message.msg_type, message.id, item.checked)
+            if (peer.must_prove or peer.identity is not None or isinstance(message, Hello)) and not self._admit(
+                message, peer, reply
+            ):
+                replies.append(reply)
+                continue
+            heard_at = stamp()
+            if isinstance(message, Telemetry):
+                older = telemetry.get(message.robot_id)
+                telemetry[message.robot_id] = ({**older[0], **message.fields()} if older else message.fields(), heard_at)
+                stats.messages["Telemetry", "pushed"] += 1
+                continue
+            replies.append(reply)
+            if message.ts is not None and device_messages.clock_is_off(message.ts, times.to_epoch_s(heard_at)):
+                stats.clock_faults += 1
+            if isinstance(message, Bye) and message.robot_id is None:
+                received += [_bye(robot_id, stamp()) for robot_id in peer.robots]
+            names_no_robot |= not self._note(message, peer)
+            received.append(ReceivedMessage(message, message.device(peer.device, peer.name), digest, heard_at, reply))
+        for robot_id, (fields, heard_at) in telemetry.items():
+            peer.note_robot(robot_id)
+            self._telemetry_sink.push_telemetry(robot_id, fields, heard_at)
+        if names_no_robot and not peer.is_stranger:
+            for robot_id in peer.announced:
+                self._telemetry_sink.mark_seen(robot_id)
+        if received:
+            self.store.store_messages(received)
+        return replies
+
+    def _take_problem(self, problem: Problem, peer: Peer, answered: Callable[[], None], replies: list[Reply]) -> None:
+        """Count what is no frame, answer it where it is to be, and end the wire where it cannot go on."""
+        self.stats.noise[problem.code] += 1
+        if problem.answer:
+            reply = Reply(self.stats, answered, "", None, checked=False)
+            replies.append(reply)
+            reply.fill(device_messages.problem(problem.code, problem.text), is_success=False)
+        if problem.fatal and peer.end is not None:
+            peer.end()
+
+    def _excuse(self, body: bytes, peer: Peer) -> bool:
+        """Keep the robot online that a refused message names; return whether it names one."""
+        robot_id = device_messages.robot_named_in(body)
+        if robot_id is None:
+            return False
+        if not peer.is_stranger and (peer.identity is None or peer.identity.may_speak_for(robot_id)):
+            self._telemetry_sink.mark_seen(robot_id)
+        return True
+
+    def _admit(self, message: DeviceMessage, peer: Peer, reply: Reply) -> bool:
+        """Return whether a message is for the store; where it is not, its reply is filled."""
         try:
             if isinstance(message, Hello) and (message.client_nonce is not None or message.proof is not None):
-                self._shake_hands(message, peer, answer)
-                return True
+                self._shake_hands(message, peer, reply)
+                return False
             if peer.is_stranger:
                 raise Forbidden("say Hello with a nonce first: devices from this network prove a key")
             if peer.identity is not None:
                 _check_robots(message, peer.identity)
         except RobodyneError as error:
-            self.stats.messages[kind, error.device_code] += 1
-            answer(device_messages.failure(error, message.id), False)
-            return True
-        if isinstance(message, Telemetry):
-            self._telemetry(message, peer, heard_at)
-            self.stats.messages[kind, "pushed"] += 1
+            reply.refuse(error)
             return False
-        if message.ts is not None and device_messages.clock_is_off(message.ts, times.to_epoch_s(heard_at)):
-            self.stats.clock_faults += 1
-        self._note(message, peer)
-
-        def outcome(result: Any, error: BaseException | None) -> None:
-            if error is None:
-                self.stats.messages[kind, "success"] += 1
-                answer(device_messages.success("stored", message.id, result), True)
-                return
-            known = error if isinstance(error, RobodyneError) else Internal("the message could not be stored")
-            self.stats.messages[kind, known.device_code] += 1
-            answer(device_messages.failure(known, message.id), False)
-
-        device = message.device(peer.device, peer.name)
-        self.store.store_message(message, device=device, digest=digest, heard_at=heard_at, outcome=outcome)
         return True
 
     # -- who it is -----------------------------------------------------------------------------------------------
 
-    def _shake_hands(self, message: Hello, peer: Peer, answer: Answer) -> None:
+    def _shake_hands(self, message: Hello, peer: Peer, reply: Reply) -> None:
         """Challenge a device, or take its proof.
 
         Raises:
@@ -130,7 +223,7 @@ class Receiver:
         now = self._clock.now()
         if message.proof is None:
             peer.challenge = self._auth.challenge(message.device_id, message.client_nonce or "", now)
-            answer(device_messages.challenge(peer.challenge.nonce, message.id), True)
+            reply.fill(device_messages.challenge(peer.challenge.nonce, message.id), is_success=True)
             return
         challenge, peer.challenge = peer.challenge, None
         try:
@@ -148,7 +241,8 @@ class Receiver:
         self.proven(peer, identity)
         self._note(message, peer)
         self.stats.messages[message.msg_type, "success"] += 1
-        answer(device_messages.success("welcome", message.id), True)  # there is nothing to store, least of all a proof
+        # There is nothing to store, least of all a proof.
+        reply.fill(device_messages.success("welcome", message.id), is_success=True)
 
     def proven(self, peer: Peer, identity: Identity) -> None:
         """Take a peer for a device; an older wire of the same one ends."""
@@ -177,29 +271,21 @@ class Receiver:
             elif peer.end is not None:
                 peer.end()
 
-    def _note(self, message: DeviceMessage, peer: Peer) -> None:
-        """Remember who this is and who was heard."""
+    def _note(self, message: DeviceMessage, peer: Peer) -> bool:
+        """Remember who this is, and which robot was heard; return whether the message tells of one."""
         if isinstance(message, Hello):
             peer.device = message.device_id
-            room = ROBOTS_PER_PEER - len(peer.robots)
-            peer.robots.update(dict.fromkeys(message.robots[: max(0, room)]))
-        elif isinstance(message, Bye):
-            names = list(peer.robots) if message.robot_id is None else []
-            for name in names:
-                self.store.store_message(
-                    Bye(msg_type="Bye", robot_id=name), device=name, digest="", heard_at=self._clock.stamp(), outcome=_ignore
-                )
-        elif isinstance(message, RobotReport):
-            self._telemetry_sink.mark_seen(message.robot_id)
-            if len(peer.robots) < ROBOTS_PER_PEER:
-                peer.robots[message.robot_id] = None
-        elif not isinstance(message, OrderReport) and (robot_id := message.__dict__.get("robot_id")):
-            self._telemetry_sink.mark_seen(robot_id)  # an order is said by somebody else
-
-    def _telemetry(self, message: Telemetry, peer: Peer, heard_at: str) -> None:
-        if len(peer.robots) < ROBOTS_PER_PEER:
-            peer.robots[message.robot_id] = None
-        self._telemetry_sink.push_telemetry(message.robot_id, message.fields(), heard_at)
+            peer.announced = tuple(message.robots)
+            for name in message.robots:
+                peer.note_robot(name)
+            return False
+        robot_id = message.__dict__.get("robot_id")
+        if robot_id is None or isinstance(message, OrderReport):  # an order is said by somebody else
+            return False
+        if isinstance(message, RobotReport):
+            peer.note_robot(robot_id)
+        self._telemetry_sink.mark_seen(robot_id)
+        return True
 
 
 def _check_robots(message: DeviceMessage, identity: Identity) -> None:
@@ -218,6 +304,11 @@ def _check_robots(message: DeviceMessage, identity: Identity) -> None:
     for robot_id in named:
         if not identity.may_speak_for(robot_id):
             raise Forbidden(f"device {identity.device_id!r} may not speak for robot {robot_id!r}")
+
+
+def _bye(robot_id: str, heard_at: str) -> ReceivedMessage:
+    """Return the Bye of one of the robots of a wire that leaves as a whole."""
+    return ReceivedMessage(Bye(msg_type="Bye", robot_id=robot_id), robot_id, "", heard_at, _ignore)
 
 
 def _ignore(result: Any, error: BaseException | None) -> None:

@@ -14,6 +14,7 @@ from robodyne_rt.core.framing import TextFramer
 from robodyne_rt.ingest.device_protocol import DeviceProtocol
 from robodyne_rt.ingest.receiver import Peer, Receiver
 from robodyne_rt.ingest.supervise import supervise
+from robodyne_rt.ingest.turns import ReadingTurns
 from robodyne_rt.settings import SerialPort
 
 logger = logging.getLogger(__name__)
@@ -22,9 +23,10 @@ logger = logging.getLogger(__name__)
 class SerialLink:
     """One configured port."""
 
-    def __init__(self, settings: SerialPort, *, receiver: Receiver, max_message_bytes: int) -> None:
+    def __init__(self, settings: SerialPort, *, receiver: Receiver, turns: ReadingTurns, max_message_bytes: int) -> None:
         self._settings = settings
         self._receiver = receiver
+        self._turns = turns
         self._max_message_bytes = max_message_bytes
         self._protocol: DeviceProtocol | None = None
 
@@ -48,6 +50,7 @@ class SerialLink:
         def protocol() -> DeviceProtocol:
             return DeviceProtocol(
                 receiver=self._receiver,
+                turns=self._turns,
                 peer=Peer(self._settings.port),
                 make_framer=lambda: TextFramer(
                     max_bytes=self._max_message_bytes, crc="required" if self._settings.framing == "crc" else "none"

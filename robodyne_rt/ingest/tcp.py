@@ -15,6 +15,7 @@ from robodyne_rt.core.device_auth import Identity
 from robodyne_rt.core.framing import Detector
 from robodyne_rt.ingest.device_protocol import DeviceProtocol
 from robodyne_rt.ingest.receiver import Peer, Receiver
+from robodyne_rt.ingest.turns import ReadingTurns
 from robodyne_rt.model.access import Networks
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class DeviceServer:
         self,
         *,
         receiver: Receiver,
+        turns: ReadingTurns,
         trusted_networks: Networks,
         keys: bool,
         identity_of: Callable[[str], Identity | None],
@@ -50,6 +52,7 @@ class DeviceServer:
         max_connections: int,
     ) -> None:
         self._receiver = receiver
+        self._turns = turns
         self._keys = keys
         self._identity_of = identity_of
         self._trusted = trusted_networks
@@ -97,6 +100,7 @@ class DeviceServer:
         peer = Peer(address, must_prove=not is_trusted)
         protocol = DeviceProtocol(
             receiver=self._receiver,
+            turns=self._turns,
             peer=peer,
             make_framer=lambda: Detector(max_bytes=self._max_message_bytes),
             closes_on_timeout=True,

@@ -7,6 +7,7 @@ import orjson
 from aiohttp import web
 
 from robodyne_rt import __version__
+from robodyne_rt.core.framing import Frame
 from robodyne_rt.errors import BadRequest, InvalidPayload, StorageUnavailable
 from robodyne_rt.ingest.receiver import Peer
 from robodyne_rt.web.body import json_answer, read_body
@@ -53,15 +54,12 @@ async def post_device_message(request: web.Request) -> web.Response:
         raise BadRequest(f"not JSON: {error}") from error
     if context.receiver.store.is_behind:
         raise StorageUnavailable("storing is behind; keep the message", retry_after_s=1)
-    answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-    def answer(text: bytes, success: bool) -> None:
-        if not answered.done():
-            answered.set_result(text)
-
-    if not context.receiver.take(body, Peer(address), answer):
+    answered = asyncio.Event()
+    replies = context.receiver.take([Frame(body, checked=False)], Peer(address), answered.set)
+    if not replies:
         return json_answer({"status": "success", "message": "pushed, not stored yet"}, status=202)
-    text = await answered
+    await answered.wait()
+    text = replies[0].body or b""
     status = _ANSWER_STATUS.get(orjson.loads(text).get("error_code"), 200)
     return web.Response(status=status, body=text, content_type="application/json", headers=HEADERS)
 

@@ -9,7 +9,7 @@ from typing import Any
 from robodyne_rt.core import device_messages
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.model.changes import Entity, Update
-from robodyne_rt.ports import Clock, OptimisticChange
+from robodyne_rt.ports import Clock, OptimisticChange, ReceivedMessage
 from robodyne_rt.store.engine.ownership import Ownership
 from robodyne_rt.store.intake.acknowledged import Acknowledged
 from robodyne_rt.store.intake.spool import Spool
@@ -169,9 +169,8 @@ class Running:
             if not future.done():
                 future.set_result(error if error is not None else result)
 
-        self.intake.store_message(
-            parsed.message, device=device, digest=parsed.digest, heard_at=self.clock.stamp(), outcome=outcome
-        )
+        received = ReceivedMessage(parsed.message, device, parsed.digest, self.clock.stamp(), outcome)
+        self.intake.store_messages([received])
         return future
 
     async def tell(self, device: str = "d", **fields: Any) -> Any:

@@ -2,12 +2,11 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from robodyne_rt.core.device_messages import DeviceMessage
 from robodyne_rt.core.ids import IdGenerator
-from robodyne_rt.ports import Clock, Outcome
+from robodyne_rt.ports import Clock, Outcome, ReceivedMessage
 from robodyne_rt.store.intake.spool_repair import SpoolDamage
 from robodyne_rt.store.intake.writes import CallWrite, EventWrite, MessageWrite, TelemetryWrite, VanishedWrite, Write
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter, ids_needed
@@ -32,10 +31,11 @@ class Submissions(ABC):
         """Return an id for a row that the server names before storing."""
         return self._ids.next(self._clock.now())
 
-    def store_message(self, message: DeviceMessage, *, device: str, digest: str, heard_at: str, outcome: Outcome) -> None:
-        now = self._clock.now()
-        ids = [self._ids.next(now) for _ in range(ids_needed(message))]
-        self.submit(MessageWrite(message, device, digest, heard_at, ids, outcome))
+    def store_messages(self, messages: Sequence[ReceivedMessage]) -> None:
+        now, next_id = self._clock.now(), self._ids.next
+        for message, device, digest, heard_at, outcome in messages:
+            ids = [next_id(now) for _ in range(ids_needed(message))]
+            self.submit(MessageWrite(message, device, digest, heard_at, ids, outcome))
 
     def store_telemetry(self, robot_id: str, fields: dict[str, Any], heard_at: str) -> None:
         self.submit(TelemetryWrite(robot_id, fields, heard_at))

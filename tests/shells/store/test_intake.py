@@ -11,6 +11,7 @@ from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.core.spooling import SpoolingLedger
 from robodyne_rt.errors import Conflict, InvalidPayload, StorageTimeout, StorageUnavailable
 from robodyne_rt.model.changes import Update
+from robodyne_rt.ports import ReceivedMessage
 from robodyne_rt.store.engine.database import Fault
 from robodyne_rt.store.intake.acknowledged import Acknowledged
 from robodyne_rt.store.intake.intake import Intake
@@ -59,7 +60,7 @@ class Bench:
         def outcome(result: Any, error: BaseException | None) -> None:
             self.told.append((text, type(error) if error else "success"))
 
-        self.intake.store_message(message, device="d", digest=digest, heard_at=self.clock.stamp(), outcome=outcome)
+        self.intake.store_messages([ReceivedMessage(message, "d", digest, self.clock.stamp(), outcome)])
 
     def given(self) -> list[Write]:
         """Return what the writer was given since the last call."""
