@@ -4,6 +4,7 @@ Start: store, hub, ingest, web; "ready" when the ports are bound. Stop: take no 
 clients, close; the listeners of clients close last, so that who connects meanwhile is told 1001.
 """
 
+import asyncio
 import logging
 import os
 import platform
@@ -203,7 +204,7 @@ class App:
         self._receiver = Receiver(
             store=self._storage.intake, telemetry=self._hub, auth=DeviceAuth(self._known_device), clock=self._clock
         )
-        turns = ReadingTurns()
+        turns = ReadingTurns(asyncio.get_running_loop())
         self._devices = DeviceServer(
             receiver=self._receiver,
             turns=turns,

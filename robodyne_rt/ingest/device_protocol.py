@@ -62,7 +62,7 @@ class DeviceProtocol(asyncio.Protocol):
         self._framer = make_framer()
         self._closes_on_timeout = closes_on_timeout
         self._on_lost = on_lost
-        self._loop = asyncio.get_running_loop()
+        self._loop = turns.loop
         self._transport: asyncio.Transport | None = None
         self.heard_at = self._loop.time()
         """When bytes came last, in the loop's time."""

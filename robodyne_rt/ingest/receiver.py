@@ -13,7 +13,7 @@ from robodyne_rt.core.device_auth import Challenge, DeviceAuth, Identity, Known
 from robodyne_rt.core.device_messages import Bye, DeviceMessage, Hello, OrderReport, RobotReport, Telemetry
 from robodyne_rt.core.framing import Item, Problem
 from robodyne_rt.core.ratelimit import SlidingWindow
-from robodyne_rt.errors import Forbidden, Internal, RobodyneError
+from robodyne_rt.errors import Forbidden, Internal, RateLimited, RobodyneError
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock, MessageStore, ReceivedMessage, TelemetrySink
 
@@ -33,7 +33,7 @@ class Peer:
         address: whence it comes, for counting failures.
     """
 
-    __slots__ = ("address", "announced", "challenge", "device", "end", "identity", "must_prove", "name", "robots")
+    __slots__ = ("address", "announced", "challenge", "device", "end", "identity", "must_prove", "name", "no_place", "robots")
 
     def __init__(self, name: str, *, must_prove: bool = False) -> None:
         self.name = name
@@ -47,6 +47,8 @@ class Peer:
         self.announced: tuple[str, ...] = ()
         # Ends the wire, once everything is answered.
         self.end: Callable[[], None] | None = None
+        # Returns why there is no place for it, now that it proved who it is.
+        self.no_place: Callable[[], str] = str
 
     @property
     def is_stranger(self) -> bool:
@@ -239,6 +241,12 @@ class Receiver:
             raise
         _check_robots(message, identity)
         self.proven(peer, identity)
+        if refusal := peer.no_place():
+            self.left(peer)
+            peer.identity = None
+            if peer.end is not None:
+                peer.end()
+            raise RateLimited(refusal)
         self._note(message, peer)
         self.stats.messages[message.msg_type, "success"] += 1
         # There is nothing to store, least of all a proof.

@@ -24,10 +24,20 @@ HANDSHAKE_S = 5.0
 """How long a TLS handshake may take."""
 
 STRANGERS_PART = 4
-"""One in so many of the places is for devices that have not proven their key yet: silent dials keep nobody out."""
+MIN_STRANGERS = 5
+"""Beside the places of devices there are a part of as many for those that have not proven their key yet: silent dials keep
+nobody out."""
 
 DEAD_PEER_TIMEOUT_MS = 30_000
 """Unacknowledged bytes for this long mean that the cable is out (TCP_USER_TIMEOUT)."""
+
+PROBE_AFTER_S = 30
+PROBE_EVERY_S = 10
+PROBES = 3
+"""A peer that says nothing is asked by the kernel whether it is there; one that lost its power is let go within 60 s."""
+
+DISPLACED_AFTER_S = 10.0
+"""Where all places are taken, a newcomer takes that of a connection of its own address that was silent for so long."""
 
 
 class DeviceServer:
@@ -58,7 +68,7 @@ class DeviceServer:
         self._trusted = trusted_networks
         self._max_message_bytes = max_message_bytes
         self._max_connections = max_connections
-        self._protocols: set[DeviceProtocol] = set()
+        self._protocols: dict[DeviceProtocol, None] = {}
         self._server: asyncio.Server | None = None
         self._logged_at = float("-inf")
 
@@ -86,18 +96,14 @@ class DeviceServer:
         if not is_trusted and not self._keys:
             self._refuse(transport, address, "UNAUTHORIZED", "devices from this network are not taken")
             return None
-        if len(self._protocols) >= self._max_connections:
-            self._refuse(transport, address, "RATE_LIMITED", f"{self._max_connections} devices are connected already")
-            return None
-        strangers = sum(protocol.peer.is_stranger for protocol in self._protocols)
-        if not is_trusted and strangers >= max(5, self._max_connections // STRANGERS_PART):
-            self._refuse(transport, address, "RATE_LIMITED", "too many devices are proving who they are")
-            return None
-        if (sock := transport.get_extra_info("socket")) is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            if hasattr(socket, "TCP_USER_TIMEOUT"):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_TIMEOUT_MS)
         peer = Peer(address, must_prove=not is_trusted)
+        if identity is not None:
+            self._receiver.proven(peer, identity)
+        if refusal := self._no_place_for(peer):
+            self._receiver.left(peer)
+            self._refuse(transport, address, "RATE_LIMITED", refusal)
+            return None
+        _watch_for_death(transport)
         protocol = DeviceProtocol(
             receiver=self._receiver,
             turns=self._turns,
@@ -106,12 +112,41 @@ class DeviceServer:
             closes_on_timeout=True,
             on_lost=self._lost,
         )
-        if identity is not None:
-            self._receiver.proven(peer, identity)
-        self._protocols.add(protocol)
+        peer.no_place = lambda: self._no_place_for(peer)
+        self._protocols[protocol] = None
         self._receiver.stats.connections["tcp"] = len(self._protocols)
         logger.debug("= device connected from %s", address)
         return protocol
+
+    def _no_place_for(self, peer: Peer) -> str:
+        """Return why there is no place for a peer; nothing where there is one, which a silent connection may have made.
+
+        Strangers have places of their own for the seconds that a proof takes, so that a device whose old connection is dead
+        can prove who it is and take that one's place. What has proved nothing never displaces what has.
+        """
+        if len(self._protocols) >= 2 * self._max_connections + MIN_STRANGERS:
+            return "too many connections are ending"
+        others = [protocol for protocol in self._protocols if not protocol.is_ending and protocol.peer is not peer]
+        if peer.is_stranger:
+            strangers = sum(protocol.peer.is_stranger for protocol in others)
+            is_full = strangers >= max(MIN_STRANGERS, self._max_connections // STRANGERS_PART)
+            return "too many devices are proving who they are" if is_full else ""
+        taken = [protocol for protocol in others if not protocol.peer.is_stranger]
+        if len(taken) < self._max_connections:
+            return ""
+        silent_since = self._turns.loop.time() - DISPLACED_AFTER_S
+        silent = [
+            protocol
+            for protocol in taken
+            if protocol.peer.address == peer.address
+            and protocol.heard_at < silent_since
+            and (protocol.peer.identity is None or peer.identity is not None)
+        ]
+        if not silent:
+            return f"{self._max_connections} devices are connected already"
+        logger.info("device at %s takes the place of a silent connection", peer.address, extra={"action": "device_displaced"})
+        min(silent, key=lambda protocol: protocol.heard_at).abort()
+        return ""
 
     def _of_certificate(self, transport: asyncio.Transport) -> Identity | None:
         """Return whom a checked client certificate names (the common name of its subject), if it is a device of ours."""
@@ -129,7 +164,7 @@ class DeviceServer:
         transport.close()
 
     def _lost(self, protocol: DeviceProtocol, error: Exception | None) -> None:
-        self._protocols.discard(protocol)
+        self._protocols.pop(protocol, None)
         self._receiver.stats.connections["tcp"] = len(self._protocols)
         name = protocol.peer.device or ", ".join(list(protocol.peer.robots)[:5]) or protocol.peer.name
         logger.debug("= device gone: %s%s", name, f" ({error})" if error else "")
@@ -145,6 +180,21 @@ class DeviceServer:
                 await anyio.sleep(0.01)
         for protocol in list(self._protocols):
             protocol.abort()
+
+
+def _watch_for_death(transport: asyncio.Transport) -> None:
+    """Let the kernel end a connection whose peer is gone without a word."""
+    if (sock := transport.get_extra_info("socket")) is None:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", PROBE_AFTER_S),
+        ("TCP_KEEPINTVL", PROBE_EVERY_S),
+        ("TCP_KEEPCNT", PROBES),
+        ("TCP_USER_TIMEOUT", DEAD_PEER_TIMEOUT_MS),
+    ):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class _Accepting(asyncio.Protocol):

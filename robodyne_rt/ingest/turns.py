@@ -27,8 +27,8 @@ class Wire(Protocol):
 class ReadingTurns:
     """Gives the wires their turns; all on the loop."""
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self._share = TimeShare(share=READING_SHARE, burst_s=READING_BURST_S)
         self._served: dict[Wire, None] = {}
         self._waiting: dict[Wire, None] = {}
@@ -51,17 +51,17 @@ class ReadingTurns:
 
     def _serve(self, wire: Wire) -> None:
         self._served[wire] = None
-        started = self._loop.time()
+        started = self.loop.time()
         if wire.take_turn():
             self._waiting[wire] = None
-        rest_s = self._share.spend(started, self._loop.time())
+        rest_s = self._share.spend(started, self.loop.time())
         if rest_s and not self._is_resting:
             self._is_resting = True
             if self._next_round is not None:
                 self._next_round.cancel()
-            self._next_round = self._loop.call_later(rest_s, self._round)
+            self._next_round = self.loop.call_later(rest_s, self._round)
         elif self._waiting and self._next_round is None:
-            self._next_round = self._loop.call_soon(self._round)
+            self._next_round = self.loop.call_soon(self._round)
 
     def _round(self) -> None:
         self._next_round = None

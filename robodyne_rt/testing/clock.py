@@ -52,13 +52,19 @@ class HandLoop:
 
     def __init__(self, clock: HandClock) -> None:
         self._clock = clock
-        self._ready: deque[Callable[[], Any]] = deque()
+        self._ready: deque[_Timer] = deque()
         self._timers: list[tuple[float, int, _Timer]] = []
         self._count = itertools.count()
 
-    def call_soon(self, callback: Callable[..., Any], *arguments: Any) -> None:
+    def time(self) -> float:
+        """Return the loop's time, in seconds."""
+        return self._clock.at
+
+    def call_soon(self, callback: Callable[..., Any], *arguments: Any) -> _Timer:
         """Call at the next `turn`."""
-        self._ready.append(lambda: callback(*arguments))
+        handle = _Timer(lambda: callback(*arguments))
+        self._ready.append(handle)
+        return handle
 
     call_soon_threadsafe = call_soon
 
@@ -71,7 +77,13 @@ class HandLoop:
     def turn(self) -> None:
         """Call what is ready, and what that makes ready."""
         while self._ready:
-            self._ready.popleft()()
+            self.turn_once()
+
+    def turn_once(self) -> None:
+        """Call what is ready; what that makes ready is for the next turn."""
+        for _ in range(len(self._ready)):
+            if (callback := self._ready.popleft().callback) is not None:
+                callback()
 
     def advance(self, seconds: float) -> None:
         """Let time pass; timers are called when they are due."""

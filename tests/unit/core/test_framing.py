@@ -1,5 +1,6 @@
 """Device bytes become frames, however they are cut."""
 
+import itertools
 import json
 import random
 import zlib
@@ -152,3 +153,40 @@ def test_ten_thousand_lines_through_bit_errors_bring_no_wrong_message() -> None:
     # The control: without the check, wrong messages would have been taken.
     unchecked = TextFramer(max_bytes=65536, crc="none").feed(bytes(data))
     assert any(body.rpartition(b"*")[0] not in sent for body in bodies(unchecked))
+
+
+@given(
+    st.lists(st.sampled_from([b"{}", b'{"a":1}', b" ", b"x" * 90, b'{"b":2}*00000000']), max_size=30),
+    st.integers(1, 5),
+    st.lists(st.integers(0, 300), max_size=6),
+    st.booleans(),
+)
+def test_what_is_taken_in_budgets_is_what_is_taken_at_once(
+    bodies: list[bytes], limit: int, cuts: list[int], text: bool
+) -> None:
+    def framer() -> Framer:
+        return TextFramer(max_bytes=64, crc="optional") if text else LengthFramer(max_bytes=64)
+
+    data = b"".join(body + b"\n" if text else len(body).to_bytes(4, "big") + body for body in bodies)
+    taken, budgeted = [], framer()
+    edges = [0, *sorted(cuts), len(data)]
+    for start, end in itertools.pairwise(edges):
+        chunk = data[start:end]
+        while True:
+            items = budgeted.feed(chunk, limit)
+            assert len(items) <= limit + 1  # a line that grew too long is told at once
+            taken += items
+            chunk = b""
+            if not budgeted.has_more:
+                break
+    whole = framer()
+    at_once = [item for start, end in itertools.pairwise(edges) for item in whole.feed(data[start:end])]
+    assert taken == at_once
+    assert not budgeted.pending or whole.pending
+
+
+def test_what_is_beyond_the_budget_is_held_and_said_to_be_there() -> None:
+    framer = TextFramer(max_bytes=64, crc="none")
+    assert len(framer.feed(b"{}\n{}\n{}\n{", 2)) == 2 and framer.has_more and framer.pending
+    assert len(framer.feed(b"", 2)) == 1 and not framer.has_more and framer.pending
+    assert bodies(framer.feed(b"}\n", 2)) == [b"{}"] and not framer.pending

@@ -1,9 +1,10 @@
 """A token bucket lets a burst through, and then the rate; a window allows so many in so many seconds."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robodyne_rt.core.ratelimit import SlidingWindow, TokenBucket, Verdict
+from robodyne_rt.core.ratelimit import SlidingWindow, TimeShare, TokenBucket, Verdict
 
 
 def test_a_burst_passes_and_the_next_is_told_when() -> None:
@@ -83,3 +84,21 @@ def test_a_moment_before_the_window_is_over_is_not_after_it() -> None:
     window.take("anna", 4063.6560941460507)
     verdict = window.take("anna", 4123.65609414605)
     assert verdict.remaining >= 0, verdict
+
+
+def test_work_within_its_share_of_the_time_never_rests() -> None:
+    share = TimeShare(share=0.5, burst_s=0.01)
+    assert all(share.spend(now, now + 0.004) == 0.0 for now in (0.01 * turn for turn in range(100)))
+
+
+def test_work_beyond_its_share_rests_until_it_may_take_as_much_again() -> None:
+    share = TimeShare(share=0.5, burst_s=0.01)
+    assert share.spend(0.0, 0.004) == 0.0
+    assert share.spend(0.004, 0.03) == pytest.approx((0.01 + 0.007) / 0.5)  # 0.006 left + 0.013 earned - 0.026 worked
+    assert share.spend(0.03 + 0.034, 0.03 + 0.034) == 0.0
+
+
+def test_time_without_work_is_saved_up_to_the_burst_only() -> None:
+    share = TimeShare(share=0.5, burst_s=0.01)
+    share.spend(0.0, 0.0)
+    assert share.spend(100.0, 100.02) > 0.0
