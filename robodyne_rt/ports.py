@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from robodyne_rt.core import times
 from robodyne_rt.core.device_messages import DeviceMessage
-from robodyne_rt.model.changes import Entity, Update
+from robodyne_rt.model.changes import Entity, Keys, Update
 
 MAX_STAMPS_AHEAD_US = 1_000_000
 """How far stamps may run ahead of the clock; further, and it was put back."""
@@ -297,8 +297,16 @@ class ChangeReader(Protocol):
         """Return the whole state of a topic's window; the position is taken before the state is read."""
         ...
 
-    async def since(self, topic: str, offset: int) -> Update | None:
-        """Return what changed after `offset`, compacted; None when the log does not reach back or a snapshot is smaller."""
+    async def window(self, topic: str) -> Keys:
+        """Return what a snapshot would show now; the position is taken before."""
+        ...
+
+    async def changed(self, topic: str, offset: int) -> Keys | None:
+        """Return what changed after `offset`; None when the log does not reach back or a snapshot is smaller."""
+        ...
+
+    async def entities(self, topic: str, keys: Sequence[int]) -> dict[int, Entity]:
+        """Return those of the entities that exist."""
         ...
 
     async def overview(self) -> Entity:

@@ -111,6 +111,7 @@ class Hub(Section):
     max_missed_pongs: AtLeastOne = 3
     send_buffer_limit_bytes: AtLeastOne = 262144
     slow_client_timeout_s: Positive = 30
+    memory_limit_bytes: AtLeastOne = 134217728
     fallback_interval_s: Positive = 10
     max_client_message_bytes: AtLeastOne = 65536
 

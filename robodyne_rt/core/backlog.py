@@ -1,10 +1,11 @@
 """The newest stretch of one topic's change log in memory, compacted: the latest state per entity.
 
 Who is paced, paused, slow or was away for a moment is caught up from here without touching the database; who is further
-behind reads the log itself (`store.changes.since`), which gives the same answer.
+behind is caught up from the log itself, which gives the same answer.
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 
 from robodyne_rt.model.changes import Entity, Update
 
@@ -16,46 +17,67 @@ class Backlog:
         topic: name of the topic.
         offset: where the log stands now; nothing before it is known.
         limit: entities kept; the oldest are forgotten, which raises `floor`.
+        limit_bytes: bytes kept, the same.
     """
 
-    def __init__(self, topic: str, *, offset: int, limit: int) -> None:
+    def __init__(self, topic: str, *, offset: int, limit: int, limit_bytes: int) -> None:
         self.topic = topic
         self.floor = offset
         self.offset = offset
+        self.size_bytes = 0
         self._limit = limit
-        # key -> (offset of its newest change, its state or None when deleted), oldest change first. An OrderedDict, because
-        # a dict that loses entries at its front searches through all that ever stood there.
-        self._latest: OrderedDict[int, tuple[int, Entity | None]] = OrderedDict()
+        self._limit_bytes = limit_bytes
+        # key -> (offset of its newest change, its state or None when deleted, bytes), oldest change first. An OrderedDict,
+        # because a dict that loses entries at its front searches through all that ever stood there.
+        self._latest: OrderedDict[int, tuple[int, Entity | None, int]] = OrderedDict()
 
-    def add(self, update: Update) -> None:
-        """Take the next update of the topic; its `prev` is our `offset`."""
-        latest, offset = self._latest, update.offset
+    def __contains__(self, key: int) -> bool:
+        """Return whether the newest state of an entity is known here."""
+        return key in self._latest
+
+    def __getitem__(self, key: int) -> Entity | None:
+        """Return the newest state of an entity, None where it was deleted."""
+        return self._latest[key][1]
+
+    def add(self, update: Update, sizes: Mapping[int, int]) -> None:
+        """Take the next update of the topic, whose `prev` is our `offset`; `sizes` has the bytes of each entity."""
         for key in update.removed:
-            latest[key] = (offset, None)
-            latest.move_to_end(key)
+            self._put(key, update.offset, None, 0)
         for key, entity in update.entities.items():
-            latest[key] = (offset, entity)
+            self._put(key, update.offset, entity, sizes[key])
+        self.offset = update.offset
+        while len(self._latest) > self._limit or self.size_bytes > self._limit_bytes:
+            self._forget_oldest()
+
+    def _put(self, key: int, offset: int, entity: Entity | None, size: int) -> None:
+        latest = self._latest
+        if (known := latest.get(key)) is not None:
+            self.size_bytes -= known[2]
             latest.move_to_end(key)
-        self.offset = offset
-        while len(latest) > self._limit:
-            self.floor = latest.popitem(last=False)[1][0]
+        latest[key] = (offset, entity, size)
+        self.size_bytes += size
+
+    def _forget_oldest(self) -> None:
+        _, (self.floor, _, size) = self._latest.popitem(last=False)
+        self.size_bytes -= size
+
+    def forget(self) -> None:
+        """Know nothing but where the log stands."""
+        while self._latest:
+            self._forget_oldest()
+        self.floor = max(self.floor, self.offset)
 
     def correct(self, key: int, entity: Entity | None) -> None:
         """Note that whoever is at our offset may have seen an entity otherwise than it is: it goes into their next catch-up."""
-        self._latest[key] = (self.offset + 1, entity)
-        self._latest.move_to_end(key)
+        self._put(key, self.offset + 1, entity, 0)
 
-    def since(self, offset: int) -> Update | None:
-        """Return what changed in (offset, self.offset], or None when that is no longer remembered."""
+    def changed_since(self, offset: int) -> list[int] | None:
+        """Return the keys of what changed in (offset, self.offset], newest first, or None when that is no longer remembered."""
         if not self.floor <= offset <= self.offset:
             return None
-        update = Update(self.topic, prev=offset, offset=self.offset)
+        keys = []
         for key in reversed(self._latest):
-            at, entity = self._latest[key]
-            if at <= offset:
+            if self._latest[key][0] <= offset:
                 break
-            if entity is None:
-                update.removed.append(key)
-            else:
-                update.entities[key] = entity
-        return update
+            keys.append(key)
+        return keys

@@ -3,13 +3,14 @@
 An update is encoded once into a frame with its header; that object is written to every subscriber.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import orjson
 
 from robodyne_rt.core.json_depth import DEPTH_AT_MOST, is_too_deep
 from robodyne_rt.errors import RobodyneError
-from robodyne_rt.model.changes import Entity, Update
+from robodyne_rt.model.changes import Entity
 
 OPCODE_TEXT, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG = 0x1, 0x8, 0x9, 0xA
 
@@ -32,25 +33,38 @@ def close_frame(code: int, reason: str) -> bytes:
 PROTOCOL_PING = frame(b"", OPCODE_PING)
 
 
-def update(update: Update, *, entities: list[Entity], epoch: str, recovered: bool = False) -> bytes:
-    """Return the JSON of a snapshot, an update, or the one answer to `?since=`.
+PART_BYTES = 1 << 20
+"""What is larger than this comes in parts; each has at most so many bytes and one entity more."""
+
+
+def update(topic: str, entities: Sequence[bytes], rest: Entity) -> bytes:
+    """Return the JSON of an update, a snapshot, the answer to `?since=`, or a part of one.
 
     Args:
-        update: what changed, or the whole state.
-        entities: its entities as they look now, in the order to show them.
-        epoch: told in snapshots and recoveries.
-        recovered: whether this answers a client that named its position.
+        entities: JSON of each, in the order to show them.
+        rest: all other fields, at least one; `snapshot_fields` and `change_fields` make them.
     """
-    message: dict[str, Any] = {"type": "update", "topic": update.topic, "data": entities}
-    if update.snapshot:
-        message |= {"snapshot": True, "offset": update.offset, "epoch": epoch}
-    else:
-        if update.removed:
-            message["removed"] = update.removed
-        message |= {"prev": update.prev, "offset": update.offset}
-        if recovered:
-            message |= {"recovered": True, "epoch": epoch}
-    return orjson.dumps(message)
+    return b'{"type":"update","topic":"%b","data":[%b],%b' % (topic.encode(), b",".join(entities), orjson.dumps(rest)[1:])
+
+
+def snapshot_fields(offset: int, epoch: str, *, first: bool = True, last: bool = True) -> Entity:
+    """Return the fields of a part of a snapshot; only the last one has the position that it stands for."""
+    fields: Entity = {"snapshot": True} if first else {"prev": -1}
+    return fields | ({"offset": offset, "epoch": epoch} if last else {"offset": -1, "more": True})
+
+
+def change_fields(removed: list[int], prev: int, offset: int, recovered_epoch: str = "", *, last: bool = True) -> Entity:
+    """Return the fields of an update, or of a part of a catch-up; only the last one has an offset.
+
+    Args:
+        recovered_epoch: where this answers a client that named its position.
+    """
+    fields: Entity = {"removed": removed} if removed else {}
+    fields["prev"] = prev
+    fields |= {"offset": offset} if last else {"more": True}
+    if recovered_epoch:
+        fields |= {"recovered": True, "epoch": recovered_epoch}
+    return fields
 
 
 def status(data: Entity, *, offset: int, epoch: str) -> bytes:

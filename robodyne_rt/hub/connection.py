@@ -41,6 +41,8 @@ class HubStats:
         self.closes: Counter[tuple[int, str]] = Counter()
         self.errors: Counter[str] = Counter()
         self.loop_lag_s = 0.0
+        self.held_bytes = 0
+        self.given_up = 0
 
 
 class Owner(Protocol):
@@ -81,6 +83,7 @@ class Subscription:
 
     Args:
         interval_s: least time between two updates; 0 sends each at once.
+        is_full: whether every update is the whole window (`?mode=full`).
     """
 
     __slots__ = (
@@ -89,6 +92,7 @@ class Subscription:
         "ended",
         "feed",
         "interval_s",
+        "is_full",
         "next_update_at",
         "offset",
         "seen_version",
@@ -96,11 +100,12 @@ class Subscription:
         "transport",
     )
 
-    def __init__(self, connection: "Connection", feed: Watched, *, interval_s: float) -> None:
+    def __init__(self, connection: "Connection", feed: Watched, *, interval_s: float, is_full: bool = False) -> None:
         self.connection = connection
         self.transport = connection.transport  # here as well: one step less on the hot path
         self.feed = feed
         self.interval_s = interval_s
+        self.is_full = is_full
         self.offset = -1
         self.seen_version = 0
         self.next_update_at = 0.0

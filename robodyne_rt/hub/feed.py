@@ -1,24 +1,26 @@
 """One topic on its way to its watchers: encode once, write to each, catch up whoever is not at the newest position.
 
-A subscription is `live` (gets every frame as it comes) or `lagging` (paced, paused, slow, or ahead of us because its
-snapshot was read later than our newest update). Whoever lags gets one catch-up from its own offset, from the backlog in
-memory or from the log, and is live again.
+A subscription is `live` (gets every frame as it comes) or `lagging` (paced, paused, slow, or still being brought to a
+position). Whoever lags gets one catch-up from its own offset, in parts where it is large, and is live again.
 """
 
 import asyncio
 import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import anyio
+import orjson
 
 from robodyne_rt.core import wire
 from robodyne_rt.core.backlog import Backlog
 from robodyne_rt.core.live import LiveRobots
-from robodyne_rt.errors import StorageUnavailable, TooSlow
+from robodyne_rt.core.window import OVERHEAD_BYTES, Window, size_of
+from robodyne_rt.errors import StorageUnavailable, TooLarge, TooSlow
 from robodyne_rt.hub.connection import Subscription
+from robodyne_rt.hub.transmission import Part, Transmission
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import STATUS, TOPICS
@@ -26,12 +28,18 @@ from robodyne_rt.ports import ChangeReader, Clock, OptimisticChange
 
 logger = logging.getLogger(__name__)
 
-BACKLOG_ENTITIES = 1000
-SNAPSHOT_KEPT_S = 60.0
-"""A snapshot in memory is read anew after so long: what ages out of its window is seen only there."""
+MAX_MISSING = 1000
+"""Entities that are read at once where the window in memory lacks them."""
 
-BROUGHT_FORWARD_EVERY = 400
-"""Changes after which the snapshot in memory is brought forward, so that the backlog always reaches back to it."""
+BACKLOG_ENTITIES = 1000
+BACKLOG_BYTES = 8 << 20
+"""What a topic remembers of its newest changes; who is further behind is caught up from the log."""
+
+WINDOW_KEPT_S = 60.0
+"""The window in memory is compared with the database after so long: what ages out of it is seen only there."""
+
+ROOM_LOOK_S = 0.02
+"""How often it is looked whether a client has taken a part."""
 
 STATUS_INTERVAL_S = 0.25
 SMALL_RECOVERY = 20
@@ -138,19 +146,19 @@ class Feed(ABC):
 
     # -- live or lagging -------------------------------------------------------------------------------------------
 
-    def enter(self, subscription: Subscription, frame: bytes, offset: int) -> None:
-        """Take a subscription in, with its first message, which brings it to `offset`."""
+    def enter(self, subscription: Subscription, frame: bytes, offset: int) -> bool:
+        """Take a subscription in, with its first message, which brings it to `offset`; return whether it was sent: who is slow
+        already, by other topics, gets it after draining."""
         self.flush()
-        if subscription.connection.unsent_bytes > self._limit_bytes:
-            offset = -1  # slow already, by other topics: its first message comes when it has drained
-        else:
+        is_sent = subscription.connection.unsent_bytes <= self._limit_bytes
+        if is_sent:
             subscription.connection.write(frame)
-        subscription.offset = offset
+        subscription.offset = offset if is_sent else -1
         subscription.seen_version = self.volatile_version
         now = self._clock.now()
         subscription.next_update_at = now + subscription.interval_s
         self.lagging[subscription] = None
-        self._settle(subscription, now)
+        return is_sent
 
     def leave(self, subscription: Subscription) -> None:
         """Forget a subscription; what is outgoing reaches it first."""
@@ -216,20 +224,20 @@ class Feed(ABC):
         subscription.next_update_at = self._clock.now() + subscription.interval_s
         self.stats.caught_up += 1
 
+    @abstractmethod
     async def greet(self, subscription: Subscription, since: str | None, epoch: str | None) -> None:
-        """Send the first message and take the subscription in."""
-        payload, offset = await self.first_message(since, epoch)
-        if not subscription.ended:
-            self.enter(subscription, wire.frame(self.shown_to(subscription.connection.principal, payload)), offset)
-
-    def shown_to(self, principal: Principal, payload: bytes) -> bytes:
-        """Return of the newest message what somebody may see."""
-        return payload
+        """Send the first message and take the subscription in; where it is large, the rest follows."""
 
     @abstractmethod
-    async def first_message(self, since: str | None, epoch: str | None) -> tuple[bytes, int]:
-        """Return the JSON that answers `?since=&epoch=`, and the offset it leads to; nothing may be awaited between this
-        and entering."""
+    async def document(self, principal: Principal, since: str | None, epoch: str | None) -> "Document":
+        """Return what a WebSocket's first message would be, for `GET`."""
+
+
+class Document(NamedTuple):
+    """One JSON document of an offset, in pieces that are made as they are asked for."""
+
+    offset: int
+    pieces: AsyncIterator[bytes]
 
 
 class TopicFeed(Feed):
@@ -263,17 +271,19 @@ class TopicFeed(Feed):
         self._spawn = spawn
         self.offset = self._sent_offset = snapshot.offset
         self._trusted_from = snapshot.offset + 1 if left_unconfirmed else 0
-        self._backlog = Backlog(name, offset=snapshot.offset, limit=BACKLOG_ENTITIES)
+        self._backlog = Backlog(name, offset=snapshot.offset, limit=BACKLOG_ENTITIES, limit_bytes=BACKLOG_BYTES)
+        # What a snapshot shows; None where it would take too much memory.
+        self._window: Window | None = Window(snapshot, rows=window_rows)
+        self._window_compared_at = self._clock.now()
+        self._comparing = anyio.Lock()
+        self._generation = 0  # grows when what was begun before leads nowhere any more
         self._volatile: dict[int, Entity] = {}
         # What storage has not confirmed, by entity: laid over everything that is sent.
         self._optimistic: dict[int, OptimisticChange] = {}
         self._optimistic_version = 0
-        self._snapshot: Update | None = snapshot
-        self._snapshot_at = self._clock.now()
-        self._snapshot_lock = anyio.Lock()
-        # What was encoded for this position and telemetry already: (kind, from offset) -> JSON
-        self._encoded: dict[tuple[str, int], bytes] = {}
-        self._encoded_version = 0
+        # What was begun for this position and telemetry already, by where it starts: for everyone at the same place.
+        self._transmissions: dict[tuple[str, int], Transmission] = {}
+        self._transmissions_version = 0
 
     @property
     def epoch(self) -> str:
@@ -292,33 +302,48 @@ class TopicFeed(Feed):
     def publish(self, update: Update) -> None:
         """Take the next update of the log."""
         self._note_robots(update)
-        self._encoded.clear()
+        self._transmissions.clear()
         if update.snapshot:
             self._start_over(update)
             return
-        self._backlog.add(update)
+        encoded = [orjson.dumps(self._as_seen(entity)) for entity in update.entities.values()]
+        sizes = {key: len(text) + OVERHEAD_BYTES for key, text in zip(update.entities, encoded, strict=True)}
+        self._backlog.add(update, sizes)
+        if self._window is not None:
+            self._window.apply(update.entities, update.removed, sizes)
         self.offset = update.offset
-        if self._snapshot is not None and update.offset - self._snapshot.offset >= BROUGHT_FORWARD_EVERY:
-            self._snapshot = self._brought_forward(self._snapshot)
         if not update.entities and not update.removed:
             return  # nothing to tell; the next update's `prev` covers these lines
         for key in (*update.entities, *update.removed):
             self._volatile.pop(key, None)
         self.stats.updates += 1
+        is_large = sum(map(len, encoded)) > wire.PART_BYTES
+        if is_large:
+            for subscription in list(self.live):  # too large for one message: it comes in parts
+                self.lag(subscription)
         if self.live:
-            told = Update(self.name, self._sent_offset, update.offset, update.entities, update.removed)
-            self.send_to_live(wire.frame(self._encode(told)))
+            fields = wire.change_fields(update.removed, self._sent_offset, update.offset)
+            self.send_to_live(wire.frame(wire.update(self.name, encoded, fields)))
         self._sent_offset = update.offset
+        if is_large:
+            self.settle(self._clock.now())
 
     def _start_over(self, snapshot: Update) -> None:
-        """The log has a hole: everybody gets the whole state."""
-        self._backlog = Backlog(self.name, offset=snapshot.offset, limit=BACKLOG_ENTITIES)
-        self._snapshot, self._snapshot_at = snapshot, self._clock.now()
+        """The log has a hole, or another history began: everybody gets the whole state."""
+        self._generation += 1
+        self._backlog = Backlog(self.name, offset=snapshot.offset, limit=BACKLOG_ENTITIES, limit_bytes=BACKLOG_BYTES)
+        self._window, self._window_compared_at = Window(snapshot, rows=self._window_rows), self._clock.now()
         self._volatile.clear()
         self.offset = self._sent_offset = snapshot.offset
-        self.send_to_live(wire.frame(self._encode(snapshot, whole=True)))
+        self._send_all_anew()
+
+    def _send_all_anew(self) -> None:
+        """Bring everybody to our position by a snapshot."""
+        for subscription in list(self.live):
+            self.lag(subscription)
         for subscription in self.lagging:
             subscription.offset = -1
+        self.settle(self._clock.now())
 
     def _note_robots(self, update: Update) -> None:
         if self._live_robots is not None:
@@ -341,7 +366,6 @@ class TopicFeed(Feed):
             while len(self._optimistic) > self._window_rows:
                 del self._optimistic[next(iter(self._optimistic))]
         self._optimistic_version += 1
-        self._encoded.clear()
         for change in changes.values():
             if self._live_robots is not None:
                 self._live_robots.optimistic(change.entity)
@@ -352,28 +376,30 @@ class TopicFeed(Feed):
         for id in ids:
             self._optimistic.pop(id, None)
         self._optimistic_version += 1
-        self._encoded.clear()
 
     def revert(self, ids: list[int]) -> None:
         """Lay nothing more over these; whoever saw them gets what is stored instead, or their removal."""
         self.confirm(ids)
-        known = self.current()
-        correction = Update(self.name, self._sent_offset, self._sent_offset)
+        self._transmissions.clear()
+        entities, removed = [], []
         for id in ids:
             self._volatile.pop(id, None)
-            entity = known.get(id)
+            is_known, entity = self._stored(id)
+            if not is_known and self._window is None:
+                self._generation += 1  # what is stored instead cannot be told from memory
+                self._send_all_anew()
+                return
             self._backlog.correct(id, entity)
             if entity is None:
-                correction.removed.append(id)
+                removed.append(id)
             else:
-                correction.entities[id] = entity
-        self.send_to_live(wire.frame(self._encode(correction)))
+                entities.append(orjson.dumps(self._as_seen(entity)))
+        fields = wire.change_fields(removed, self._sent_offset, self._sent_offset)
+        self.send_to_live(wire.frame(wire.update(self.name, entities, fields)))
 
     def current(self) -> dict[int, Entity]:
-        """Return the stored entities of the window, from memory; empty where memory does not reach back."""
-        if self._snapshot is not None:
-            self._snapshot = self._brought_forward(self._snapshot)
-        return self._snapshot.entities if self._snapshot is not None else {}
+        """Return the stored entities of the window, from memory; none where they would take too much."""
+        return self._window.entities if self._window is not None else {}
 
     def shown(self) -> list[Entity]:
         """Return the entities of the window as screens show them, from memory."""
@@ -398,51 +424,88 @@ class TopicFeed(Feed):
             entity = entity | optimistic.fields
         return entity if self._live_robots is None else self._live_robots.overlay(entity)
 
-    def _encode(self, update: Update, *, recovered: bool = False, whole: bool = False) -> bytes:
-        """Return the JSON of an update; with `whole` what is not stored yet is in it as well."""
-        if self._optimistic or self._live_robots is not None:
-            found = {key: self._as_seen(entity) for key, entity in update.entities.items()}
-            if whole:
-                for key, optimistic in self._optimistic.items():
-                    if key not in found and key not in update.removed:
-                        found[key] = optimistic.entity
-                if update.snapshot and self._window_rows is not None:
-                    found = dict(sorted(found.items())[-self._window_rows :])
-            entities = list(found.values())
-        else:
-            entities = list(update.entities.values())
-        return wire.update(update, entities=entities, epoch=self.epoch, recovered=recovered)
-
-    def _shared(self, kind: str, offset: int, encode: Callable[[], bytes]) -> bytes:
-        """Return what `encode` gives, encoded once for everyone at the same place."""
-        version = self.volatile_version
-        if version != self._encoded_version:
-            self._encoded.clear()
-            self._encoded_version = version
-        payload = self._encoded.get((kind, offset))
-        if payload is None:
-            payload = self._encoded[kind, offset] = encode()
-        return payload
-
     # -- catching up -----------------------------------------------------------------------------------------------
+
+    def _stored(self, key: int) -> tuple[bool, Entity | None]:
+        """Return whether memory knows what became of an entity, and its newest stored state, None where it is no more."""
+        if key in self._backlog:
+            return True, self._backlog[key]
+        entity = None if self._window is None else self._window.entities.get(key)
+        return entity is not None, entity
+
+    def known(self, key: int) -> tuple[bool, Entity | None]:
+        is_known, entity = self._stored(key)
+        if not is_known and (optimistic := self._optimistic.get(key)) is not None:
+            is_known, entity = True, optimistic.entity
+        return is_known, None if entity is None else self._as_seen(entity)
+
+    async def read(self, keys: Sequence[int]) -> dict[int, Entity]:
+        found = await self._reader.entities(self.name, keys)
+        return {key: self._as_seen(entity) for key, entity in found.items()}
+
+    def _transmission(self, kind: str, start: int, begin: Callable[[], Transmission]) -> Transmission:
+        """Return what `begin` gives, one for everyone at the same place."""
+        version = self.volatile_version
+        if version != self._transmissions_version:
+            self._transmissions.clear()
+            self._transmissions_version = version
+        if (known := self._transmissions.get((kind, start))) is None:
+            known = self._transmissions[kind, start] = begin()
+        return known
+
+    def _begin(self, prev: int | None, offset: int, keys: list[int], *, recovered: bool = False) -> Transmission:
+        """Return a transmission of these keys, and of what is shown and not stored yet."""
+        seen = set(keys)
+        keys = keys + [key for key in self._optimistic if key not in seen]
+        if prev is None:
+            keys.sort()
+            if self._window_rows is not None:
+                keys = keys[-self._window_rows :]
+        return Transmission(
+            self,
+            prev=prev,
+            offset=offset,
+            epoch=self.epoch,
+            keys=keys,
+            changes=bool(seen),
+            generation=self._generation,
+            recovered=recovered,
+        )
+
+    def _snapshot_from_memory(self, window: Window) -> Transmission:
+        return self._transmission("snapshot", -1, lambda: self._begin(None, self.offset, list(window.entities)))
 
     def catch_up(self, subscription: Subscription) -> bool:
         version = self.volatile_version
         if subscription.offset == self.offset and subscription.seen_version == version:
             return True
-        update = self._backlog.since(subscription.offset)
-        if update is None:
+        transmission = self._transmission_for(subscription)
+        framed = transmission.frame_from_memory(0) if transmission is not None else None
+        if transmission is None or framed is None or not framed[1]:
+            if subscription.is_full and framed is not None:
+                subscription.connection.close(TooLarge())
+                return False
             subscription.catching_up = True
-            self._spawn(self._catch_up_from_log, subscription)
+            self._spawn(self._transmit, subscription, transmission)
             return False
         subscription.seen_version = version
-        if update.entities or update.removed:
-            subscription.send(self._shared("update", subscription.offset, lambda: self._encode(update, whole=True)))
-            self.mark_sent(subscription, update.offset)
+        if transmission.prev is None or transmission.changes:
+            subscription.connection.write(framed[0])
+            self.mark_sent(subscription, transmission.offset)
         elif entities := self._not_stored(telemetry=subscription.interval_s > 0):
-            subscription.send(self._shared(f"volatile {len(entities)}", 0, lambda: wire.volatile(self.name, entities)))
+            subscription.send(wire.volatile(self.name, entities))
             self.mark_sent(subscription, self.offset)
         return True
+
+    def _transmission_for(self, subscription: Subscription) -> Transmission | None:
+        """Return what brings a subscription to our position; None where the database must be asked."""
+        if subscription.is_full or subscription.offset < 0:
+            return None if self._window is None else self._snapshot_from_memory(self._window)
+        start = subscription.offset
+        keys = self._backlog.changed_since(start)
+        if keys is None:
+            return None
+        return self._transmission("update", start, lambda: self._begin(start, self.offset, keys))
 
     def _not_stored(self, *, telemetry: bool) -> list[Entity]:
         """Return what is shown and not stored; telemetry only for who gets no live one."""
@@ -451,94 +514,164 @@ class TopicFeed(Feed):
             found |= {entity["id"]: self._as_seen(entity) for entity in self._live_robots.current()}
         return list(found.values())
 
-    async def _catch_up_from_log(self, subscription: Subscription) -> None:
-        """Bring a subscription forward that is further behind than memory reaches."""
-        try:
-            payload, offset = await self.first_message(str(subscription.offset), self.epoch)
-        except StorageUnavailable:
-            return  # asked again at the next tick
-        finally:
-            subscription.catching_up = False
-        if subscription in self.lagging:
-            subscription.send(payload)
-            self.mark_sent(subscription, offset)
+    async def greet(self, subscription: Subscription, since: str | None, epoch: str | None) -> None:
+        transmission = await self._first(None if subscription.is_full else since, epoch)
+        frame, is_last = await transmission.frame(0)
+        if subscription.ended:
+            return
+        if subscription.is_full and not is_last:
+            subscription.connection.close(TooLarge())
+            return
+        if transmission.generation != self._generation:
+            offset = -1
+        elif is_last:
+            offset = transmission.offset
+        else:
+            offset = -1 if transmission.prev is None else transmission.prev
+        is_sent = self.enter(subscription, frame, offset)
+        if is_sent and not is_last:
+            subscription.catching_up = True
+            self._spawn(self._transmit, subscription, transmission, 1)
+        else:
+            self._settle(subscription, self._clock.now())
 
-    async def first_message(self, since: str | None, epoch: str | None) -> tuple[bytes, int]:
+    async def _first(self, since: str | None, epoch: str | None) -> Transmission:
+        """Return what answers `?since=&epoch=`."""
         start = _offset(since) if epoch == self.epoch else None
-        if start is not None and (update := await self._recover(start)) is not None:
-            # Read from the log it may be ahead of us, and further than what another one got a moment ago.
-            kind = f"recovered {update.offset}"
-            return self._shared(kind, start, lambda: self._encode(update, recovered=True, whole=True)), update.offset
-        snapshot = await self._current_snapshot()
+        if start is not None and (recovery := await self._recovery(start)) is not None:
+            return recovery
         self.stats.snapshots += 1
-        return self._shared("snapshot", snapshot.offset, lambda: self._encode(snapshot, whole=True)), snapshot.offset
+        await self._compare_window()
+        if self._window is not None:
+            return self._snapshot_from_memory(self._window)
+        generation = self._generation
+        offset, keys = await self._reader.window(self.name)
+        transmission = self._begin(None, offset, keys)
+        transmission.generation = generation
+        return transmission
 
-    async def _recover(self, start: int) -> Update | None:
+    async def _recovery(self, start: int) -> Transmission | None:
         """Return what changed after `start`, or None where a snapshot is due."""
         if not self._trusted_from <= start <= self.offset:
             return None
-        update = self._backlog.since(start)
-        if update is None:
+        offset, keys = self.offset, self._backlog.changed_since(start)
+        if keys is None:
+            generation = self._generation
             try:
-                stored = await self._reader.since(self.name, start)
+                stored = await self._reader.changed(self.name, start)
             except StorageUnavailable:
                 return None
-            if stored is None or (update := self._brought_forward(stored)) is None:
+            if stored is None or generation != self._generation:
                 return None
-        elif len(update.entities) + len(update.removed) > SMALL_RECOVERY:
-            snapshot = await self._current_snapshot()
-            if len(snapshot.entities) < len(update.entities) + len(update.removed):
-                return None
-            update = self._backlog.since(start)
-        return update
+            offset, keys = stored
+        elif len(keys) > SMALL_RECOVERY and self._window is not None and len(self._window.entities) < len(keys):
+            return None
+        # Read from the log it may be ahead of us, and further than what another one got a moment ago.
+        return self._transmission(f"recovered {offset}", start, lambda: self._begin(start, offset, keys, recovered=True))
 
-    async def _current_snapshot(self) -> Update:
-        """Return the whole state at our position: read once, brought forward from memory for everyone who comes later."""
-        while True:
-            self.current()
-            if self._snapshot is not None and self._clock.now() - self._snapshot_at < SNAPSHOT_KEPT_S:
-                return self._snapshot
-            stale = self._snapshot
-            async with self._snapshot_lock:
-                if self._snapshot is stale or self._snapshot is None:  # nobody else has read a newer one meanwhile
-                    await self._read_snapshot()
-
-    async def _read_snapshot(self) -> None:
+    async def _transmit(self, subscription: Subscription, transmission: Transmission | None, index: int = 0) -> None:
+        """Send the parts from `index` on as the client takes them; without a transmission begin one from where it is."""
         try:
-            self._snapshot = await self._reader.snapshot(self.name)
+            if transmission is None:
+                transmission = await self._first(str(subscription.offset), self.epoch)
+            is_last = False
+            if transmission.prev is None:
+                subscription.offset = -1  # until it is whole
+            while not is_last:
+                if not await self._has_room(subscription):
+                    return
+                frame, is_last = await transmission.frame(index)
+                if subscription not in self.lagging or transmission.generation != self._generation:
+                    return
+                subscription.connection.write(frame)
+                index += 1
+                await asyncio.sleep(0)  # others first
+            self.mark_sent(subscription, transmission.offset)
         except StorageUnavailable:
-            # Screens that come now see what is known, however old.
-            self.current()
-            if self._snapshot is None:
-                raise
-        self._snapshot_at = self._clock.now()
+            return  # asked again at the next tick, from its position
+        finally:
+            subscription.catching_up = False
+            if transmission is not None and transmission.generation != self._generation:
+                subscription.offset = -1
+        self._settle(subscription, self._clock.now())
+
+    async def _has_room(self, subscription: Subscription) -> bool:
+        """Wait until a client has taken what was sent; False where it is gone, or took too long for it."""
+        since = self._clock.now()
+        while subscription in self.lagging:
+            connection = subscription.connection
+            if connection.unsent_bytes <= self._limit_bytes and not connection.paused:
+                return True
+            if connection.paused:
+                since = self._clock.now()
+            elif self._clock.now() - since >= self._slow_timeout_s:
+                connection.close(TooSlow())
+                return False
+            await asyncio.sleep(ROOM_LOOK_S)
+        return False
+
+    async def document(self, principal: Principal, since: str | None, epoch: str | None) -> Document:
+        transmission = await self._first(since, epoch)
+        part = await transmission.part(0)
+        return Document(transmission.offset, self._pieces(transmission, part))
+
+    async def _pieces(self, transmission: Transmission, part: Part) -> AsyncIterator[bytes]:
+        """Yield one document of all parts."""
+        yield b'{"type":"update","topic":"%b","data":[' % self.name.encode()
+        removed, index, told = [*part.removed], 0, False
+        while True:
+            if part.entities:
+                yield (b"," if told else b"") + b",".join(part.entities)
+                told = True
+            if part.is_last:
+                break
+            index += 1
+            part = await transmission.part(index)
+            removed += part.removed
+        yield b"]," + orjson.dumps(transmission.fields(removed, first=True, last=True))[1:]
+
+    # -- the window ------------------------------------------------------------------------------------------------
 
     def refresh(self, now: float) -> None:
-        """Keep a snapshot in memory that is not too old, for when the database is away."""
-        if now - self._snapshot_at >= SNAPSHOT_KEPT_S and not self._snapshot_lock.locked():
-            self._spawn(self._refresh)
+        """Let what is too old leave the window in memory."""
+        if now - self._window_compared_at >= WINDOW_KEPT_S and not self._comparing.locked():
+            self._spawn(self._compare_window)
 
-    async def _refresh(self) -> None:
-        with contextlib.suppress(StorageUnavailable):
-            await self._current_snapshot()
+    async def _compare_window(self) -> None:
+        """Compare the window in memory with the database's, where that was long ago; one that cannot be read now stays."""
+        window, generation = self._window, self._generation
+        if window is None or self._clock.now() - self._window_compared_at < WINDOW_KEPT_S:
+            return
+        async with self._comparing:
+            if self._clock.now() - self._window_compared_at < WINDOW_KEPT_S:
+                return
+            with contextlib.suppress(StorageUnavailable):
+                offset, keys = await self._reader.window(self.name)
+                missing = [key for key in keys if key not in window.entities]
+                found = await self._reader.entities(self.name, missing[:MAX_MISSING]) if missing else {}
+                newer = self._backlog.changed_since(min(offset, self.offset))
+                if newer is not None and window is self._window and generation == self._generation:
+                    # What changed after it was read is known better here.
+                    window.retain({*keys, *newer})
+                    found = {key: entity for key, entity in found.items() if key not in newer}
+                    window.apply(found, (), {key: size_of(entity) for key, entity in found.items()})
+                    self._transmissions.clear()
+            self._window_compared_at = self._clock.now()
 
-    def _brought_forward(self, update: Update) -> Update | None:
-        """Lay the backlog after `update.offset` over it; None when it does not reach back that far."""
-        if update.offset >= self.offset:
-            return update
-        newer = self._backlog.since(update.offset)
-        if newer is None:
-            return None
-        entities = {**update.entities, **newer.entities}
-        for key in newer.removed:
-            entities.pop(key, None)
-        entities = dict(sorted(entities.items()))
-        removed = [key for key in dict.fromkeys((*update.removed, *newer.removed)) if key not in entities]
-        if update.snapshot:
-            removed = []
-            if self._window_rows is not None:
-                entities = dict(list(entities.items())[-self._window_rows :])
-        return Update(self.name, update.prev, newer.offset, entities, removed, update.snapshot)
+    @property
+    def held_bytes(self) -> tuple[int, int]:
+        """Bytes that the window and the backlog take in memory."""
+        return 0 if self._window is None else self._window.size_bytes, self._backlog.size_bytes
+
+    def give_up_window(self) -> None:
+        """Keep the window in memory no more: snapshots are read from the database, part by part."""
+        self._window = None
+        self._transmissions.clear()
+
+    def give_up_backlog(self) -> None:
+        """Remember no changes: catch-ups are read from the log."""
+        self._backlog.forget()
+        self._transmissions.clear()
 
 
 class StatusFeed(Feed):
@@ -603,8 +736,8 @@ class StatusFeed(Feed):
         self.stats.updates += 1
         self.settle(self._clock.now())
 
-    def shown_to(self, principal: Principal, payload: bytes) -> bytes:
-        return payload if principal.may("sessions") else self._brief
+    def _shown_to(self, principal: Principal) -> bytes:
+        return self._payload if principal.may("sessions") else self._brief
 
     def catch_up(self, subscription: Subscription) -> bool:
         if subscription.offset == self.offset:
@@ -619,9 +752,20 @@ class StatusFeed(Feed):
         subscription.offset = self.offset
         return True
 
-    async def first_message(self, since: str | None, epoch: str | None) -> tuple[bytes, int]:
+    async def greet(self, subscription: Subscription, since: str | None, epoch: str | None) -> None:
         await self._refresh()
-        return self._payload, self.offset
+        if not subscription.ended:
+            payload = self._shown_to(subscription.connection.principal)
+            self.enter(subscription, wire.frame(payload), self.offset)
+            self._settle(subscription, self._clock.now())
+
+    async def document(self, principal: Principal, since: str | None, epoch: str | None) -> Document:
+        await self._refresh()
+        return Document(self.offset, _one_piece(self._shown_to(principal)))
+
+
+async def _one_piece(payload: bytes) -> AsyncIterator[bytes]:
+    yield payload
 
 
 def _offset(text: str | None) -> int | None:

@@ -29,11 +29,13 @@ from robodyne_rt.errors import (
     TokenExpired,
     TokenInvalid,
     TokenMissing,
+    TooSlow,
     TopicFull,
     UnknownTopic,
 )
+from robodyne_rt.hub import memory
 from robodyne_rt.hub.connection import Connection, HeartbeatKind, HubStats, Subscription
-from robodyne_rt.hub.feed import Feed, StatusFeed, TopicFeed, window_rows
+from robodyne_rt.hub.feed import Document, Feed, StatusFeed, TopicFeed, window_rows
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import PUBLIC_TOPICS, STATUS
@@ -45,6 +47,18 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.1
 OPEN_ORDERS = (OrderStatus.PLACED, OrderStatus.PREPARING, OrderStatus.READY, OrderStatus.SERVING)
+
+MEMORY_LOOK_S = 0.5
+"""How often it is looked how much memory the hub holds."""
+
+CUT_TIMEOUT_S = 1.0
+"""How long a client that holds too much memory may take to take its close."""
+
+POSITION_INTERVAL_S = 1.0
+"""How often `status` tells where the robots are."""
+
+FULL_INTERVAL_S = 0.25
+"""Least time between two updates that are the whole window."""
 
 CLOSE_TIMEOUT_S = 5.0
 """How long a peer may take to answer our close; then the socket is aborted."""
@@ -86,6 +100,9 @@ class ConnectionManager:
         self._health = health
         self._on_private = on_private
         self._last_overview: Entity = {}
+        self._positions: dict[int, Entity] = {}
+        self._positions_at = self._memory_looked_at = float("-inf")
+        self._positions_version = -1
         self._tasks: TaskGroup | None = None
         self._sequence = itertools.count()
         self._open: set[Connection] = set()
@@ -180,8 +197,12 @@ class ConnectionManager:
         connection.watched_at = connection.due
         heapq.heappush(self._due, (connection.watched_at, next(self._sequence), connection))
 
-    def subscribe(self, connection: Connection, topic: str, *, interval_s: float = 0.0) -> Subscription:
+    def subscribe(self, connection: Connection, topic: str, *, interval_s: float = 0.0, is_full: bool = False) -> Subscription:
         """Let a connection watch a topic; `greet` sends it the first message.
+
+        Args:
+            interval_s: least time between two updates.
+            is_full: whether every update is to be the whole window.
 
         Raises:
             UnknownTopic: no such topic.
@@ -195,7 +216,9 @@ class ConnectionManager:
         check_right(connection.principal, topic)
         if self._by_topic[topic] >= self._room(topic, connection.principal):
             raise TopicFull(f"topic {topic} has all the connections that it may have")
-        subscription = Subscription(connection, feed, interval_s=interval_s)
+        if is_full:
+            interval_s = max(interval_s, FULL_INTERVAL_S)
+        subscription = Subscription(connection, feed, interval_s=interval_s, is_full=is_full)
         connection.subscriptions += (subscription,)
         self._by_topic[topic] += 1
         self.status.touch()
@@ -308,8 +331,8 @@ class ConnectionManager:
     def overlaid(self, topic: str, entities: list[Entity]) -> list[Entity]:
         return self._topic_feeds[topic].overlaid(entities)
 
-    async def poll(self, topic: str, principal: Principal, since: str | None, epoch: str | None) -> tuple[bytes, int, str]:
-        """Return (JSON, offset, epoch): what a WebSocket's first message would be.
+    async def document(self, topic: str, principal: Principal, since: str | None, epoch: str | None) -> tuple[Document, str]:
+        """Return what a WebSocket's first message would be, and the epoch.
 
         Raises:
             UnknownTopic: no such topic.
@@ -317,8 +340,7 @@ class ConnectionManager:
         feed = self.feeds.get(topic)
         if feed is None:
             raise UnknownTopic(f"no topic {topic!r}")
-        payload, offset = await feed.first_message(since, epoch)
-        return feed.shown_to(principal, payload), offset, feed.epoch
+        return await feed.document(principal, since, epoch), feed.epoch
 
     # -- the stream ------------------------------------------------------------------------------------------------
 
@@ -379,7 +401,21 @@ class ConnectionManager:
         health = await self._health()
         topics = {name: count for name, count in sorted(self.connections_by_topic.items()) if count}
         server = {**health.pop("server", {}), "connections": topics}
-        return {**overview, "server": server, **health}
+        robots = {**overview["robots"], "list": self._robots_at_a_glance()}
+        return {**overview, "robots": robots, "server": server, **health}
+
+    def _robots_at_a_glance(self) -> list[Entity]:
+        """Return of each robot what a dashboard shows; where it is, at most once a second."""
+        robots = self._topic_feeds["robots"].shown()
+        now = self._clock.now()
+        if now - self._positions_at >= POSITION_INTERVAL_S:
+            self._positions_at, self._positions_version = now, self._live_robots.version
+            self._positions = {robot["id"]: {axis: robot[axis] for axis in ("x", "y", "yaw")} for robot in robots}
+        return [
+            {name: robot[name] for name in ("id", "robot_id", "name", "status", "link", "battery_level")}
+            | self._positions.get(robot["id"], {})
+            for robot in robots
+        ]
 
     def _overview_from_memory(self) -> Entity:
         """Return of the overview what screens show: `storage` says that the database is away."""
@@ -426,11 +462,35 @@ class ConnectionManager:
                 feed.settle(now)
         for topic_feed in self._topic_feeds.values():
             topic_feed.refresh(now)
+        if now - self._positions_at >= POSITION_INTERVAL_S and self._live_robots.version != self._positions_version:
+            self.status.touch()
         self.status.tick(now)
+        if now - self._memory_looked_at >= MEMORY_LOOK_S:
+            self._memory_looked_at = now
+            self._bound_memory()
         self._tick_connections(now)
         for connection in [connection for connection, at in self._closing.items() if now >= at]:
             del self._closing[connection]
             connection.transport.abort()
+
+    def _bound_memory(self) -> None:
+        """Keep what is held for all clients together within its bound."""
+        found = memory.holders(self._topic_feeds.values(), [*self._open, *self._closing], self._cut)
+        self.stats.held_bytes = sum(holder.size_bytes for holder in found)
+        for holder in memory.release(found, self._settings.memory_limit_bytes):
+            self.stats.given_up += 1
+            logger.warning(
+                "%s held %d bytes and was given up: all together held more than memory_limit_bytes",
+                holder.name,
+                holder.size_bytes,
+                extra={"action": "memory_released"},
+            )
+
+    def _cut(self, connection: Connection) -> None:
+        """End a connection that holds too much; it may not keep that while it is asked to go."""
+        connection.close(TooSlow())
+        if connection in self._closing:
+            self._closing[connection] = min(self._closing[connection], self._clock.now() + CUT_TIMEOUT_S)
 
     def _tick_connections(self, now: float) -> None:
         """Ping who is due, and end whose heartbeat or token is over."""

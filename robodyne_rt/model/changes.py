@@ -5,7 +5,7 @@ from 1 without gaps; an epoch names the history in which it counts (SPEC section
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 Entity = dict[str, Any]
 """One entity as clients see it, JSON-ready."""
@@ -24,3 +24,10 @@ class Update:
     entities: dict[int, Entity] = field(default_factory=dict)
     removed: list[int] = field(default_factory=list)
     snapshot: bool = False
+
+
+class Keys(NamedTuple):
+    """The ids of some entities of a topic, and the offset at which they were looked up."""
+
+    offset: int
+    keys: list[int]

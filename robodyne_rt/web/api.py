@@ -2,12 +2,14 @@
 
 import asyncio
 import zlib
+from collections.abc import AsyncIterator
 
 import orjson
 from aiohttp import web
 
 from robodyne_rt import __version__
 from robodyne_rt.core.framing import Frame
+from robodyne_rt.core.wire import PART_BYTES
 from robodyne_rt.errors import BadRequest, InvalidPayload, StorageUnavailable
 from robodyne_rt.ingest.receiver import Peer
 from robodyne_rt.web.body import json_answer, read_body
@@ -29,17 +31,35 @@ _ANSWER_STATUS = {
 }
 
 
-async def get_topic(request: web.Request) -> web.Response:
-    """Answer as the WebSocket's first message would, for clients that poll; `ETag` names what was answered."""
+async def get_topic(request: web.Request) -> web.StreamResponse:
+    """Answer as the WebSocket's first message would, for clients that poll; `ETag` names what was answered, unless it is
+    so large that it is streamed."""
     context = request.app[CONTEXT]
-    topic = request.match_info["topic"]
     query = request.query
-    payload, offset, epoch = await context.hub.poll(topic, request[PRINCIPAL], query.get("since"), query.get("epoch"))
-    etag = f'"{epoch}-{offset}-{zlib.crc32(payload):08x}"'
-    headers = {**HEADERS, "ETag": etag, "Cache-Control": "no-cache"}
+    since = None if query.get("mode") == "full" else query.get("since")
+    document, epoch = await context.hub.document(request.match_info["topic"], request[PRINCIPAL], since, query.get("epoch"))
+    headers = {**HEADERS, "Cache-Control": "no-cache"}
+    payload = b""
+    async for piece in document.pieces:
+        payload += piece
+        if len(payload) > PART_BYTES:
+            return await _stream(request, headers, payload, document.pieces)
+    headers["ETag"] = etag = f'"{epoch}-{document.offset}-{zlib.crc32(payload):08x}"'
     if etag in request.headers.get("If-None-Match", ""):
         return web.Response(status=304, headers=headers)
     return web.Response(body=payload, content_type="application/json", headers=headers)
+
+
+async def _stream(
+    request: web.Request, headers: dict[str, str], begun: bytes, pieces: AsyncIterator[bytes]
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={**headers, "Content-Type": "application/json"})
+    await response.prepare(request)
+    await response.write(begun)
+    async for piece in pieces:
+        await response.write(piece)
+    await response.write_eof()
+    return response
 
 
 async def post_device_message(request: web.Request) -> web.Response:

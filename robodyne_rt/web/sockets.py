@@ -25,7 +25,7 @@ from robodyne_rt.hub.connection import Connection, HeartbeatKind
 from robodyne_rt.model.topics import TOPIC_NAMES
 from robodyne_rt.sessions.manager import Session
 from robodyne_rt.web.context import CONTEXT
-from robodyne_rt.web.talk import CAPABILITIES, INTERVAL_TEXT, MAX_INTERVAL_S, SessionTalk, renew
+from robodyne_rt.web.talk import CAPABILITIES, INTERVAL_TEXT, MAX_INTERVAL_S, MODE_TEXT, MODES, SessionTalk, renew
 
 logger = logging.getLogger(__name__)
 
@@ -90,12 +90,14 @@ async def _greet(request: web.Request, connection: Connection, topic: str) -> No
     hub, query = request.app[CONTEXT].hub, request.query
     interval_s = _interval(query.get("interval"))
     try:
-        subscription = hub.subscribe(connection, topic, interval_s=interval_s or 0.0)
+        is_full = query.get("mode") == "full"
+        subscription = hub.subscribe(connection, topic, interval_s=interval_s or 0.0, is_full=is_full)
         await hub.greet(subscription, query.get("since"), query.get("epoch"))
     except RobodyneError as error:
         connection.close(error)
-    if interval_s is None and not connection.closing:
-        connection.error("INVALID_MESSAGE", INTERVAL_TEXT, {})
+    for text, is_good in ((INTERVAL_TEXT, interval_s is not None), (MODE_TEXT, query.get("mode") in MODES)):
+        if not is_good and not connection.closing:
+            connection.error("INVALID_MESSAGE", text, {})
 
 
 async def session_socket(request: web.Request) -> web.StreamResponse:

@@ -26,6 +26,8 @@ CAPABILITIES = frozenset({"available_data", "api", "clarification"})
 """What a client can be asked, if it says so: `?capabilities=`, or `capabilities` of a query."""
 
 MAX_INTERVAL_S = 3600.0
+MODES = (None, "full")
+MODE_TEXT = 'mode: expected "full", or nothing'
 INTERVAL_TEXT = f"interval: expected seconds from 0 to {MAX_INTERVAL_S:.0f}"
 
 _WORDS: dict[type[RobodyneError], str] = {
@@ -86,10 +88,12 @@ class SessionTalk:
         interval = fields.get("interval", 0)
         if isinstance(interval, bool) or not isinstance(interval, int | float) or not 0 <= interval <= MAX_INTERVAL_S:
             raise BadMessage("INVALID_MESSAGE", INTERVAL_TEXT)
+        if fields.get("mode") not in MODES:
+            raise BadMessage("INVALID_MESSAGE", MODE_TEXT)
         since, epoch = fields.get("since"), fields.get("epoch")
         if (known := self._connection.subscription(topic)) is not None:
             hub.unsubscribe(known)  # asked again: from where the client is now
-        subscription = hub.subscribe(self._connection, topic, interval_s=float(interval))
+        subscription = hub.subscribe(self._connection, topic, interval_s=float(interval), is_full=fields.get("mode") == "full")
         self._context.sessions.note(self._session)
         try:
             await hub.greet(

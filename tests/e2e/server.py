@@ -201,11 +201,11 @@ class Replica:
             return
         if message.get("snapshot"):
             self.entities = {}
-            self.epoch = message["epoch"]
         else:
             assert self.offset is not None and message["prev"] <= self.offset, f"gap: {self.offset} -> {message['prev']}"
         for entity in message["data"]:
             self.entities[entity["id"]] = entity
         for key in message.get("removed", ()):
             self.entities.pop(key, None)
-        self.offset = message["offset"]
+        self.offset = message.get("offset", self.offset)
+        self.epoch = message.get("epoch", self.epoch)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from robodyne_rt.hub.connection import Connection
 from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.hub.robot_monitor import RobotMonitor
 from robodyne_rt.model.access import Principal
-from robodyne_rt.model.changes import Entity, Update
+from robodyne_rt.model.changes import Entity, Keys, Update
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.ports import Clock
 from robodyne_rt.settings import Hub
@@ -98,16 +99,25 @@ class DirectReader:
     def __init__(self, db: DbConnection, epoch: str) -> None:
         self.epoch = epoch
         self.log = ChangeLog(db, windows=WINDOWS)
-        self.snapshots = 0
+        self.windows = self.entities_read = 0
 
     async def snapshot(self, topic: str) -> Update:
-        self.snapshots += 1
         await asyncio.sleep(0)
         return self.log.snapshot(topic)
 
-    async def since(self, topic: str, offset: int) -> Update | None:
+    async def window(self, topic: str) -> Keys:
+        self.windows += 1
         await asyncio.sleep(0)
-        return self.log.since(topic, offset)
+        return self.log.window(topic)
+
+    async def changed(self, topic: str, offset: int) -> Keys | None:
+        await asyncio.sleep(0)
+        return self.log.changed(topic, offset)
+
+    async def entities(self, topic: str, keys: Sequence[int]) -> dict[int, Entity]:
+        self.entities_read += len(keys)
+        await asyncio.sleep(0)
+        return self.log.entities(topic, keys)
 
     async def overview(self) -> Entity:
         return self.log.overview()
@@ -184,16 +194,21 @@ class Rig:
         screen.replica.offset = since
         role = options.pop("role", "")
         principal = Principal("screen", frozenset({role}), frozenset({"*"}))
-        interval_s = options.pop("interval_s", 0.0)
+        interval_s, is_full = options.pop("interval_s", 0.0), options.pop("is_full", False)
         connection = self.hub.connect(cast(Any, screen.transport), topic, peer="test", principal=principal, **options)
         screen.connection = connection
         try:
-            subscription = self.hub.subscribe(connection, topic, interval_s=interval_s)
+            subscription = self.hub.subscribe(connection, topic, interval_s=interval_s, is_full=is_full)
         except RobodyneError as error:
             connection.close(error)
             return screen
         await self.hub.greet(subscription, None if since is None else str(since), epoch)
         return screen
+
+    async def poll(self, topic: str, principal: Principal, since: str | None, epoch: str | None) -> tuple[bytes, int]:
+        """Return what `GET` answers, and the offset that it names."""
+        document, _ = await self.hub.document(topic, principal, since, epoch)
+        return b"".join([piece async for piece in document.pieces]), document.offset
 
     def tick(self, seconds: float) -> None:
         """Let time pass."""

@@ -67,7 +67,7 @@ async def test_snapshots_come_from_memory_for_any_number_of_clients(rig: Rig) ->
     await rig.feed()
     late = await rig.connect("robots")
     assert by_name(late.take()) == [("a", 3)]
-    assert rig.reader.snapshots == 0
+    assert rig.reader.windows == 0
 
 
 async def test_an_update_that_says_nothing_is_not_sent_and_the_next_one_covers_it(rig: Rig) -> None:
@@ -123,7 +123,7 @@ async def test_a_position_that_is_no_good_gets_a_snapshot(rig: Rig, since: str, 
     rig.sql('DELETE FROM change WHERE "offset" <= 2')
     rig.start()
     await rig.feed()
-    payload, offset, _ = await rig.hub.poll("robots", ANYONE, since, rig.epoch if epoch == "" else epoch)
+    payload, offset = await rig.poll("robots", ANYONE, since, rig.epoch if epoch == "" else epoch)
     assert b'"snapshot":true' in payload and offset == 4
 
 
@@ -132,7 +132,7 @@ async def test_a_snapshot_is_sent_where_it_is_smaller(rig: Rig) -> None:
         rig.sql("INSERT INTO event(id, type, timestamp) VALUES (?, 'CALL', '2026-11-21T00:00:00Z')", number + 1)
         await rig.feed()
     for start, expected in ((50, "recovered"), (41, "recovered"), (10, "snapshot")):
-        payload, _, _ = await rig.hub.poll("events", ANYONE, str(start), rig.epoch)
+        payload, _ = await rig.poll("events", ANYONE, str(start), rig.epoch)
         assert f'"{expected}":true'.encode() in payload, start
         assert payload.count(b'"type":"CALL"') == min(60 - start, 20)
 
@@ -315,4 +315,4 @@ async def test_clients_that_come_at_any_moment_of_a_snapshots_reading_share_it(r
     rig.clock.at += 61  # what stands in memory since the start is too old now
     async with asyncio.timeout(10):
         await asyncio.gather(*(come(turns % 12) for turns in range(60)))
-    assert rig.reader.snapshots == 1
+    assert rig.reader.windows == 1

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from robodyne_rt.core import wire
+from robodyne_rt.hub import feed
 from tests.hub.harness import Rig, Screen
 
 TOPIC = "tables"
@@ -21,11 +24,18 @@ keys = st.integers(1, 6)
 class Recovery(RuleBasedStateMachine):
     """The model is a dict of rows; clients come, go, pause, lag and resume while rows change and the server restarts."""
 
+    part_bytes = wire.PART_BYTES
+
     @initialize()
     def start(self) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(wire, "PART_BYTES", self.part_bytes)
+        self.patch.setattr(feed, "ROOM_LOOK_S", 0.0)
         self.folder = Path(tempfile.mkdtemp(prefix="recovery-"))
         self.loop = asyncio.new_event_loop()
         self.rig = Rig(self.folder, send_buffer_limit_bytes=600, slow_client_timeout_s=1e9, ping_interval_s=1e9)
+        self.running = self.loop.create_task(self.rig.hub.run())
+        self.do(asyncio.sleep(0))
         self.rows: dict[int, int] = {}
         self.screens: list[Screen | None] = [None, None, None]
         # What each client remembers of its last visit: entities, offset, epoch.
@@ -33,6 +43,14 @@ class Recovery(RuleBasedStateMachine):
 
     def do(self, coroutine: Any) -> Any:
         return self.loop.run_until_complete(coroutine)
+
+    def call(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+        """Call something of the hub on the loop, where alone it is called."""
+
+        async def on_loop() -> None:
+            function(*arguments, **named)
+
+        self.do(on_loop())
 
     @rule(key=keys, value=st.integers(0, 99), delete=st.booleans())
     def change(self, key: int, value: int, delete: bool) -> None:
@@ -68,7 +86,7 @@ class Recovery(RuleBasedStateMachine):
         if screen is not None:
             screen.take()
             self.remember(who, screen)
-            self.rig.hub.gone(screen.connection)
+            self.call(self.rig.hub.gone, screen.connection)
             self.screens[who] = None
 
     def remember(self, who: int, screen: Screen) -> None:
@@ -86,14 +104,31 @@ class Recovery(RuleBasedStateMachine):
     @rule(who=clients, paused=st.booleans())
     def pausing(self, who: int, paused: bool) -> None:
         if (screen := self.screens[who]) is not None:
-            screen.say(type="pause" if paused else "resume")
+            self.call(screen.say, type="pause" if paused else "resume")
             self.rig.clock.at += 1
 
     @rule()
     def restart(self) -> None:
         for who in range(3):
             self.disconnect(who)
+        self.running.cancel()
         self.rig.start()
+        self.running = self.loop.create_task(self.rig.hub.run())
+        self.do(asyncio.sleep(0))
+
+    @rule(backlog=st.booleans())
+    def give_up(self, backlog: bool) -> None:
+        """What the hub does at its bound of memory."""
+        topic = self.rig.hub._topic_feeds[TOPIC]
+        if backlog:
+            self.call(topic.give_up_backlog)
+        else:
+            self.call(topic.give_up_window)
+
+    @rule(turns=st.integers(1, 8))
+    def let_turns_pass(self, turns: int) -> None:
+        for _ in range(turns):
+            self.do(asyncio.sleep(0))
 
     @rule(kept=st.integers(0, 5))
     def prune(self, kept: int) -> None:
@@ -121,22 +156,38 @@ class Recovery(RuleBasedStateMachine):
             self.reading(who, True)
             self.pausing(who, False)
         for _ in range(5):
-            self.rig.tick(1.5)
-            self.do(asyncio.sleep(0))
+            self.call(self.rig.tick, 1.5)
+            self.let_turns_pass(60)
         head = self.rig.reader.log.heads()[TOPIC]
         for screen in self.screens:
             if screen is not None:
                 screen.take()
                 assert {key: entity["customer_count"] for key, entity in screen.replica.entities.items()} == self.rows
                 assert screen.replica.offset is not None and screen.replica.offset <= head
+        self.running.cancel()
+        self.do(asyncio.gather(self.running, return_exceptions=True))
         self.rig.close()
         self.loop.close()
+        self.patch.undo()
         shutil.rmtree(self.folder)
 
 
-Recovery.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+class RecoveryInParts(Recovery):
+    """The same, where hardly two entities fit into one message."""
+
+    part_bytes = 150
+
+
+Recovery.TestCase.settings = RecoveryInParts.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None
+)
 
 
 @pytest.mark.timeout(240)
 class TestRecovery(Recovery.TestCase):  # type: ignore[misc,valid-type,name-defined]
+    """Run by pytest."""
+
+
+@pytest.mark.timeout(240)
+class TestRecoveryInParts(RecoveryInParts.TestCase):  # type: ignore[misc,valid-type,name-defined]
     """Run by pytest."""

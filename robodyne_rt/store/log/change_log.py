@@ -7,14 +7,14 @@ pool's for clients (`reader_pool.py`).
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from robodyne_rt.core import times
 from robodyne_rt.core.json_depth import is_too_deep
-from robodyne_rt.model.changes import Entity, Update
+from robodyne_rt.model.changes import Entity, Keys, Update
 from robodyne_rt.model.topics import TOPICS, Nested, Rows, Topic
 from robodyne_rt.store.engine.database import DbConnection
 
@@ -164,8 +164,8 @@ class ChangeLog:
         update.entities = {key: entities[key] for key, is_certain in certain.items() if is_certain and key in entities}
         return update
 
-    def since(self, topic: str, offset: int) -> Update | None:
-        """Return what changed after `offset` up to the head, compacted to the latest state of each entity.
+    def changed(self, topic: str, offset: int) -> Keys | None:
+        """Return what changed after `offset` up to the head.
 
         Returns:
             None when the log does not reach back to `offset`, `offset` is ahead of it, or a snapshot is smaller.
@@ -190,8 +190,14 @@ class ChangeLog:
         ]
         if len(keys) > limit:
             return None
-        entities = self.entities(topic, keys)
-        return Update(topic, prev=offset, offset=head, entities=entities, removed=[key for key in keys if key not in entities])
+        return Keys(head, keys)
+
+    def window(self, topic: str) -> Keys:
+        """Return what the topic's window shows, lowest id first; the position is taken before."""
+        head = self.heads()[topic]
+        where, parameters = self._window(TOPICS[topic])
+        keys = sorted(key for (key,) in self._execute(f"SELECT id FROM {TOPICS[topic].table} {where}", parameters))
+        return Keys(head, keys)
 
     def snapshot(self, topic: str) -> Update:
         """Return all that the topic's window shows, oldest id first."""
@@ -210,13 +216,13 @@ class ChangeLog:
         (count,) = self._execute(query, parameters).fetchone()
         return int(count)
 
-    def entities(self, topic: str, keys: list[int]) -> dict[int, Entity]:
+    def entities(self, topic: str, keys: Sequence[int]) -> dict[int, Entity]:
         """Return those of the entities that exist."""
         if len(keys) == 1:
             return self._fetch(topic, "WHERE id = ?", (keys[0],))
         if not keys:
             return {}
-        condition, parameter = self._db.is_in("id", keys)
+        condition, parameter = self._db.is_in("id", list(keys))
         return self._fetch(topic, f"WHERE {condition} ORDER BY id", (parameter,))
 
     def _fetch(self, topic: str, where: str, parameters: tuple[Any, ...]) -> dict[int, Entity]:

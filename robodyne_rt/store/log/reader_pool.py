@@ -1,14 +1,14 @@
 """The loop's way to the change log: coroutines, a short read transaction each, in threads of its own."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import anyio
 import anyio.to_thread
 
 from robodyne_rt.errors import StorageUnavailable
-from robodyne_rt.model.changes import Entity, Update
+from robodyne_rt.model.changes import Entity, Keys, Update
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault
 from robodyne_rt.store.log.change_log import ChangeLog, HistoryLost
 from robodyne_rt.store.log.history import History
@@ -43,8 +43,14 @@ class ReaderPool:
     async def snapshot(self, topic: str) -> Update:
         return await self._read(lambda log: self._verified(log, topic).snapshot(topic))
 
-    async def since(self, topic: str, offset: int) -> Update | None:
-        return await self._read(lambda log: self._verified(log, topic).since(topic, offset))
+    async def window(self, topic: str) -> Keys:
+        return await self._read(lambda log: self._verified(log, topic).window(topic))
+
+    async def changed(self, topic: str, offset: int) -> Keys | None:
+        return await self._read(lambda log: self._verified(log, topic).changed(topic, offset))
+
+    async def entities(self, topic: str, keys: Sequence[int]) -> dict[int, Entity]:
+        return await self._read(lambda log: self._verified(log, topic).entities(topic, keys))
 
     def _verified(self, log: ChangeLog, topic: str) -> ChangeLog:
         """Return the log, which holds what the writer read: else a client would go on from a history that is gone, in the

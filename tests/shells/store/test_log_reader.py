@@ -148,31 +148,31 @@ def test_a_value_that_cannot_be_read_is_told_once(bench: Bench) -> None:
     assert texts == ["event.data of row 1 cannot be read; shown as null"]
 
 
-def test_since_gives_what_changed_and_the_newest_state_of_each(bench: Bench) -> None:
+def test_what_changed_is_named_once_and_read_in_its_newest_state(bench: Bench) -> None:
     bench.tables(1, 2)
     bench.database.ask("UPDATE table_ SET customer_count = 4 WHERE table_number = 1")
     bench.database.ask("UPDATE table_ SET customer_count = 5 WHERE table_number = 1")
-    update = bench.log.since("tables", 2)
-    assert update is not None and (update.prev, update.offset) == (2, 4)
-    assert [entity["customer_count"] for entity in update.entities.values()] == [5]
+    changed = bench.log.changed("tables", 2)
+    assert changed is not None and changed.offset == 4 and len(changed.keys) == 1
+    assert [entity["customer_count"] for entity in bench.log.entities("tables", changed.keys).values()] == [5]
 
 
 def test_since_over_a_log_with_lines_missing_is_never_a_silent_gap(bench: Bench) -> None:
     bench.tables(1, 2, 3, 4)
-    assert bench.log.since("tables", 1) is not None
+    assert bench.log.changed("tables", 1) is not None
     bench.database.ask("DELETE FROM change WHERE topic = 'tables' AND \"offset\" = 3")
-    assert bench.log.since("tables", 1) is None
-    assert bench.log.since("tables", 3) is not None  # what is whole from there on is enough
+    assert bench.log.changed("tables", 1) is None
+    assert bench.log.changed("tables", 3) is not None  # what is whole from there on is enough
 
 
 @pytest.mark.parametrize("offset", [-1, 5, 1000])
 def test_since_an_offset_that_the_log_does_not_hold_is_nothing(bench: Bench, offset: int) -> None:
     bench.tables(1, 2, 3, 4)
-    assert bench.log.since("tables", offset) is None
+    assert bench.log.changed("tables", offset) is None
 
 
 def test_since_an_offset_that_was_pruned_is_nothing(bench: Bench) -> None:
     bench.tables(1, 2, 3, 4)
     bench.database.ask("DELETE FROM change WHERE topic = 'tables' AND \"offset\" <= 2")
-    assert bench.log.since("tables", 1) is None
-    assert bench.log.since("tables", 2) is not None
+    assert bench.log.changed("tables", 1) is None
+    assert bench.log.changed("tables", 2) is not None
