@@ -17,6 +17,7 @@ import orjson
 from robodyne_rt.core import wire
 from robodyne_rt.core.backlog import Backlog
 from robodyne_rt.core.live import LiveRobots
+from robodyne_rt.core.ratelimit import TimeShare
 from robodyne_rt.core.window import OVERHEAD_BYTES, Window, size_of
 from robodyne_rt.errors import StorageUnavailable, TooLarge, TooSlow
 from robodyne_rt.hub.connection import Subscription
@@ -40,6 +41,10 @@ WINDOW_KEPT_S = 60.0
 
 ROOM_LOOK_S = 0.02
 """How often it is looked whether a client has taken a part."""
+
+VOLATILE_SHARE = 0.25
+VOLATILE_BURST_S = 0.005
+"""Part of the time that may go into live telemetry; more of it is merged, the newest of each robot."""
 
 STATUS_INTERVAL_S = 0.25
 SMALL_RECOVERY = 20
@@ -278,6 +283,8 @@ class TopicFeed(Feed):
         self._comparing = anyio.Lock()
         self._generation = 0  # grows when what was begun before leads nowhere any more
         self._volatile: dict[int, Entity] = {}
+        self._volatile_share = TimeShare(share=VOLATILE_SHARE, burst_s=VOLATILE_BURST_S)
+        self._volatile_rests = False
         # What storage has not confirmed, by entity: laid over everything that is sent.
         self._optimistic: dict[int, OptimisticChange] = {}
         self._optimistic_version = 0
@@ -353,11 +360,13 @@ class TopicFeed(Feed):
                 self._live_robots.removed(key)
 
     def push_volatile(self, entity: Entity) -> None:
-        """Push live telemetry; what comes in one turn of the loop leaves as one message, the newest of each entity."""
+        """Push live telemetry; what comes in one turn of the loop leaves as one message, the newest of each entity; a flood of
+        it, less often."""
         self.stats.volatile += 1
         if self.live:
             self._volatile[entity["id"]] = self._as_seen(entity)
-            self.plan_flush()
+            if not self._volatile_rests:
+                self.plan_flush()
 
     def show_optimistic(self, changes: dict[int, OptimisticChange]) -> None:
         """Push what storage has not confirmed, and lay it over everything that is sent until `confirm` or `revert`."""
@@ -413,10 +422,21 @@ class TopicFeed(Feed):
         return shown + [change.entity for key, change in self._optimistic.items() if key not in known]
 
     def flush(self) -> None:
-        if self._volatile:
-            self._outgoing.append(wire.frame(wire.volatile(self.name, list(self._volatile.values()))))
-            self._volatile = {}
+        if not self._volatile or self._volatile_rests:
+            super().flush()
+            return
+        started = self._clock.now()
+        self._outgoing.append(wire.frame(wire.volatile(self.name, list(self._volatile.values()))))
+        self._volatile = {}
         super().flush()
+        if rest_s := self._volatile_share.spend(started, self._clock.now()):
+            self._volatile_rests = True
+            asyncio.get_running_loop().call_later(rest_s, self._volatile_rested)
+
+    def _volatile_rested(self) -> None:
+        self._volatile_rests = False
+        if self._volatile:
+            self.plan_flush()
 
     def _as_seen(self, entity: Entity) -> Entity:
         """Return an entity with what is newer than the stored state laid over it."""

@@ -264,6 +264,29 @@ async def test_telemetry_is_pushed_whole_and_volatile_and_never_jumps_back(rig: 
     assert rig.store.telemetry == [("a", {"x": 1.5, "y": 2.5})]
 
 
+async def test_a_flood_of_telemetry_takes_its_share_of_the_time_only_and_the_newest_arrives(rig: Rig) -> None:
+    robots(rig, "a")
+    await rig.feed()
+    screen = await rig.connect("robots")
+    screen.take()
+    written = screen.transport.write
+
+    def slow(data: bytes) -> None:
+        rig.clock.at += 0.002
+        written(data)
+
+    screen.transport.write = slow  # type: ignore[method-assign]
+    started, real = rig.clock.at, asyncio.get_running_loop().time()
+    while asyncio.get_running_loop().time() - real < 0.3:
+        rig.hub.push_telemetry("a", {"x": rig.clock.at}, rig.clock.stamp())
+        await asyncio.sleep(0)
+    assert rig.clock.at - started < 0.15
+    rig.hub.push_telemetry("a", {"x": -1.0}, rig.clock.stamp())
+    async with asyncio.timeout(5):
+        while not any(message["data"][0]["x"] == -1.0 for message in screen.take()):
+            await asyncio.sleep(0.01)
+
+
 async def test_a_paced_client_sees_telemetry_in_its_pace(rig: Rig) -> None:
     robots(rig, "a")
     await rig.feed()
