@@ -31,6 +31,7 @@ from robodyne_rt.core.clock_watch import ClockWatch
 from robodyne_rt.core.device_auth import DeviceAuth, Known, known
 from robodyne_rt.core.directory import Directory
 from robodyne_rt.core.live import LiveRobots
+from robodyne_rt.core.origins import Origins
 from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.hub.robot_monitor import RobotMonitor
@@ -338,7 +339,7 @@ class App:
             max_client_message_bytes=settings.hub.max_client_message_bytes,
             max_device_message_bytes=settings.devices.max_message_bytes,
             allowed_hosts=routes.own_hosts(server.host, server.name, socket.gethostname(), server.allowed_hosts),
-            allowed_origins=frozenset(server.allowed_origins),
+            origins=Origins(server.allowed_origins),
         )
         return Runner(
             routes.build(context),

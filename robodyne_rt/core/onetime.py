@@ -101,15 +101,16 @@ class Pairings:
         raise ResourceNotFound("no screen shows this code now; codes are good for ten minutes")
 
     def look(self, secret: str, now: float) -> Pairing:
-        """Return a screen's own pairing; once it has its token, it is over.
+        """Return a screen's own pairing.
 
         Raises:
             ResourceNotFound: unknown, over, or too old.
         """
-        key = digest(secret)
-        pairing = self._by_id.get(key)
+        pairing = self._by_id.get(digest(secret))
         if pairing is None or pairing.deadline <= now:
             raise ResourceNotFound("this pairing is over; begin again")
-        if pairing.token:
-            del self._by_id[key]
         return pairing
+
+    def finish(self, secret: str) -> None:
+        """Note that a screen has its token: its pairing is over."""
+        self._by_id.pop(digest(secret), None)

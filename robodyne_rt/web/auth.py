@@ -11,7 +11,7 @@ from robodyne_rt.model.access import Principal, normal_name
 from robodyne_rt.web.accounts import DISPLAY_S, Accounts, Grant
 from robodyne_rt.web.body import json_answer, read_object, text_field
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL
-from robodyne_rt.web.gate import COOKIE, came_by_cookie
+from robodyne_rt.web.gate import COOKIE, came_by_cookie, page_of
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ async def logout(request: web.Request) -> web.Response:
 async def ticket(request: web.Request) -> web.Response:
     """Give a page a ticket for one WebSocket, good for 30 s."""
     context = request.app[CONTEXT]
-    text = context.gate.tickets.issue(request[PRINCIPAL], origin=request.headers.get("Origin"), now=context.clock.now())
+    text = context.gate.tickets.issue(request[PRINCIPAL], origin=page_of(request), now=context.clock.now())
     return json_answer({"ticket": text, "expiresIn": TICKET_S}, status=201)
 
 
@@ -141,6 +141,9 @@ async def look_at_pairing(request: web.Request) -> web.Response:
     pairing = context.gate.pairings.look(request.match_info["pairing"], context.clock.now())
     if not pairing.token:
         return json_answer({"status": "waiting", "code": pairing.code})
+    if request.method == "HEAD":
+        return json_answer({"status": "approved"})
+    context.gate.pairings.finish(request.match_info["pairing"])
     body = {"status": "approved", "label": pairing.label}
     if request.query.get("cookie") != "1":
         return json_answer(body | {"token": pairing.token})

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from robodyne_rt.core.origins import Origins
 from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.ingest.receiver import Receiver
@@ -49,7 +50,7 @@ class Context:
     max_client_message_bytes: int
     max_device_message_bytes: int
     allowed_hosts: frozenset[str]
-    allowed_origins: frozenset[str]
+    origins: Origins
 
 
 CONTEXT = web.AppKey("context", Context)

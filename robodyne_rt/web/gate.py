@@ -4,7 +4,9 @@ from dataclasses import replace
 
 from aiohttp import web
 
+from robodyne_rt.core import origins
 from robodyne_rt.core.onetime import Pairings, Tickets
+from robodyne_rt.core.origins import OriginKind
 from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.errors import BadRequest, Forbidden, RateLimited, TokenExpired, TokenInvalid
 from robodyne_rt.model.access import AccessPolicy, Networks, Principal
@@ -12,6 +14,8 @@ from robodyne_rt.ports import Clock
 from robodyne_rt.web.tokens import Tokens
 
 COOKIE = "robodyne"
+ORIGIN = web.RequestKey("origin", OriginKind)
+"""Whose page sends the request; set by the guard once the Host is checked."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """They change nothing (RFC 9110 section 9.2.1)."""
 
@@ -25,6 +29,12 @@ USER_FAILURES_AT_MOST = 60
 def came_by_cookie(request: web.Request) -> bool:
     """Return whether a request says by its cookie, and by nothing else, who sends it."""
     return COOKIE in request.cookies and "Authorization" not in request.headers and not {"token", "ticket"} & set(request.query)
+
+
+def page_of(request: web.Request) -> str | None:
+    """Return the origin of the page that sends a request, in its one form; None where none is said."""
+    said = request.headers.get("Origin")
+    return said if said is None else str(origins.parse(said) or said)
 
 
 def is_local(request: web.Request) -> bool:
@@ -65,11 +75,11 @@ class Gate:
                         break
         return address
 
-    async def identify(self, request: web.Request, *, takes_ticket: bool = False) -> Principal:
-        """Return who sends a request.
+    async def identify(self, request: web.Request, *, upgrades: bool = False) -> Principal:
+        """Return who sends a request. A page of another site may bear a token; cookie and address count for nothing then.
 
         Args:
-            takes_ticket: whether a ticket is good here: for a WebSocket, and nothing else.
+            upgrades: whether `?token=` and `?ticket=` are good here: for a WebSocket, and nothing else.
         Raises:
             TokenInvalid, TokenExpired: it bears something that is not good.
             Forbidden: a cookie without a word of which page sends it.
@@ -79,12 +89,13 @@ class Gate:
         if is_local(request):
             return self.policy.local
         address = self.address_of(request)
-        found = await self._borne(request, address, takes_ticket)
+        found = await self._borne(request, address, upgrades)
+        place = None if request[ORIGIN] is OriginKind.FOREIGN else address
         if found is None:
-            return self.policy.anonymous(address)
-        return replace(found, place_rights=self.policy.place_rights(address))
+            return self.policy.anonymous(place)
+        return replace(found, place_rights=self.policy.place_rights(place))
 
-    async def _borne(self, request: web.Request, address: str, takes_ticket: bool) -> Principal | None:
+    async def _borne(self, request: web.Request, address: str, upgrades: bool) -> Principal | None:
         query = request.query
         headers = request.headers.getall("Authorization", [])
         if len(headers) + len(query.getall("token", [])) + len(query.getall("ticket", [])) > 1:
@@ -95,31 +106,35 @@ class Gate:
                 raise TokenInvalid("expected Authorization: Bearer TOKEN")
             return await self.tokens.principal(token.strip())
         if "token" in query:
-            return await self.tokens.principal(query["token"])
+            found = await self.tokens.principal(query["token"])
+            if not upgrades:  # an address is kept and passed on in many places
+                raise TokenInvalid("?token= is for a WebSocket; send Authorization: Bearer TOKEN")
+            return found
         if (ticket := query.get("ticket")) is not None:
-            if not takes_ticket:
+            if not upgrades:
                 raise BadRequest("a ticket is for a WebSocket")
             self.check_failures(address)
             try:
-                found = self.tickets.redeem(ticket, origin=request.headers.get("Origin"), now=self._clock.now())
+                found = self.tickets.redeem(ticket, origin=page_of(request), now=self._clock.now())
                 return self.tokens.renewed(found)
             except TokenInvalid:
                 self.failures.take(address, self._clock.now())
                 raise
-        if cookie := request.cookies.get(COOKIE):
+        if request[ORIGIN] is not OriginKind.FOREIGN and (cookie := request.cookies.get(COOKIE)):
             return await self._of_cookie(request, cookie)
         return None
 
     async def _of_cookie(self, request: web.Request, cookie: str) -> Principal | None:
         """A cookie is sent by the browser, not by the page: only our own pages may act by it (PITFALLS H11)."""
-        upgrades = "Upgrade" in request.headers
-        said = "Origin" in request.headers or request.headers.get("Sec-Fetch-Site") == "same-origin"
-        if (upgrades or request.method not in SAFE_METHODS) and not said:
-            raise Forbidden("a cookie counts for this server's own pages only; send a token")
         try:
-            return await self.tokens.principal(cookie)
+            found = await self.tokens.principal(cookie)
         except (TokenInvalid, TokenExpired):
             return None  # a page cannot take an old cookie away: it must not shut out whom this place lets in
+        upgrades = "Upgrade" in request.headers
+        said = request[ORIGIN] is not OriginKind.ABSENT or request.headers.get("Sec-Fetch-Site") == "same-origin"
+        if (upgrades or request.method not in SAFE_METHODS) and not said:
+            raise Forbidden("a cookie counts for this server's own pages only; send a token")
+        return found
 
     def check_failures(self, address: str, user: str | None = None) -> None:
         """Refuse whoever failed too often of late.

@@ -1,5 +1,5 @@
-"""What every request passes: Host and Origin checks, who sends it and whether they may, errors as problem+json (RFC 9457,
-SPEC sections 7 and 8)."""
+"""What every request passes: Host and Origin checks, CORS, who sends it and whether they may, errors as problem+json (RFC 9457,
+SPEC sections 3, 7 and 8)."""
 
 import ipaddress
 import logging
@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
+from robodyne_rt.core.origins import OriginKind
 from robodyne_rt.errors import (
     BadRequest,
     Forbidden,
@@ -25,7 +26,7 @@ from robodyne_rt.errors import (
 )
 from robodyne_rt.model.access import Principal
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL, Context
-from robodyne_rt.web.gate import SAFE_METHODS
+from robodyne_rt.web.gate import ORIGIN
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,16 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+
+PREFLIGHT_HEADERS = {
+    "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
+    "Access-Control-Allow-Headers": "authorization, content-type, if-match, if-none-match, idempotency-key, x-session-id,"
+    " traceparent",
+    "Access-Control-Max-Age": "600",
+}
+"""What pages of other origins may send; browsers keep the answer for ten minutes."""
+EXPOSED_HEADERS = "ETag, Location, Retry-After"
+"""What they may read, besides what they always may."""
 
 _BY_STATUS: dict[int, type[RobodyneError]] = {
     400: BadRequest,
@@ -48,8 +59,14 @@ _BY_STATUS: dict[int, type[RobodyneError]] = {
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Check whom the request is for and whence it comes; turn every error into its answer."""
     try:
-        check_host(request, request.app[CONTEXT])
-        check_origin(request, request.app[CONTEXT])
+        context = request.app[CONTEXT]
+        check_host(request, context)
+        # Several lines of one name are one list (RFC 9110 section 5.3), and a list is no origin.
+        said = request.headers.getall("Origin", None)
+        request[ORIGIN] = context.origins.kind(", ".join(said) if said else None, host=_host_of(request))
+        if _is_preflight(request) and _readable_by(request) is not None:
+            return web.Response(status=204, headers=PREFLIGHT_HEADERS)
+        check_origin(request, context)
         return await handler(request)
     except RobodyneError as error:
         return problem(error)
@@ -156,22 +173,51 @@ def check_host(request: web.Request, context: Context) -> None:
 
 
 def check_origin(request: web.Request, context: Context) -> None:
-    """Refuse pages of other sites: browsers do not stop them from opening WebSockets or posting.
+    """Refuse pages of other sites: browsers do not stop them from opening WebSockets or posting, and a page that comes from
+    the right place must not read what the place may. A token is the page's own to give; that it is a good one, `Gate.identify`
+    checks. Where everybody is let in a token proves nothing.
 
     Raises:
-        Forbidden: an Origin that is neither our own nor one of `allowed_origins`.
+        Forbidden: an Origin that is neither our own nor one of `allowed_origins`, and no token.
     """
-    origin = request.headers.get("Origin")
-    if origin is None:
+    if request[ORIGIN] is OriginKind.FOREIGN and (context.access.is_open or not bears_token(request)):
+        origin = request.headers["Origin"]
+        raise Forbidden(f"pages of {origin[:100]!r} may not use this server; add it to [server] allowed_origins")
+
+
+def bears_token(request: web.Request) -> bool:
+    """Return whether a request bears a token or a ticket of its own, good or bad."""
+    if "Authorization" in request.headers:
+        return True
+    return "Upgrade" in request.headers and not {"token", "ticket"}.isdisjoint(request.query)
+
+
+def _is_preflight(request: web.Request) -> bool:
+    return request.method == "OPTIONS" and {"Origin", "Access-Control-Request-Method"} <= request.headers.keys()
+
+
+def _readable_by(request: web.Request) -> str | None:
+    """Return which pages may read the answer to a request, as `Access-Control-Allow-Origin` says it: a listed one with its
+    cookies, every other one only what its own token opens."""
+    kind = request.get(ORIGIN, OriginKind.ABSENT)
+    if kind is OriginKind.LISTED:
+        return request.headers["Origin"]
+    if kind is OriginKind.ABSENT or request.app[CONTEXT].access.is_open:
+        return None
+    return "*" if "Authorization" in request.headers or _is_preflight(request) else None
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Say which pages may read an answer (CORS), and do not tell strangers which versions run here."""
+    response.headers["Server"] = "robodyne-rt"
+    if response.status == 101:
         return
-    if request.method in SAFE_METHODS and "Upgrade" not in request.headers:
-        return
-    if origin in context.allowed_origins:
-        return
-    scheme, _, host = origin.partition("://")
-    if scheme in ("http", "https") and host.lower() == _host_of(request).lower():
-        return
-    raise Forbidden(f"pages of {origin[:100]!r} may not use this server; add it to [server] allowed_origins")
+    response.headers.add("Vary", "Origin")
+    if (readable_by := _readable_by(request)) is not None:
+        response.headers["Access-Control-Allow-Origin"] = readable_by
+        response.headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
+        if readable_by != "*":
+            response.headers["Access-Control-Allow-Credentials"] = "true"
 
 
 def _host_of(request: web.Request) -> str:

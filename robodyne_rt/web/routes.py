@@ -8,7 +8,7 @@ from aiohttp.typedefs import Handler
 from robodyne_rt.model.topics import TOPIC_NAMES
 from robodyne_rt.web import administration, api, auth, pages, people, sockets
 from robodyne_rt.web.context import CONTEXT, Context
-from robodyne_rt.web.middleware import guard, guarded
+from robodyne_rt.web.middleware import add_headers, guard, guarded
 
 ID = r"{id:\d{1,18}}"
 
@@ -64,17 +64,14 @@ def build(context: Context) -> web.Application:
     """Return the application; its parts are in `context`."""
     app = web.Application(middlewares=[guard], client_max_size=BODY_LIMIT_BYTES)
     app[CONTEXT] = context
-    app.on_response_prepare.append(_name_server)
-    for method, path, right, handler in ROUTES:
-        app.router.add_route(method, path, guarded(right, handler))
-    for path, page in pages.handlers().items():
-        app.router.add_route("GET", path, page)
+    app.on_response_prepare.append(add_headers)
+    handlers = [(method, path, guarded(right, handler)) for method, path, right, handler in ROUTES]
+    handlers += [("GET", path, page) for path, page in pages.handlers().items()]
+    for method, path, handler in handlers:
+        app.router.add_route(method, path, handler)
+        if method == "GET":
+            app.router.add_route("HEAD", path, handler)  # aiohttp leaves the body out
     return app
-
-
-async def _name_server(request: web.Request, response: web.StreamResponse) -> None:
-    """Do not tell strangers which versions run here."""
-    response.headers["Server"] = "robodyne-rt"
 
 
 def own_hosts(host: str, name: str, hostname: str, allowed: list[str]) -> frozenset[str]:

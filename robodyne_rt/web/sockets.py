@@ -157,7 +157,7 @@ async def _open(request: web.Request, label: str) -> tuple[TopicSocket, Connecti
     address = context.gate.address_of(request)
     refusal: RobodyneError | None = None
     try:
-        principal = await context.gate.identify(request, takes_ticket=True)
+        principal = await context.gate.identify(request, upgrades=True)
     except (TokenInvalid, TokenExpired) as error:
         # Told after the handshake, so that a browser can read it.
         refusal, principal = error, context.access.anonymous(address)
@@ -209,6 +209,8 @@ def check_upgrade(request: web.Request) -> None:
         web.HTTPUpgradeRequired: no upgrade, or another version of the protocol.
     """
     headers = request.headers
+    if request.method != "GET":
+        raise _upgrade_required("a WebSocket handshake is a GET")
     if request.version < HttpVersion11:
         raise BadRequest("a WebSocket handshake needs HTTP/1.1")
     if headers.get("Content-Length", "0").strip() != "0" or "Transfer-Encoding" in headers:

@@ -122,7 +122,9 @@ def test_every_route_stands_in_the_table_of_this_test() -> None:
     for route in app.router.routes():
         assert isinstance(route, web.ResourceRoute)
         path = route.resource.canonical if route.resource else ""
-        if route.method == "GET" and (path == "/" or path.startswith("/static/")):
+        if route.method == "HEAD":
+            assert any(other.method == "GET" and other.handler is route.handler for other in app.router.routes()), path
+        elif route.method == "GET" and (path == "/" or path.startswith("/static/")):
             pages.add(path)
         else:
             count += 1

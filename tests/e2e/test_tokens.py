@@ -243,7 +243,7 @@ def test_good_tokens_are_taken_so_that_refusals_mean_something(server: Server) -
         signed(key, exp=now(11 * 3600)),
     ):
         assert call(server, "GET", "/api/users", token=token).status == 200
-        assert call(server, "GET", f"/api/users?token={token}").status == 200
+        assert_unauthorized(call(server, "GET", f"/api/users?token={token}"), "INVALID_CREDENTIALS")
         with watch(server, f"/ws/robots?token={token}") as socket:
             assert socket.message()["snapshot"]
 

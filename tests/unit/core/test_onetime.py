@@ -85,6 +85,7 @@ def test_an_approved_pairing_is_told_once_and_its_code_is_void() -> None:
     with pytest.raises(ResourceNotFound):
         pairings.by_code(pairing.code, 1.0)
     assert pairings.look(secret, 2.0).token == "given"
+    pairings.finish(secret)
     with pytest.raises(ResourceNotFound):
         pairings.look(secret, 2.0)
 
