@@ -23,6 +23,7 @@ import anyio.to_thread
 from aiohttp import web
 
 from robodyne_rt import __version__, kernel_clock, secret, systemd
+from robodyne_rt.app import descriptors
 from robodyne_rt.app.control_socket import ControlSocket
 from robodyne_rt.app.health import ATTENTION, READINESS, ServerHealth, server_probes
 from robodyne_rt.app.housekeeping import Housekeeping
@@ -55,6 +56,7 @@ from robodyne_rt.store.tables.device_writes import MAX_MENTIONED
 from robodyne_rt.web import routes
 from robodyne_rt.web.accounts import Accounts
 from robodyne_rt.web.auth import PAIRINGS_PER_MINUTE
+from robodyne_rt.web.connections import HttpConnections
 from robodyne_rt.web.context import Context
 from robodyne_rt.web.gate import Gate
 from robodyne_rt.web.jwks import KeySet
@@ -310,6 +312,7 @@ class App:
             desk=self._desk,
         )
         tokens = self._tokens()
+        proxies = Networks(server.trusted_proxies)
         context = Context(
             hub=self._hub,
             sessions=self._sessions,
@@ -321,7 +324,7 @@ class App:
             receiver=self._receiver,
             access=policy,
             auth_mode=settings.auth.mode,
-            gate=Gate(policy=policy, tokens=tokens, trusted_proxies=Networks(server.trusted_proxies), clock=self._clock),
+            gate=Gate(policy=policy, tokens=tokens, trusted_proxies=proxies, clock=self._clock),
             accounts=Accounts(
                 intake=self._storage.intake,
                 readers=self._storage.readers,
@@ -340,9 +343,15 @@ class App:
             max_device_message_bytes=settings.devices.max_message_bytes,
             allowed_hosts=routes.own_hosts(server.host, server.name, socket.gethostname(), server.allowed_hosts),
             origins=Origins(server.allowed_origins),
+            connections=HttpConnections(
+                limit=descriptors.http_share(descriptors.raise_limit(), devices=settings.devices.max_connections),
+                trusted_proxies=proxies,
+                now=self._clock.now,
+            ),
         )
         return Runner(
             routes.build(context),
+            connections=context.connections,
             access_log=None,  # it would log tokens in query strings
             logger=peer_fault_logger(),
             auto_decompress=False,  # nothing compressed is taken, so nothing is unpacked

@@ -2,6 +2,7 @@
 
 import ipaddress
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,29 @@ class Networks:
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
             address = address.ipv4_mapped
         return any(address in network for network in self._networks if network.version == address.version)
+
+
+def source_of(address: str) -> str:
+    """Return what counts as one place for an address: an IPv6 /64, which is one household's to choose from, is one."""
+    try:
+        parsed: Address = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
+
+
+def host_of(text: str) -> str:
+    """Return the address in what a proxy says, `1.2.3.4:5678` or `[2001:db8::1]:5678`: some add the port."""
+    if found := _WITH_PORT.fullmatch(text):
+        return found[1] or found[2]
+    return text
+
+
+_WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([0-9.]+))(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from robodyne_rt.ports import Clock
 from robodyne_rt.sessions.manager import SessionManager
 from robodyne_rt.store.intake.requeue import DeadLetters
 from robodyne_rt.web.accounts import Accounts
+from robodyne_rt.web.connections import HttpConnections
 from robodyne_rt.web.gate import Gate
 from robodyne_rt.work.messages import StaffMessages
 from robodyne_rt.work.requests import RequestDesk
@@ -51,6 +52,7 @@ class Context:
     max_device_message_bytes: int
     allowed_hosts: frozenset[str]
     origins: Origins
+    connections: HttpConnections
 
 
 CONTEXT = web.AppKey("context", Context)

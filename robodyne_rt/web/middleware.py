@@ -67,6 +67,8 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if _is_preflight(request) and _readable_by(request) is not None:
             return web.Response(status=204, headers=PREFLIGHT_HEADERS)
         check_origin(request, context)
+        if request.content.is_eof():  # else it still waits for the peer
+            context.connections.work(request.protocol)
         return await handler(request)
     except RobodyneError as error:
         return problem(error)
@@ -82,6 +84,8 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception:
         logger.exception("request failed: %s %s", request.method, request.path, extra={"action": "request_failed"})
         return problem(Internal("an unforeseen error; the server's log has the cause"))
+    finally:
+        request.app[CONTEXT].connections.wait(request.protocol)
 
 
 def guarded(right: str, handler: Handler) -> Handler:

@@ -1,16 +1,45 @@
-"""aiohttp's server, silent about what it could not parse: its own answer repeats the bytes, a token among them perhaps, and
-tells which versions run here.
+"""aiohttp's server, with a bounded number of connections, and silent about what it could not parse: its own answer repeats the
+bytes, a token among them perhaps, and tells which versions run here.
 """
+
+import asyncio
+from typing import Any, cast
 
 import orjson
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from robodyne_rt.errors import BadRequest, Internal
+from robodyne_rt.web.connections import HttpConnections
 from robodyne_rt.web.middleware import HEADERS
 
 
 class _RequestHandler(RequestHandler):
+    """One connection. One that is refused never reaches aiohttp."""
+
+    def __init__(self, *arguments: Any, connections: HttpConnections, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._connections = connections
+        self._is_refused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        peer = transport.get_extra_info("peername")
+        # The control socket has no address: only this machine's own user may open it.
+        self._is_refused = isinstance(peer, tuple) and not self._connections.admit(self, str(peer[0]))
+        if self._is_refused:
+            cast(asyncio.Transport, transport).abort()  # uvloop's are no subclass
+            return
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._is_refused:
+            super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if not self._is_refused:
+            self._connections.leave(self)
+            super().connection_lost(exc)
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -32,13 +61,21 @@ class _RequestHandler(RequestHandler):
 
 
 class _Server(web.Server):
+    admitted: HttpConnections
+
     def __call__(self) -> RequestHandler:
-        return _RequestHandler(self, loop=self._loop, **self._kwargs)
+        return _RequestHandler(self, loop=self._loop, connections=self.admitted, **self._kwargs)
 
 
 class Runner(web.AppRunner):
     """An `AppRunner` with that server; aiohttp has no public place to put one."""
 
+    def __init__(self, app: web.Application, *, connections: HttpConnections, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._connections = connections
+
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        return _Server(made.request_handler, request_factory=made.request_factory, loop=made._loop, **made._kwargs)
+        server = _Server(made.request_handler, request_factory=made.request_factory, loop=made._loop, **made._kwargs)
+        server.admitted = self._connections
+        return server

@@ -1,0 +1,69 @@
+"""How many HTTP connections there are, WebSockets among them: bounded for all and for each address (SPEC section 8).
+
+A connection that waits (for its first request, the next one, or the rest of a body) gives way where all places are taken; one
+whose request is being worked, and a WebSocket, stays.
+"""
+
+import logging
+from collections.abc import Callable
+
+from aiohttp.web_protocol import RequestHandler
+
+from robodyne_rt.core.places import Places
+from robodyne_rt.model.access import Networks, source_of
+
+logger = logging.getLogger(__name__)
+
+ADDRESS_PART = 2
+"""One address may hold one in so many of all places."""
+
+TOLD_EVERY_S = 60.0
+
+
+class HttpConnections:
+    """Admits connections.
+
+    Args:
+        limit: of all.
+        trusted_proxies: they bring many people; none of their connections counts for another.
+    """
+
+    def __init__(self, *, limit: int, trusted_proxies: Networks, now: Callable[[], float]) -> None:
+        self._places: Places[RequestHandler] = Places(limit=limit, per_holder=max(1, limit // ADDRESS_PART))
+        self._limit = limit
+        self._trusted_proxies = trusted_proxies
+        self._now = now
+        self._told_at = float("-inf")
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def admit(self, connection: RequestHandler, address: str) -> bool:
+        """Return whether a connection may stay; another one may be cut off for it."""
+        holder = connection if address in self._trusted_proxies else source_of(address)
+        is_admitted, victim = self._places.take(holder, connection)
+        if victim is not None and victim.transport is not None:
+            victim.transport.abort()
+        if (victim is not None or not is_admitted) and self._now() - self._told_at >= TOLD_EVERY_S:
+            self._told_at = self._now()
+            logger.warning(
+                "HTTP connections are full (%d of %d, %d of them from %s): those that wait longest are cut off",
+                len(self._places),
+                self._limit,
+                self._places.held_by(holder),
+                address,
+                extra={"action": "http_full"},
+            )
+        return is_admitted
+
+    def work(self, connection: RequestHandler) -> None:
+        """Note that a whole request of a connection is being worked."""
+        self._places.pin(connection)
+
+    def wait(self, connection: RequestHandler) -> None:
+        """Note that a connection waits for its peer again."""
+        self._places.unpin(connection)
+
+    def leave(self, connection: RequestHandler) -> None:
+        """Note that a connection is gone."""
+        self._places.leave(connection)
