@@ -178,6 +178,7 @@ class Presence:
         presence: `online`, or `away` while it has no connection.
         connected_at, last_seen: wall time as text.
         ttl_s: how long it may stay silent before it is forgotten.
+        user_name, full_name, email, company: what an issuer says of its user; None for others.
     """
 
     session_id: str
@@ -190,6 +191,10 @@ class Presence:
     presence: str
     topics: list[str]
     ttl_s: float
+    user_name: str | None = None
+    full_name: str | None = None
+    email: str | None = None
+    company: str | None = None
 
 
 class SessionStore(Protocol):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 ENVIRONMENT_PREFIX = "ROBODYNE_RT__"
 
@@ -47,6 +47,7 @@ def _right(word: str) -> str:
 
 Network = Annotated[str, AfterValidator(_network)]
 Right = Annotated[str, AfterValidator(_right)]
+Role = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,50}$")]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Days = Annotated[int, Field(ge=0, le=36500)]
@@ -129,12 +130,17 @@ class Auth(Section):
     audience: str = ""
     jwks_url: str = ""
     clients: list[str] = []
+    role_map: dict[str, str] = {}
     anonymous_topics: list[str] = []
     anonymous_networks: list[Network] = []
 
 
 class Rights(Section):
-    """What each role may do; a role that is written out here has these rights instead of the default ones."""
+    """What each role may do; a role that is written out here has these rights instead of the default ones. Any other name
+    makes a role of one's own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[Role, list[Right]] = Field(init=False)
 
     admin: list[Right] = ["*"]
     manager: list[Right] = ["read:*", "query", "message", "sessions", "look"]
@@ -241,6 +247,8 @@ class Settings(Section):
             found.append("[devices] tls_client_ca needs tls_cert and tls_key")
         if self.auth.mode == "oidc" and not (self.auth.issuer and self.auth.audience and self.auth.jwks_url):
             found.append('[auth] mode = "oidc" needs issuer, audience and jwks_url')
+        if unknown := sorted(set(self.auth.role_map.values()) - self.rights.model_dump().keys()):
+            found.append(f"[auth] role_map: there is no role {unknown[0]!r}; known: {', '.join(self.rights.model_dump())}")
         later = {"[sessions] store": self.sessions.store == "redis", "[assistant] kind": self.assistant.kind == "llm"}
         found += [f"{key}: this version cannot do that yet; leave it out" for key, is_wanted in later.items() if is_wanted]
         if self.auth.jwks_url and not _is_safe_url(self.auth.jwks_url):

@@ -97,3 +97,26 @@ def test_passwords_are_not_shown() -> None:
     settings = Settings.model_validate({section: {"url": url} for section, url in urls.items()})
     text = shown(settings)
     assert "s3cr3t" not in text and "kim:***@db/x" in text
+
+
+def test_rights_may_name_roles_of_one_s_own(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[rights]\ncourier = ["read:tables", "message"]\nkitchen = ["query"]\n', encoding="utf-8")
+    rights = load(path, {}).rights.model_dump()
+    assert (rights["courier"], rights["kitchen"]) == (["read:tables", "message"], ["query"])
+    assert rights["admin"] == ["*"]
+    assert load(path, {"ROBODYNE_RT__RIGHTS__RIDER": '["look"]'}).rights.model_dump()["rider"] == ["look"]
+    for bad in ('courier = ["reed:tables"]', 'courier = "query"', "courier = 1", '"a b" = ["query"]', '"a:b" = ["query"]'):
+        path.write_text(f"[rights]\n{bad}\n", encoding="utf-8")
+        with pytest.raises(ConfigError, match=r":[12]: rights"):
+            load(path, {})
+
+
+def test_an_issuer_s_words_are_mapped_to_roles_that_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[auth]\nrole_map = { platform_admin = "admin", rider = "courier" }\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match="role_map: there is no role 'courier'; known: admin"):
+        load(path, {})
+    path.write_text(path.read_text() + '[rights]\ncourier = ["look"]\n', encoding="utf-8")
+    assert load(path, {}).auth.role_map == {"platform_admin": "admin", "rider": "courier"}
+    assert load(None, {"ROBODYNE_RT__AUTH__ROLE_MAP": '{"boss": "admin"}'}).auth.role_map == {"boss": "admin"}

@@ -14,7 +14,6 @@ from robodyne_rt.admin import control, database
 from robodyne_rt.admin.control import NoServer, Refused
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.errors import RobodyneError
-from robodyne_rt.model.access import ROLES
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.settings import ConfigError, Settings, control_socket
 from robodyne_rt.store.engine.database import DbConnection
@@ -53,7 +52,10 @@ def _action(  # noqa: PLR0917
     common(parser)
 
     def run_it(options: argparse.Namespace) -> int:
-        result = run(options, load(options))
+        settings = load(options)
+        if unknown := sorted({*(getattr(options, "role", None) or ())} - {*_known_roles(settings)}):
+            parser.error(f"argument --role: no role {unknown[0]!r}; known: {', '.join(_known_roles(settings))}")
+        result = run(options, settings)
         if options.json:
             print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
         else:
@@ -67,7 +69,11 @@ def _argument(*names: str, **options: Any) -> tuple[tuple[str, ...], dict[str, A
     return names, options
 
 
-_ROLE = _argument("--role", action="append", choices=ROLES, help="may be given several times")
+def _known_roles(settings: Settings) -> list[str]:
+    return list(settings.rights.model_dump())
+
+
+_ROLE = _argument("--role", action="append", metavar="ROLE", help="one of [rights]; may be given several times")
 _ROLE_NEEDED = _argument(*_ROLE[0], **_ROLE[1], required=True)
 _PASSWORD = _argument("--password-stdin", action="store_true", help="read the password from standard input")
 
@@ -201,7 +207,14 @@ def add_user(settings: Settings, name: str, roles: list[str], password: str, *, 
     added: Entity = _ask(
         settings,
         lambda path: control.do(path, "POST", "/api/users", body),
-        lambda db: users.add_user(db, name=name, roles=roles, password_hash=passwords.hashed(password), now=time.time()),
+        lambda db: users.add_user(
+            db,
+            name=name,
+            roles=roles,
+            password_hash=passwords.hashed(password),
+            known_roles=_known_roles(settings),
+            now=time.time(),
+        ),
         make=make,
     )
     return added
@@ -227,7 +240,7 @@ def _change(settings: Settings, name: str, body: Entity, columns: Callable[[], E
     return _ask(
         settings,
         lambda path: control.do(path, "PATCH", f"/api/users/{control.quoted(name)}", body),
-        lambda db: users.change_user(db, name, now=time.time(), **columns()),
+        lambda db: users.change_user(db, name, now=time.time(), known_roles=_known_roles(settings), **columns()),
     )
 
 
@@ -266,6 +279,7 @@ def _create_token(options: argparse.Namespace, settings: Settings) -> Any:
             roles=options.role,
             label=options.label,
             lifetime_s=options.days * 86400,
+            known_roles=_known_roles(settings),
             now=now,
         )
 
@@ -389,7 +403,8 @@ def _tell_table(rows: list[Entity]) -> None:
     if not rows:
         print("none")
         return
-    lines = [[name.replace("_", " ") for name in rows[0]], *([_cell(value) for value in row.values()] for row in rows)]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [[name.replace("_", " ") for name in names], *([_cell(row.get(name)) for name in names] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

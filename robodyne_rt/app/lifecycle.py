@@ -77,7 +77,7 @@ WATCHDOG_CHECK_S = 1.0
 CLOCK_LOOK_S = 5.0
 
 SESSIONS_SHOWN = 100
-PRESENCE_SHOWN = ("userId", "roles", "device", "connectedAt", "presence", "topics")
+PRESENCE_SHOWN = ("userId", "userName", "roles", "device", "connectedAt", "presence", "topics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class App:
                 extra={"action": "secret_lost"},
             )
         self._build_ingest()
-        self._build_work()
+        self._build_work(policy)
         runner = self._web_runner(policy)
         try:
             async with anyio.create_task_group() as tasks:
@@ -224,7 +224,7 @@ class App:
 
     # -- people and devices --------------------------------------------------------------------------------------
 
-    def _build_work(self) -> None:
+    def _build_work(self, policy: AccessPolicy) -> None:
         settings = self._settings
         self._sessions = SessionManager(
             store=MemorySessions(),
@@ -249,6 +249,9 @@ class App:
         self._messages = StaffMessages(
             sessions=self._sessions,
             repository=MessageRepository(readers=self._storage.readers, intake=self._storage.intake),
+            resolve=self._directory.resolve,
+            label=self._directory.label,
+            roles=policy.roles,
             clock=self._clock,
         )
         self._sessions.on_attached = self._greet_session
@@ -311,8 +314,17 @@ class App:
             sessions=self._sessions,
             desk=self._desk,
         )
-        tokens = self._tokens()
+        tokens = self._tokens(policy)
         proxies = Networks(server.trusted_proxies)
+        accounts = Accounts(
+            intake=self._storage.intake,
+            readers=self._storage.readers,
+            directory=self._directory,
+            secret=self._secret,
+            tokens=tokens,
+            roles=policy.roles,
+            clock=self._clock,
+        )
         context = Context(
             hub=self._hub,
             sessions=self._sessions,
@@ -324,15 +336,8 @@ class App:
             receiver=self._receiver,
             access=policy,
             auth_mode=settings.auth.mode,
-            gate=Gate(policy=policy, tokens=tokens, trusted_proxies=proxies, clock=self._clock),
-            accounts=Accounts(
-                intake=self._storage.intake,
-                readers=self._storage.readers,
-                directory=self._directory,
-                secret=self._secret,
-                tokens=tokens,
-                clock=self._clock,
-            ),
+            gate=Gate(policy=policy, tokens=tokens, trusted_proxies=proxies, remember=accounts.remember, clock=self._clock),
+            accounts=accounts,
             pairing_limit=SlidingWindow(limit=PAIRINGS_PER_MINUTE, window_s=60.0),
             clock=self._clock,
             metrics=metrics.render,
@@ -360,7 +365,7 @@ class App:
             shutdown_timeout=1.0,
         )
 
-    def _tokens(self) -> Tokens:
+    def _tokens(self, policy: AccessPolicy) -> Tokens:
         auth = self._settings.auth
         if auth.mode == "oidc":
             kept = Path(auth.secret_file).absolute().with_name("jwks.json")
@@ -371,6 +376,8 @@ class App:
             issuer=auth.issuer,
             audience=auth.audience,
             clients=auth.clients,
+            roles=policy.roles,
+            role_map=auth.role_map,
             keys=self._keys,
             directory=self._directory,
             clock=self._clock,
@@ -451,7 +458,7 @@ class App:
         server = {"name": self._settings.server.name, "version": __version__, "started_at": started_at}
         present = reversed(await self._sessions.present())  # who came last first, and who is away after all others
         first = sorted(present, key=lambda presence: presence.presence != "online")[:SESSIONS_SHOWN]
-        shown = [{name: fields[name] for name in PRESENCE_SHOWN} for fields in map(presence_fields, first)]
+        shown = [{name: fields[name] for name in PRESENCE_SHOWN if name in fields} for fields in map(presence_fields, first)]
         return {"server": server, "storage": storage, "sessions": shown}
 
 

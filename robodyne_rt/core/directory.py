@@ -11,12 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from robodyne_rt.core import times
-from robodyne_rt.errors import TokenExpired, TokenInvalid
-from robodyne_rt.model.access import AccessPolicy, Principal, normal_name
+from robodyne_rt.errors import Conflict, TokenExpired, TokenInvalid
+from robodyne_rt.model.access import AccessPolicy, Principal, Profile, normal_name
 from robodyne_rt.model.changes import Entity, Update
-
-FOREIGN_SUFFIX = "@oidc"
-"""What an issuer's user is called who bears a name of ours."""
 
 _NAMED_BY = {"users": "name", "tokens": "id", "devices": "device_id"}
 
@@ -29,6 +26,7 @@ class Directory:
         self._entities: dict[str, dict[int, Entity]] = {topic: {} for topic in _NAMED_BY}
         self._by_name: dict[str, dict[Any, Entity]] = {topic: {} for topic in _NAMED_BY}
         self._token_names: Counter[str] = Counter()
+        self._login_places: Counter[tuple[str, str]] = Counter()
         for topic in _NAMED_BY:
             self.take(snapshots[topic])
 
@@ -42,15 +40,23 @@ class Directory:
             if old is None:
                 continue
             if topic == "tokens":
-                self._token_names[old["user_name"]] -= 1
+                self._count_token(old, -1)
             if by_name.get(old[name]) is old:  # else another row bears it by now
                 del by_name[old[name]]
                 gone.add(old[name])
         for key, entity in update.entities.items():
             known[key] = by_name[entity[name]] = entity
             if topic == "tokens":
-                self._token_names[entity["user_name"]] += 1
+                self._count_token(entity, 1)
         return gone - by_name.keys()
+
+    def _count_token(self, token: Entity, step: int) -> None:
+        self._token_names[token["user_name"]] += step
+        if token["kind"] == "LOGIN" and (address := token.get("address")):
+            place = token["user_name"], address
+            self._login_places[place] += step
+            if not self._login_places[place]:
+                del self._login_places[place]
 
     def user(self, name: str) -> Entity | None:
         """Return a user's row."""
@@ -60,6 +66,29 @@ class Directory:
     def users(self) -> Iterable[Entity]:
         """All users."""
         return self._entities["users"].values()
+
+    def has_logged_in_from(self, name: str, source: str) -> bool:
+        """Return whether a user logged in from an address, and used that login within 30 days: so long its row is kept."""
+        return self._login_places[normal_name(name), source] > 0
+
+    def resolve(self, name: str) -> str:
+        """Return whom a name means: who is called so here, else the one issuer's user who is; the name itself where nobody is.
+
+        Raises:
+            Conflict: several are.
+        """
+        name = normal_name(name)
+        if self.knows(name):
+            return name
+        called = [user["name"] for user in self.users if name in (user.get("username"), user.get("full_name"))]
+        if len(called) > 1:
+            raise Conflict(f"{len(called)} users are called {name!r}; say which by id", ids=sorted(called)[:20])
+        return str(called[0]) if called else name
+
+    def label(self, name: str) -> str:
+        """Return what people call a user."""
+        user = self.user(name)
+        return name if user is None else user.get("username") or name
 
     def token(self, id: int) -> Entity | None:
         """Return the row of a token that was given out."""
@@ -87,24 +116,25 @@ class Directory:
         *,
         claimed_roles: Iterable[str] = (),
         token: int | None = None,
-        is_foreign: bool = False,
+        profile: Profile | None = None,
         expires_at: float,
         now: float,
     ) -> Principal:
         """Return who a checked token speaks for, by what is known just now; times are epoch seconds.
 
+        Args:
+            profile: what an issuer says of its user, whose roles are the issuer's to say.
         Raises:
-            TokenInvalid: it was taken back, or its user is gone or disabled.
+            TokenInvalid: it was taken back, or its user, or who bears the same name here, is gone or disabled.
             TokenExpired: it, or the login it belongs to, is over.
         """
         if now >= expires_at:
             raise TokenExpired("the token has expired")
         user = self.user(name)
-        if user is not None and user["disabled"]:
+        namesake = self.user(profile.username) if profile is not None else None
+        if any(known is not None and known["disabled"] for known in (user, namesake)):
             raise TokenInvalid("the token is not valid")
-        roles: Any = user["roles"] if user is not None and not is_foreign else list(claimed_roles)
-        if is_foreign and self.knows(name):
-            name += FOREIGN_SUFFIX
+        roles: Any = user["roles"] if user is not None and profile is None else list(claimed_roles)
         if token is not None:
             row = self.token(token)
             if row is None or row["revoked_at"] is not None or row["user_name"] != name:
@@ -126,7 +156,7 @@ class Directory:
             token=token,
             expires_at=expires_at,
             is_bearer=True,
-            is_foreign=is_foreign,
+            profile=profile,
         )
 
     def renewed(self, principal: Principal, now: float) -> Principal:
@@ -138,10 +168,10 @@ class Directory:
         if not principal.is_bearer:
             return principal
         renewed = self.principal(
-            principal.name.removesuffix(FOREIGN_SUFFIX) if principal.is_foreign else principal.name,
+            principal.name,
             claimed_roles=principal.claimed_roles,
             token=principal.token,
-            is_foreign=principal.is_foreign,
+            profile=principal.profile,
             expires_at=principal.expires_at,
             now=now,
         )

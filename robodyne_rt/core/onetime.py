@@ -4,8 +4,9 @@ import hashlib
 import secrets
 from dataclasses import dataclass
 
+from robodyne_rt.core.places import Places
 from robodyne_rt.errors import RateLimited, ResourceNotFound, TokenInvalid
-from robodyne_rt.model.access import Principal
+from robodyne_rt.model.access import Principal, source_of
 
 TICKET_S = 30.0
 PAIRING_S = 600.0
@@ -69,20 +70,27 @@ class Pairings:
 
     def __init__(self) -> None:
         self._by_id: dict[str, Pairing] = {}
+        self._places: Places[str] = Places(limit=OPEN_AT_MOST)
 
     def begin(self, *, address: str, now: float) -> tuple[str, Pairing]:
-        """Return the screen's own secret, and its pairing with the six digits to show.
+        """Return the screen's own secret, and its pairing with the six digits to show. Where very many wait, the oldest one of
+        the address with the most gives way.
 
         Raises:
             RateLimited: too many screens wait.
         """
-        self._by_id = {key: pairing for key, pairing in self._by_id.items() if pairing.deadline > now}
-        if len(self._by_id) >= OPEN_AT_MOST:
-            raise RateLimited("too many screens wait to be paired", retry_after=60.0)
+        for key in [key for key, pairing in self._by_id.items() if pairing.deadline <= now]:
+            self._end(key)
         taken = {pairing.code for pairing in self._by_id.values()}
         code = next(code for code in iter(lambda: f"{secrets.randbelow(10**6):06d}", None) if code not in taken)
         secret = secrets.token_urlsafe(32)
-        pairing = self._by_id[digest(secret)] = Pairing(code, now + PAIRING_S, address)
+        key = digest(secret)
+        is_taken, other = self._places.take(source_of(address), key)
+        if not is_taken:
+            raise RateLimited("too many screens wait to be paired", retry_after=60.0)
+        if other is not None:
+            del self._by_id[other]
+        pairing = self._by_id[key] = Pairing(code, now + PAIRING_S, address)
         return secret, pairing
 
     def waiting(self, now: float) -> list[Pairing]:
@@ -100,17 +108,34 @@ class Pairings:
                 return pairing
         raise ResourceNotFound("no screen shows this code now; codes are good for ten minutes")
 
-    def look(self, secret: str, now: float) -> Pairing:
-        """Return a screen's own pairing.
+    def approve(self, pairing: Pairing, *, label: str, token: str) -> None:
+        """Give a screen its token; it keeps its place until it has it.
 
+        Raises:
+            ResourceNotFound: it was approved, or gave way, a moment ago.
+        """
+        key = next((key for key, waiting in self._by_id.items() if waiting is pairing), None)
+        if key is None or pairing.token:
+            raise ResourceNotFound("the screen was approved, or is gone, since a moment ago")
+        pairing.label, pairing.token = label, token
+        self._places.pin(key)
+
+    def look(self, secret: str, now: float, *, takes: bool = True) -> Pairing:
+        """Return a screen's own pairing; once it has taken its token, it is over.
+
+        Args:
+            takes: whether it takes the token, where there is one.
         Raises:
             ResourceNotFound: unknown, over, or too old.
         """
-        pairing = self._by_id.get(digest(secret))
+        key = digest(secret)
+        pairing = self._by_id.get(key)
         if pairing is None or pairing.deadline <= now:
             raise ResourceNotFound("this pairing is over; begin again")
+        if pairing.token and takes:
+            self._end(key)
         return pairing
 
-    def finish(self, secret: str) -> None:
-        """Note that a screen has its token: its pairing is over."""
-        self._by_id.pop(digest(secret), None)
+    def _end(self, key: str) -> None:
+        self._by_id.pop(key, None)
+        self._places.leave(key)

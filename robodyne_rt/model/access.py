@@ -1,11 +1,13 @@
 """Who is asking, and what they may do: roles, rights and the one table of both (SPEC section 8)."""
 
+import hashlib
 import ipaddress
 import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from robodyne_rt.model.topics import TOPIC_NAMES
 from robodyne_rt.settings import ConfigError
@@ -66,12 +68,21 @@ def host_of(text: str) -> str:
 _WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([0-9.]+))(?::[0-9]{1,5})?")
 
 
+class Profile(NamedTuple):
+    """What an issuer says of a user: for people to read, and never to decide by."""
+
+    username: str
+    full_name: str | None = None
+    email: str | None = None
+    company: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Somebody who was identified, and what they may do just now.
 
     Attributes:
-        name: of the user, or what the token was given out for.
+        name: of the user, or what the token was given out for; of an issuer's user the id, see `issuers_user`.
         roles: the words of the table of rights.
         rights: what those roles allow: `read:robots`, `query`, ..., or `*`.
         place_rights: what everybody may who comes from there.
@@ -80,7 +91,7 @@ class Principal:
         expires_at: epoch seconds.
         is_anonymous: whether nobody said who it is.
         is_bearer: whether it depends on a token.
-        is_foreign: whether another issuer says who it is; what a user of the same name may here does not count then.
+        profile: what an issuer says of its user; None for those who are known here by name.
     """
 
     name: str
@@ -92,7 +103,7 @@ class Principal:
     expires_at: float = math.inf
     is_anonymous: bool = False
     is_bearer: bool = False
-    is_foreign: bool = False
+    profile: Profile | None = None
 
     def may(self, right: str) -> bool:
         """Return whether it has a right."""
@@ -105,10 +116,28 @@ class Principal:
         return self.may(f"read:{topic}")
 
     @property
+    def label(self) -> str:
+        """What people call it."""
+        return self.name if self.profile is None else self.profile.username
+
+    @property
     def is_display(self) -> bool:
         """Whether it may take the places that are reserved for screens."""
         return "display" in self.roles
 
+
+ISSUER_PREFIX = "oidc:"
+"""Before issuer and subject, which are the name of an issuer's user here: what such a user is called is not theirs alone."""
+
+
+def issuers_user(issuer: str, subject: str) -> str:
+    """Return the name of an issuer's user, `oidc:ISSUER#SUBJECT`; a digest of it where that cannot be kept as it is."""
+    name = f"{ISSUER_PREFIX}{issuer}#{subject}"
+    return name if name.isascii() and len(name) <= MAX_ID_LENGTH else ISSUER_PREFIX + hashlib.sha256(name.encode()).hexdigest()
+
+
+MAX_ID_LENGTH = 200
+"""The longest name that the database keeps."""
 
 ANONYMOUS = "anonymous"
 LOCAL = "local"
@@ -117,6 +146,15 @@ RESERVED_NAMES = frozenset({ANONYMOUS, LOCAL})
 
 ROLE_PREFIX = "role:"
 """Before the name of a role where a name of a user may stand as well."""
+
+
+FORMER_SUFFIX = "@oidc"
+"""Behind the name of an issuer's user, in what earlier versions kept; nobody else may be called so."""
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether a name has a meaning of its own, so that nobody can bear it."""
+    return name in RESERVED_NAMES or name.startswith((ROLE_PREFIX, ISSUER_PREFIX)) or name.endswith(FORMER_SUFFIX)
 
 
 def normal_name(text: str) -> str:
@@ -154,6 +192,11 @@ class AccessPolicy:
         self._guest = frozenset(f"read:{topic}" for topic in topics) | {"look"}
         self.local = Principal(LOCAL, frozenset({"admin"}), frozenset({"*"}))
         """Who comes over the control socket, or where nobody is checked."""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """All roles that there are."""
+        return tuple(self._rights)
 
     def rights_of(self, roles: Iterable[str]) -> frozenset[str]:
         """Return what these roles allow; unknown roles allow nothing."""

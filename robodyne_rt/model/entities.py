@@ -389,7 +389,11 @@ class ChatMessage(SQLModel, table=True):
 
 
 class User(SQLModel, table=True):
-    """A person who logs in here; without a password only tokens speak for them."""
+    """A person who logs in here; without a password only tokens speak for them.
+
+    An issuer's user is here since they came first: `name` is their id (issuer and subject), and `username`, `full_name`,
+    `email` and `company` are what the issuer says of them. What they may is the issuer's to say, but for `disabled`.
+    """
 
     __tablename__ = "user_"
     __table_args__ = table_args(at_most("name", MAX_NAME), within("disabled", 0, 1), is_time("created_at"))
@@ -399,12 +403,17 @@ class User(SQLModel, table=True):
     password_hash: str | None = column(TEXT)
     disabled: int = column(BOOLEAN, nullable=False, server_default="0")
     created_at: str | None = column(TIME)
+    username: str | None = column(TEXT)
+    full_name: str | None = column(TEXT)
+    email: str | None = column(TEXT)
+    company: str | None = column(TEXT)
 
 
 class Token(SQLModel, table=True):
     """What a token was given out for: a login, a screen on a wall, a program. A token says its row; without it, it is void.
 
     `roles` is null where the user's own count. Only digests of refresh tokens are kept, the newest and the one before.
+    `address` is where somebody logged in: who comes from there is no stranger.
     """
 
     __tablename__ = "token"
@@ -429,6 +438,7 @@ class Token(SQLModel, table=True):
     rotated_at: str | None = column(TIME)
     expires_at: str = column(TIME, nullable=False)
     revoked_at: str | None = column(TIME)
+    address: str | None = column(TEXT)
 
 
 class Device(SQLModel, table=True):

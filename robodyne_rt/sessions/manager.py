@@ -353,6 +353,7 @@ class SessionManager:
 
     def _presence(self, session: Session) -> Presence:
         silent_s = self._clock.now() - session.last_seen
+        profile = session.principal.profile
         return Presence(
             session_id=session.id,
             user_id=session.user,
@@ -364,6 +365,10 @@ class SessionManager:
             presence="away" if session.link is None else "online",
             topics=session.link.topics if session.link is not None else [],
             ttl_s=max(0.0, round(self._stale_after_s - silent_s, 1)),
+            user_name=None if profile is None else profile.username,
+            full_name=None if profile is None else profile.full_name,
+            email=None if profile is None else profile.email,
+            company=None if profile is None else profile.company,
         )
 
     async def present(self) -> list[Presence]:

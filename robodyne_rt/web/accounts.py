@@ -6,15 +6,17 @@ import contextlib
 import hmac
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import anyio
 
 from robodyne_rt.core import times
 from robodyne_rt.core.directory import Directory, ends_at, rotated_at
 from robodyne_rt.core.onetime import digest
 from robodyne_rt.errors import Conflict, ResourceNotFound, StorageUnavailable, TokenExpired, TokenInvalid
-from robodyne_rt.model.access import normal_name
+from robodyne_rt.model.access import ROLES, Principal, normal_name
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
 from robodyne_rt.secret import Secret
@@ -38,8 +40,16 @@ COOKIE_S = {"LOGIN": LOGIN_S, "DISPLAY": DISPLAY_S}
 PROLONGED_EVERY_S = 86400.0
 LONGEST_S = 400 * 86400.0
 
+DEVICE_COOKIE = "robodyne-device"
+"""With the account's number behind it: one tablet knows many people."""
+
 LOST_ANSWER_S = 60.0
 """A refresh token may be used again for so long after it was replaced: the answer may have been lost."""
+
+NOTE_DEADLINE_S = 1.0
+NOTED_AGAIN_S = 60.0
+"""Who an issuer's user is, is noted within this, and not tried again sooner than that: storage may be away."""
+NOTED_AT_MOST = 10_000
 
 T = TypeVar("T")
 
@@ -61,15 +71,49 @@ class Accounts:
     """The service behind `/api/auth`, `/api/users`, `/api/tokens` and `/api/devices`."""
 
     def __init__(
-        self, *, intake: Intake, readers: ReaderPool, directory: Directory, secret: Secret, tokens: Tokens, clock: Clock
+        self,
+        *,
+        intake: Intake,
+        readers: ReaderPool,
+        directory: Directory,
+        secret: Secret,
+        tokens: Tokens,
+        roles: Collection[str],
+        clock: Clock,
     ) -> None:
         self._intake = intake
         self._readers = readers
         self._directory = directory
         self._secret = secret
         self._tokens = tokens
+        self._roles = roles
         self._clock = clock
+        self._noted_at: dict[str, float] = {}
         self.passwords = Passwords()
+
+    async def remember(self, principal: Principal) -> None:
+        """Note who an issuer's user is, so that others can name them; once, and again when that changes."""
+        profile, now = principal.profile, self._clock.now()
+        if profile is None or not principal.rights:
+            return
+        known = self._directory.user(principal.name)
+        if known is not None and all(known.get(fact) == value for fact, value in profile._asdict().items()):
+            return
+        if now - self._noted_at.get(principal.name, -NOTED_AGAIN_S) < NOTED_AGAIN_S:
+            return
+        if len(self._noted_at) >= NOTED_AT_MOST:
+            self._noted_at.clear()
+        self._noted_at[principal.name] = now
+        with anyio.move_on_after(NOTE_DEADLINE_S), contextlib.suppress(StorageUnavailable):  # next time then
+            await self.change(users.remember_issuers_user, principal.name, profile, now=self._clock.wall())
+
+    def resolve(self, name: str) -> str:
+        """Return the user that a name means, see `Directory.resolve`."""
+        return self._directory.resolve(name)
+
+    def label(self, name: str) -> str:
+        """Return what people call a user."""
+        return self._directory.label(name)
 
     def knows(self, name: str) -> bool:
         """Return whether a user, a program or a screen has a name here."""
@@ -83,25 +127,52 @@ class Accounts:
         """Run a function of `store/tables` with the connection that writes."""
         return await self._intake.call(lambda tables: function(tables.db, *arguments, **named))
 
+    # -- device cookies ------------------------------------------------------------------------------------------
+
+    def device_cookie(self, name: str) -> tuple[str, str]:
+        """Return name and value of the cookie that says that a device logged in to an account: for that account alone."""
+        id, at = self._row_id(name), int(self._clock.wall())
+        return f"{DEVICE_COOKIE}-{id}", f"{at}.{self._secret.seal(f'device {id} {at}')}"
+
+    def is_device_known(self, name: str, cookies: Mapping[str, str]) -> bool:
+        """Return whether a device shows that it logged in to an account before."""
+        id = self._row_id(name)
+        at, _, seal = cookies.get(f"{DEVICE_COOKIE}-{id}", "").partition(".")
+        if id is None or not (at.isascii() and at.isdigit() and len(at) < 16 and seal.isascii()):
+            return False
+        is_ours = hmac.compare_digest(seal, self._secret.seal(f"device {id} {at}"))
+        return is_ours and self._clock.wall() - int(at) < LONGEST_S
+
+    def is_place_known(self, name: str, source: str) -> bool:
+        """Return whether a user logged in from an address lately."""
+        return self._directory.has_logged_in_from(name, source)
+
+    def _row_id(self, name: str) -> int | None:
+        user = self._directory.user(name)
+        return None if user is None else user["id"]
+
     # -- logging in ----------------------------------------------------------------------------------------------
 
-    async def log_in(self, name: str, password: str, *, label: str | None) -> Grant:
+    async def log_in(self, name: str, password: str, *, label: str | None, source: str, is_known: bool) -> Grant:
         """Return tokens for a user.
 
+        Args:
+            source: the address it comes from, which is no stranger's from then on.
+            is_known: whether it goes before strangers.
         Raises:
             TokenInvalid: no such user, or another password; which of them is not told, and takes the same time.
         """
         name = normal_name(name)
         user = self._directory.user(name)
         known = user["password_hash"] if user is not None and not user["disabled"] else None
-        if not await self.passwords.matches(known, password) or user is None:
+        if not await self.passwords.matches(known, password, is_known=is_known) or user is None:
             raise TokenInvalid("wrong name or password")
         now = self._clock.wall()
         row = self._intake.next_id()
         refresh = self._refresh_token(row)
         expires_at = now + LOGIN_S
         try:
-            await self.change(tokens.add_token, row, "LOGIN", name, None, label, digest(refresh), expires_at, now)
+            await self.change(tokens.add_token, row, "LOGIN", name, None, label, digest(refresh), expires_at, now, source)
         except StorageUnavailable:
             # Nobody can note it, so it lives for an hour and cannot be renewed; the kitchen can work.
             logger.warning("a login cannot be noted: the database is away", extra={"action": "login_unnoted"})
@@ -203,19 +274,27 @@ class Accounts:
             roles=roles,
             label=label,
             lifetime_s=lifetime_s,
+            known_roles=self._roles,
             now=now,
         )
 
     async def add_user(self, name: str, roles: list[str], password: str | None) -> Entity:
         """Add a user."""
         password_hash = await self.passwords.hashed(passwords.check(password)) if password is not None else None
-        return await self.change(users.add_user, name=name, roles=roles, password_hash=password_hash, now=self._clock.wall())
+        return await self.change(
+            users.add_user,
+            name=name,
+            roles=roles,
+            password_hash=password_hash,
+            known_roles=self._roles,
+            now=self._clock.wall(),
+        )
 
     async def change_user(self, name: str, changes: Entity) -> Entity:
         """Change roles, password or whether somebody is disabled."""
         if "password" in changes:
             changes["password_hash"] = await self.passwords.hashed(passwords.check(changes.pop("password")))
-        return await self.change(users.change_user, name, now=self._clock.wall(), **changes)
+        return await self.change(users.change_user, name, now=self._clock.wall(), known_roles=self._roles, **changes)
 
     # -- devices -------------------------------------------------------------------------------------------------
 
@@ -235,6 +314,7 @@ def give_out(
     label: str | None,
     lifetime_s: float,
     now: float,
+    known_roles: Collection[str] = ROLES,
 ) -> Entity:
     """Note a token in the database, and return it; `roles` None takes those of the user.
 
@@ -250,6 +330,6 @@ def give_out(
         raise ResourceNotFound(f"there is no user {user!r}; name a role to make a token for a program")
     if roles is not None and is_user:
         raise Conflict(f"{user!r} is a user, whose tokens have the user's roles: name none, or choose another name")
-    tokens.add_token(db, id, kind, user, roles, label, None, now + lifetime_s, now)
+    tokens.add_token(db, id, kind, user, roles, label, None, now + lifetime_s, now, known_roles=known_roles)
     token = issue(name=user, roles=None, token=id, lifetime_s=lifetime_s)
     return {"token": token, "id": id, "user": user, "roles": roles, "expires_at": times.to_text(now + lifetime_s)}

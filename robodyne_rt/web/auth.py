@@ -5,13 +5,15 @@ from typing import Any
 
 from aiohttp import web
 
+from robodyne_rt.core.guessing import Device
 from robodyne_rt.core.onetime import PAIRING_S, TICKET_S
-from robodyne_rt.errors import BadRequest, Forbidden, InvalidPayload, RateLimited, TokenInvalid, TokenMissing
-from robodyne_rt.model.access import Principal, normal_name
-from robodyne_rt.web.accounts import DISPLAY_S, Accounts, Grant
+from robodyne_rt.errors import Forbidden, InvalidPayload, RateLimited, TokenInvalid, TokenMissing
+from robodyne_rt.model.access import Principal, normal_name, source_of
+from robodyne_rt.web.accounts import DISPLAY_S, LONGEST_S, Accounts, Grant
 from robodyne_rt.web.body import json_answer, read_object, text_field
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL
 from robodyne_rt.web.gate import COOKIE, came_by_cookie, page_of
+from robodyne_rt.web.people import profile_fields
 
 logger = logging.getLogger(__name__)
 
@@ -27,19 +29,29 @@ async def login(request: web.Request) -> web.Response:
     if context.access.is_open or context.auth_mode == "oidc":
         where = "the issuer" if context.auth_mode == "oidc" else "nowhere: nobody is checked here"
         raise Forbidden(f"users log in at {where}")
-    address, gate = context.gate.address_of(request), context.gate
-    gate.check_failures(address, name)
-    if context.accounts.passwords.is_busy:
+    accounts, address = context.accounts, context.gate.address_of(request)
+    source = source_of(address)
+    device = _device(accounts, name, source, request)
+    is_known = device is not Device.STRANGER
+    if accounts.passwords.is_busy(is_known=is_known):
         raise RateLimited("too many logins at once", retry_after=2)
+    attempt = context.gate.guessing.begin(name, source, device, context.clock.now())
     try:
-        grant = await context.accounts.log_in(name, password, label=label)
+        grant = await accounts.log_in(name, password, label=label, source=source, is_known=is_known)
     except TokenInvalid:
-        gate.note_failure(address, name)
         # A name that nobody bears may be a password that was typed into the wrong field.
-        who = f"user {name!r}" if context.accounts.knows(name) else "an unknown user"
+        who = f"user {name!r}" if accounts.knows(name) else "an unknown user"
         logger.warning("a login of %s from %s failed", who, address, extra={"action": "login_failed"})
         raise
-    return _granted(request, context.accounts, grant, cookie=body.get("cookie") is True)
+    attempt.succeeded()
+    return _granted(request, accounts, grant, cookie=body.get("cookie") is True, is_login=True)
+
+
+def _device(accounts: Accounts, name: str, source: str, request: web.Request) -> Device:
+    """Return how a device that logs in is known to the account."""
+    if accounts.is_device_known(name, request.cookies):
+        return Device.KNOWN_BY_COOKIE
+    return Device.KNOWN_BY_ADDRESS if accounts.is_place_known(name, source) else Device.STRANGER
 
 
 async def refresh(request: web.Request) -> web.Response:
@@ -47,12 +59,10 @@ async def refresh(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     body = await read_object(request, ("refreshToken",))
     if "refreshToken" in body:
-        address = context.gate.address_of(request)
-        context.gate.check_failures(address)
         try:
             grant = await context.accounts.refresh(text_field(body, "refreshToken", 200))
         except TokenInvalid:
-            context.gate.note_failure(address)
+            context.gate.guessing.wrong(source_of(context.gate.address_of(request)), context.clock.now())
             raise
         return _granted(request, context.accounts, grant, cookie=False)
     principal = request[PRINCIPAL]
@@ -91,13 +101,15 @@ async def me(request: web.Request) -> web.Response:
 
 def _who(principal: Principal) -> dict[str, Any]:
     return {
-        "user": None if principal.is_anonymous else principal.name,
+        "user": None if principal.is_anonymous else principal.label,
+        "userId": None if principal.is_anonymous else principal.name,
         "roles": sorted(principal.roles),
         "rights": sorted(principal.rights | principal.place_rights),
+        **profile_fields(principal),
     }
 
 
-def _granted(request: web.Request, accounts: Accounts, grant: Grant, *, cookie: bool) -> web.Response:
+def _granted(request: web.Request, accounts: Accounts, grant: Grant, *, cookie: bool, is_login: bool = False) -> web.Response:
     body: dict[str, Any] = {
         "accessToken": grant.access,
         "tokenType": "Bearer",
@@ -108,16 +120,21 @@ def _granted(request: web.Request, accounts: Accounts, grant: Grant, *, cookie: 
     if not cookie:
         body["refreshToken"] = grant.refresh
     response = json_answer(body)
+    if is_login:
+        device, value = accounts.device_cookie(grant.name)
+        set_cookie(request, response, value, LONGEST_S, name=device, path="/api/auth")
     if cookie:
         set_cookie(request, response, accounts.cookie(grant), grant.row_expires_at - request.app[CONTEXT].clock.wall())
     return response
 
 
-def set_cookie(request: web.Request, response: web.Response, token: str, lifetime_s: float) -> None:
+def set_cookie(
+    request: web.Request, response: web.Response, token: str, lifetime_s: float, *, name: str = COOKIE, path: str = "/"
+) -> None:
     """Let a browser keep a token where no script can read it."""
     # A proxy in front of us may end the TLS; the browser's word about its page is as good.
     secure = request.secure or request.headers.get("Origin", "").startswith("https:")
-    response.set_cookie(COOKIE, token, max_age=int(lifetime_s), path="/", httponly=True, samesite="Strict", secure=secure)
+    response.set_cookie(name, token, max_age=int(lifetime_s), path=path, httponly=True, samesite="Strict", secure=secure)
 
 
 # -- pairing ---------------------------------------------------------------------------------------------------------
@@ -128,7 +145,7 @@ async def begin_pairing(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     await read_object(request, ())
     address, now = context.gate.address_of(request), context.clock.now()
-    verdict = context.pairing_limit.take(address, now)
+    verdict = context.pairing_limit.take(source_of(address), now)
     if verdict.retry_after:
         raise RateLimited("too many pairings", retry_after=round(verdict.retry_after, 1))
     secret, pairing = context.gate.pairings.begin(address=address, now=now)
@@ -138,13 +155,13 @@ async def begin_pairing(request: web.Request) -> web.Response:
 async def look_at_pairing(request: web.Request) -> web.Response:
     """Tell a screen whether it was approved; then, once, its token: as a cookie where it asks `?cookie=1`."""
     context = request.app[CONTEXT]
-    pairing = context.gate.pairings.look(request.match_info["pairing"], context.clock.now())
+    is_head = request.method == "HEAD"
+    pairing = context.gate.pairings.look(request.match_info["pairing"], context.clock.now(), takes=not is_head)
     if not pairing.token:
         return json_answer({"status": "waiting", "code": pairing.code})
-    if request.method == "HEAD":
-        return json_answer({"status": "approved"})
-    context.gate.pairings.finish(request.match_info["pairing"])
     body = {"status": "approved", "label": pairing.label}
+    if is_head:
+        return json_answer(body)
     if request.query.get("cookie") != "1":
         return json_answer(body | {"token": pairing.token})
     response = json_answer(body)
@@ -170,7 +187,5 @@ async def approve_pairing(request: web.Request) -> web.Response:
         raise InvalidPayload("code: expected the six digits that the screen shows")
     pairing = context.gate.pairings.by_code(code, context.clock.now())
     given = await context.accounts.give("DISPLAY", label, roles, label=label, lifetime_s=DISPLAY_S)
-    if pairing.token:
-        raise BadRequest("the screen was approved a moment ago")
-    pairing.label, pairing.token = label, given["token"]
+    context.gate.pairings.approve(pairing, label=label, token=given["token"])
     return json_answer({name: given[name] for name in ("id", "user", "roles", "expires_at")}, status=201)

@@ -1,15 +1,16 @@
 """Who sends a request: from its token, cookie or ticket, or from where it comes (SPEC section 8)."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from aiohttp import web
 
 from robodyne_rt.core import origins
+from robodyne_rt.core.guessing import Guessing
 from robodyne_rt.core.onetime import Pairings, Tickets
 from robodyne_rt.core.origins import OriginKind
-from robodyne_rt.core.ratelimit import SlidingWindow
-from robodyne_rt.errors import BadRequest, Forbidden, RateLimited, TokenExpired, TokenInvalid
-from robodyne_rt.model.access import AccessPolicy, Networks, Principal
+from robodyne_rt.errors import BadRequest, Forbidden, TokenExpired, TokenInvalid
+from robodyne_rt.model.access import AccessPolicy, Networks, Principal, host_of, source_of
 from robodyne_rt.ports import Clock
 from robodyne_rt.web.tokens import Tokens
 
@@ -18,12 +19,6 @@ ORIGIN = web.RequestKey("origin", OriginKind)
 """Whose page sends the request; set by the guard once the Host is checked."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """They change nothing (RFC 9110 section 9.2.1)."""
-
-FAILURES_AT_MOST = 20
-"""Refused passwords and tickets of one address in a minute."""
-
-USER_FAILURES_AT_MOST = 60
-"""Refused passwords of one user in a minute, from wherever: more, so that a guesser does not lock the user out."""
 
 
 def came_by_cookie(request: web.Request) -> bool:
@@ -48,19 +43,25 @@ class Gate:
 
     Args:
         trusted_proxies: whose word is taken about where a request comes from.
-
-    Attributes:
-        failures, user_failures: refused attempts by address, and by user.
+        remember: told of an issuer's users.
     """
 
-    def __init__(self, *, policy: AccessPolicy, tokens: Tokens, trusted_proxies: Networks, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        policy: AccessPolicy,
+        tokens: Tokens,
+        trusted_proxies: Networks,
+        remember: Callable[[Principal], Awaitable[None]],
+        clock: Clock,
+    ) -> None:
         self.policy = policy
         self.tokens = tokens
         self.tickets = Tickets()
         self.pairings = Pairings()
-        self.failures = SlidingWindow(limit=FAILURES_AT_MOST, window_s=60.0)
-        self.user_failures = SlidingWindow(limit=USER_FAILURES_AT_MOST, window_s=60.0)
+        self.guessing = Guessing()
         self._trusted_proxies = trusted_proxies
+        self._remember = remember
         self._clock = clock
 
     def address_of(self, request: web.Request) -> str:
@@ -69,7 +70,7 @@ class Gate:
         if address in self._trusted_proxies:
             # Each proxy appends, some of them as a line of its own: all lines together, the last word first.
             for hop in reversed(",".join(request.headers.getall("X-Forwarded-For", [])).split(",")):
-                if hop := hop.strip():
+                if hop := host_of(hop.strip()):
                     address = hop
                     if hop not in self._trusted_proxies:
                         break
@@ -93,6 +94,7 @@ class Gate:
         place = None if request[ORIGIN] is OriginKind.FOREIGN else address
         if found is None:
             return self.policy.anonymous(place)
+        await self._remember(found)
         return replace(found, place_rights=self.policy.place_rights(place))
 
     async def _borne(self, request: web.Request, address: str, upgrades: bool) -> Principal | None:
@@ -113,12 +115,11 @@ class Gate:
         if (ticket := query.get("ticket")) is not None:
             if not upgrades:
                 raise BadRequest("a ticket is for a WebSocket")
-            self.check_failures(address)
             try:
                 found = self.tickets.redeem(ticket, origin=page_of(request), now=self._clock.now())
                 return self.tokens.renewed(found)
             except TokenInvalid:
-                self.failures.take(address, self._clock.now())
+                self.guessing.wrong(source_of(address), self._clock.now())
                 raise
         if request[ORIGIN] is not OriginKind.FOREIGN and (cookie := request.cookies.get(COOKIE)):
             return await self._of_cookie(request, cookie)
@@ -135,22 +136,3 @@ class Gate:
         if (upgrades or request.method not in SAFE_METHODS) and not said:
             raise Forbidden("a cookie counts for this server's own pages only; send a token")
         return found
-
-    def check_failures(self, address: str, user: str | None = None) -> None:
-        """Refuse whoever failed too often of late.
-
-        Raises:
-            RateLimited: from this address, or for this user.
-        """
-        now = self._clock.now()
-        wait_s = self.failures.look(address, now).retry_after
-        if user is not None:
-            wait_s = max(wait_s, self.user_failures.look(user, now).retry_after)
-        if wait_s:
-            raise RateLimited("too many failed attempts; wait", retry_after=round(wait_s, 1))
-
-    def note_failure(self, address: str, user: str | None = None) -> None:
-        """Count a failed attempt."""
-        self.failures.take(address, self._clock.now())
-        if user is not None:
-            self.user_failures.take(user, self._clock.now())

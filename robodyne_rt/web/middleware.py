@@ -127,7 +127,7 @@ def check(principal: Principal, right: str, what: str) -> None:
     if principal.is_anonymous:
         raise TokenMissing(f"{what} needs a token")
     raise Forbidden(
-        f"{principal.name} may not: {what} is not among the rights of {', '.join(sorted(principal.roles)) or 'no role'}"
+        f"{principal.label} may not: {what} is not among the rights of {', '.join(sorted(principal.roles)) or 'no role'}"
     )
 
 

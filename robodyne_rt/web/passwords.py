@@ -1,6 +1,9 @@
 """Passwords: argon2id, in threads, two at once, so that a storm of logins neither blocks the loop nor eats the memory."""
 
 import unicodedata
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from argon2 import PasswordHasher
 
 AT_ONCE = 2
+WAITING_AT_MOST = 20
 LEAST = 8
 MOST = 500
 
@@ -63,20 +67,51 @@ def matches(known: str | None, password: str) -> bool:
 
 
 class Passwords:
-    """The same for the loop."""
+    """The same for the loop. Devices that are known go first: strangers who guess must not keep them waiting."""
 
     def __init__(self) -> None:
         self._limiter = anyio.CapacityLimiter(AT_ONCE)
+        self._free = AT_ONCE
+        self._waiting: dict[bool, deque[anyio.Event]] = {True: deque(), False: deque()}
 
     async def hashed(self, password: str) -> str:
         """Return the hash to store."""
-        return await anyio.to_thread.run_sync(hashed, password, limiter=self._limiter)
+        async with self._turn(is_known=True):
+            return await anyio.to_thread.run_sync(hashed, password, limiter=self._limiter)
 
-    async def matches(self, known: str | None, password: str) -> bool:
+    async def matches(self, known: str | None, password: str, *, is_known: bool = False) -> bool:
         """Return whether a password is the one that was hashed."""
-        return await anyio.to_thread.run_sync(matches, known, password, limiter=self._limiter)
+        async with self._turn(is_known=is_known):
+            return await anyio.to_thread.run_sync(matches, known, password, limiter=self._limiter)
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether so many wait that further ones should be told to come back."""
-        return self._limiter.statistics().tasks_waiting >= 20
+    def is_busy(self, *, is_known: bool) -> bool:
+        """Return whether so many of a kind wait that further ones should be told to come back."""
+        return len(self._waiting[is_known]) >= WAITING_AT_MOST
+
+    @asynccontextmanager
+    async def _turn(self, *, is_known: bool) -> AsyncIterator[None]:
+        if self._free:
+            self._free -= 1
+        else:
+            turn = anyio.Event()
+            self._waiting[is_known].append(turn)
+            try:
+                await turn.wait()
+            except BaseException:
+                if turn.is_set():
+                    self._pass_on()
+                else:
+                    self._waiting[is_known].remove(turn)
+                raise
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Let the next one begin."""
+        for queue in (self._waiting[True], self._waiting[False]):
+            if queue:
+                queue.popleft().set()
+                return
+        self._free += 1

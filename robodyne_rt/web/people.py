@@ -5,7 +5,7 @@ from dataclasses import asdict
 from aiohttp import web
 
 from robodyne_rt.errors import Forbidden, InvalidPayload
-from robodyne_rt.model.access import ROLE_PREFIX
+from robodyne_rt.model.access import ROLE_PREFIX, Principal
 from robodyne_rt.ports import Presence
 from robodyne_rt.web.body import json_answer, number_in_query, read_object
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL, Context
@@ -23,10 +23,18 @@ async def list_sessions(request: web.Request) -> web.Response:
 
 
 def presence_fields(presence: Presence) -> dict[str, object]:
-    """Return a session as clients see it."""
-    fields = asdict(presence)
+    """Return a session as clients see it; what only issuers say of users, where one did."""
+    fields = {name: value for name, value in asdict(presence).items() if value is not None}
     words = {name: name.split("_")[0] + "".join(part.title() for part in name.split("_")[1:]) for name in fields}
     return {("ttl" if name == "ttl_s" else words[name]): value for name, value in fields.items()}
+
+
+def profile_fields(principal: Principal) -> dict[str, object]:
+    """Return what an issuer says of its user, as clients see it; nothing for others."""
+    if (profile := principal.profile) is None:
+        return {}
+    fields = {"userName": profile.username, "fullName": profile.full_name, "email": profile.email, "company": profile.company}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 async def list_chat(request: web.Request) -> web.Response:
@@ -38,6 +46,8 @@ async def list_chat(request: web.Request) -> web.Response:
         raise Forbidden("only an administrator may read what others asked")
     if not user.isprintable():
         raise InvalidPayload("user: expected a name")
+    if user != principal.name:
+        user = context.accounts.resolve(user)
     before = number_in_query(request, "before", default=None, most=NEWEST)
     limit = number_in_query(request, "limit", default=LISTED, most=LISTED_AT_MOST)
     return json_answer({"messages": await context.history(user, before, limit or LISTED)})
@@ -55,8 +65,8 @@ async def send_message(request: web.Request) -> web.Response:
 
 
 def _is_known(context: Context, recipient: str) -> bool:
-    """Return whether there is such a recipient; an issuer has users that are known here only when they come."""
-    if recipient.startswith(ROLE_PREFIX) or context.auth_mode == "oidc":
+    """Return whether there is such a recipient; an issuer has users that are known here only when they came once."""
+    if recipient.startswith(ROLE_PREFIX):
         return True
     return context.accounts.knows(recipient) or any(context.sessions.of_user(recipient))
 

@@ -25,6 +25,7 @@ from robodyne_rt.hub.connection import Connection, HeartbeatKind
 from robodyne_rt.model.topics import TOPIC_NAMES
 from robodyne_rt.sessions.manager import Session
 from robodyne_rt.web.context import CONTEXT
+from robodyne_rt.web.people import profile_fields
 from robodyne_rt.web.talk import CAPABILITIES, INTERVAL_TEXT, MAX_INTERVAL_S, MODE_TEXT, MODES, SessionTalk, renew
 
 logger = logging.getLogger(__name__)
@@ -145,7 +146,11 @@ async def _attach(request: web.Request, connection: Connection) -> Session | Non
         token=query.get("session"),
         confirmed=int(confirmed) if confirmed.isascii() and confirmed.isdigit() and len(confirmed) < 16 else None,
         capabilities=frozenset(query.get("capabilities", "").split(",")) & CAPABILITIES,
-        more={"roles": sorted(principal.roles), "rights": sorted(principal.rights | principal.place_rights)},
+        more={
+            "roles": sorted(principal.roles),
+            "rights": sorted(principal.rights | principal.place_rights),
+            **profile_fields(principal),
+        },
     )
 
 

@@ -130,10 +130,10 @@ class SessionTalk:
         assert message.request_id is not None
         principal = self._connection.principal
         if not principal.may("query"):
-            self._fail(message, "FORBIDDEN", f"{principal.name} may not ask questions")
+            self._fail(message, "FORBIDDEN", f"{principal.label} may not ask questions")
             return
         claimed = message.fields.get("userId")
-        if claimed is not None and claimed != principal.name and not self._context.access.is_open:
+        if claimed is not None and claimed not in (principal.name, principal.label) and not self._context.access.is_open:
             self._fail(message, "FORBIDDEN", "userId is not who the token says")
             return
         if isinstance(said := message.fields.get("capabilities"), list):

@@ -7,17 +7,17 @@ OIDC issuer's, one family for each key (RFC 8725 section 3.1). Whatever is wrong
 import base64
 import logging
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jwt
 import orjson
 from jwt.types import Options
 
-from robodyne_rt.core.directory import FOREIGN_SUFFIX, Directory
+from robodyne_rt.core.directory import Directory
 from robodyne_rt.core.json_depth import is_too_deep
 from robodyne_rt.errors import RobodyneError, TokenExpired, TokenInvalid
-from robodyne_rt.model.access import RESERVED_NAMES, ROLE_PREFIX, ROLES, Principal, normal_name
+from robodyne_rt.model.access import Principal, Profile, is_reserved, issuers_user, normal_name
 from robodyne_rt.ports import Clock
 from robodyne_rt.secret import Secret
 from robodyne_rt.web.jwks import KeySet
@@ -43,6 +43,8 @@ class Tokens:
         mode: `local`, `oidc` or `off`.
         issuer: of the OIDC issuer, or of our own tokens; empty for the usual name.
         clients: to which the OIDC issuer may have given a token; empty for all.
+        roles: those that there are.
+        role_map: what the OIDC issuer's words mean here; empty: those that bear the name of a role mean it.
         keys: of the OIDC issuer; None where there is none.
         directory: who is known.
     """
@@ -55,6 +57,8 @@ class Tokens:
         issuer: str,
         audience: str,
         clients: Collection[str],
+        roles: Collection[str],
+        role_map: Mapping[str, str],
         keys: KeySet | None,
         directory: Directory,
         clock: Clock,
@@ -64,6 +68,7 @@ class Tokens:
         self._directory = directory
         self._keys = keys
         self._clients = clients
+        self._role_map = role_map or {role: role for role in roles}
         self._trusted_issuer = issuer if mode == "oidc" else None
         self._local_issuer = LOCAL_NAME if mode == "oidc" else issuer or LOCAL_NAME
         self._audience = audience or LOCAL_NAME
@@ -141,16 +146,20 @@ class Tokens:
             raise TokenInvalid("the token is not valid")
         if self._clients and claims.get("azp", claims.get("client_id")) not in self._clients:  # the latter in RFC 9068
             raise TokenInvalid("the token is not valid")
-        name = claims.get("preferred_username")
-        roles: list[Any] = _list(_dict(claims.get("realm_access")).get("roles"))
-        roles += _list(_dict(_dict(claims.get("resource_access")).get(self._audience)).get("roles"))
-        return self._speaks(
-            claims,
-            name if isinstance(name, str) else claims["sub"],
-            [role for role in roles if role in ROLES],
-            None,
-            is_foreign=True,
+        subject, username = claims["sub"], claims.get("preferred_username")
+        words: list[Any] = _list(_dict(claims.get("realm_access")).get("roles"))
+        words += _list(_dict(_dict(claims.get("resource_access")).get(self._audience)).get("roles"))
+        roles = [self._role_map[word] for word in words if isinstance(word, str) and word in self._role_map]
+        if not isinstance(subject, str) or not subject or not subject.isprintable():
+            raise TokenInvalid("the token is not valid")
+        profile = Profile(
+            username=normal_name(username if isinstance(username, str) else subject),
+            full_name=_text(claims.get("name")),
+            email=_text(claims.get("email")),
+            company=_text(claims.get("company")) or _first_text(claims.get("organization")),
         )
+        name = issuers_user(self._trusted_issuer, subject)
+        return self._speaks(claims, name, list(dict.fromkeys(roles)), None, profile=profile)
 
     def _decode(self, text: str, key: Any, algorithms: list[str], issuer: str) -> dict[str, Any]:
         options: Options = {"require": _REQUIRED, "enforce_minimum_key_length": False}
@@ -160,12 +169,12 @@ class Tokens:
         return claims
 
     def _speaks(
-        self, claims: dict[str, Any], name: Any, roles: Any, token: int | None, *, is_foreign: bool = False
+        self, claims: dict[str, Any], name: Any, roles: Any, token: int | None, *, profile: Profile | None = None
     ) -> Principal:
-        if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable():
+        called = name if profile is None else profile.username
+        if not isinstance(called, str) or not 0 < len(called) <= 200 or not called.isprintable():
             raise TokenInvalid("the token is not valid")
-        name = normal_name(name)
-        if name in RESERVED_NAMES or name.startswith(ROLE_PREFIX) or name.endswith(FOREIGN_SUFFIX):
+        if is_reserved(normal_name(called)):
             raise TokenInvalid("the token is not valid")
         life_s = claims["exp"] - claims["iat"]
         if not math.isfinite(life_s) or (token is None and life_s > LIFETIME_CAP_S):
@@ -173,12 +182,12 @@ class Tokens:
         if claims["iat"] > self._clock.wall() + LEEWAY_S:
             raise TokenInvalid("the token is not valid")
         return self._directory.principal(
-            name,
+            normal_name(name) if profile is None else name,
             claimed_roles=[role for role in _list(roles) if isinstance(role, str)][:20],
             token=token,
-            is_foreign=is_foreign,
+            profile=profile,
             # The leeway is for clocks that differ, so not for our own; it holds for as long as the token is in use.
-            expires_at=float(claims["exp"]) + (LEEWAY_S if is_foreign else 0),
+            expires_at=float(claims["exp"]) + (0 if profile is None else LEEWAY_S),
             now=self._clock.wall(),
         )
 
@@ -219,6 +228,20 @@ def _peek(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+MAX_FACT_LENGTH = 200
+
+
+def _text(value: Any) -> str | None:
+    """Return a fact about a user that can be shown; None where it is none."""
+    is_good = isinstance(value, str) and 0 < len(value) <= MAX_FACT_LENGTH and value.isprintable()
+    return value if is_good else None
+
+
+def _first_text(value: Any) -> str | None:
+    """Return the first of what may be a text, a list of them, or an object by them (Keycloak's `organization`)."""
+    return next(filter(None, map(_text, value)), None) if isinstance(value, list | dict) else _text(value)
 
 
 def _list(value: Any) -> list[Any]:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import logging
 from collections import OrderedDict
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 import anyio
@@ -12,7 +13,7 @@ import orjson
 from robodyne_rt.core import session_wire
 from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.errors import InvalidPayload, RateLimited, ResourceNotFound, StorageUnavailable
-from robodyne_rt.model.access import ANONYMOUS, ROLE_PREFIX, ROLES, Principal, normal_name
+from robodyne_rt.model.access import ANONYMOUS, MAX_ID_LENGTH, ROLE_PREFIX, ROLES, Principal, normal_name
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
 from robodyne_rt.sessions.manager import Session, SessionManager
@@ -20,7 +21,6 @@ from robodyne_rt.sessions.manager import Session, SessionManager
 logger = logging.getLogger(__name__)
 
 TEXT_AT_MOST = 4000
-NAME_AT_MOST = 100
 URL_AT_MOST = 2000
 TYPES = ("TEXT", "ALERT", "VOICE", "TASK")
 SENT_PER_MINUTE = 60
@@ -55,9 +55,27 @@ class MessageRepository(Protocol):
 
 
 class StaffMessages:
-    """Messages between people, over all sessions."""
+    """Messages between people, over all sessions.
 
-    def __init__(self, *, sessions: SessionManager, repository: MessageRepository, clock: Clock) -> None:
+    Args:
+        resolve: returns the user that a name means.
+        label: returns what people call a user.
+        roles: those that there are.
+    """
+
+    def __init__(
+        self,
+        *,
+        sessions: SessionManager,
+        repository: MessageRepository,
+        resolve: Callable[[str], str],
+        label: Callable[[str], str],
+        roles: Collection[str] = ROLES,
+        clock: Clock,
+    ) -> None:
+        self._resolve = resolve
+        self._label = label
+        self._roles = roles
         self._sessions = sessions
         self._repository = repository
         self._clock = clock
@@ -73,15 +91,18 @@ class StaffMessages:
         """Push a message to its recipient's sessions and store it; return it as it is stored.
 
         Args:
-            body: `{recipient, message, message_type?, audio_url?}`; `recipient` is a user's name or `role:NAME`.
+            body: `{recipient, message, message_type?, audio_url?}`; `recipient` is a user's id, a name that one user has, or
+                `role:NAME`.
             key: the sender's name for it: sent again under the same one, it is stored once.
         Raises:
             InvalidPayload: a field is wrong.
             RateLimited: over 60 a minute.
-            Conflict: the key was used for another message.
+            Conflict: the key was used for another message, or several users have that name.
             StorageUnavailable: it may have been seen, but is stored nowhere: send it again.
         """
-        columns = _checked(body)
+        columns = _checked(body, self._roles)
+        if not columns["recipient"].startswith(ROLE_PREFIX):
+            columns["recipient"] = self._resolve(columns["recipient"])
         verdict = self._limit.take(sender.name, self._clock.now())
         if verdict.retry_after:
             raise RateLimited("too many messages", retry_after=round(verdict.retry_after, 3), remaining=0)
@@ -139,7 +160,8 @@ class StaffMessages:
 
     def _push(self, columns: Entity) -> bool:
         """Send a message to every session of its recipient; return whether there was one."""
-        payload = session_wire.told("staff_message", **session_wire.staff_message(columns | {"websocket_sent": True}))
+        message = self._signed(session_wire.staff_message(columns | {"websocket_sent": True}))
+        payload = session_wire.told("staff_message", **message)
         reached = False
         for session in self._sessions.connected:
             if _is_for(session.principal, columns):
@@ -176,7 +198,7 @@ class StaffMessages:
             if message["id"] in session.delivered:
                 continue
             session.delivered.add(message["id"])
-            link.send_owed(session_wire.told("staff_message", **message | {"websocketSent": True}))
+            link.send_owed(session_wire.told("staff_message", **self._signed(message) | {"websocketSent": True}))
             if not message["websocketSent"]:
                 sent.append(message["id"])
         if sent:
@@ -215,11 +237,18 @@ class StaffMessages:
 
     async def listed(self, user: Principal, *, before: int | None, limit: int) -> list[Entity]:
         """Return what somebody sent and was sent, newest first."""
-        return await self._repository.listed(user.name, addresses(user), before, limit)
+        found = await self._repository.listed(user.name, addresses(user), before, limit)
+        return [self._signed(message) for message in found]
 
     async def unread(self, user: Principal, *, before: int | None, limit: int) -> list[Entity]:
         """Return the newest of what somebody was sent and has not read, oldest first."""
-        return await self._repository.unread(user.name, addresses(user), own=_own(user), before=before, limit=limit)
+        found = await self._repository.unread(user.name, addresses(user), own=_own(user), before=before, limit=limit)
+        return [self._signed(message) for message in found]
+
+    def _signed(self, message: Entity) -> Entity:
+        """Return a message with what people call its sender, where that is not the sender's id."""
+        name = self._label(message["sender"])
+        return message if name == message["sender"] else message | {"senderName": name}
 
 
 def addresses(principal: Principal) -> list[str]:
@@ -239,17 +268,17 @@ def _is_for(principal: Principal, message: Entity) -> bool:
     return recipient in addresses(principal) and (recipient == principal.name or message["sender"] != _own(principal))
 
 
-def _checked(body: Any) -> Entity:
+def _checked(body: Any, roles: Collection[str]) -> Entity:
     if not isinstance(body, dict):
         raise InvalidPayload("expected a JSON object")
     if unknown := sorted(set(body) - {"recipient", "message", "message_type", "audio_url"}):
         raise InvalidPayload(f"unknown field {unknown[0][:100]!r}")
     recipient, message = body.get("recipient"), body.get("message")
-    if not isinstance(recipient, str) or not 0 < len(recipient) <= NAME_AT_MOST or not recipient.isprintable():
+    if not isinstance(recipient, str) or not 0 < len(recipient) <= MAX_ID_LENGTH or not recipient.isprintable():
         raise InvalidPayload('recipient: expected a user\'s name, or "role:NAME"')
     recipient = normal_name(recipient)
-    if recipient.startswith(ROLE_PREFIX) and (role := recipient.removeprefix(ROLE_PREFIX)) not in ROLES:
-        raise ResourceNotFound(f"no role {role!r}; known: {', '.join(ROLES)}")
+    if recipient.startswith(ROLE_PREFIX) and (role := recipient.removeprefix(ROLE_PREFIX)) not in roles:
+        raise ResourceNotFound(f"no role {role!r}; known: {', '.join(roles)}")
     if recipient == ANONYMOUS:
         raise ResourceNotFound(f"no user {recipient!r}")
     if not isinstance(message, str) or not message.strip() or len(message) > TEXT_AT_MOST or "\0" in message:

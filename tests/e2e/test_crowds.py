@@ -21,7 +21,10 @@ class FewDescriptors(Server):
 
     def start(self, *, wait_s: float = 20.0) -> "FewDescriptors":
         code = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, (128, {DESCRIPTORS}));"
-        self.program = ("-c", code + "import sys; sys.argv[0] = 'robodyne-rt'; runpy.run_module('robodyne_rt', run_name='__main__')")
+        self.program = (
+            "-c",
+            code + "import sys; sys.argv[0] = 'robodyne-rt'; runpy.run_module('robodyne_rt', run_name='__main__')",
+        )
         super().start(wait_s=wait_s)
         return self
 
@@ -70,7 +73,9 @@ def test_connections_without_end_keep_nobody_out(server: Server, kind: str, addr
         with contextlib.ExitStack() as devices:
             for number in range(DEVICES - 10):
                 sock = devices.enter_context(server.dial())
-                sock.sendall(json.dumps({"msg_type": "Table", "table_number": number + 1, "status": "OCCUPIED"}).encode() + b"\n")
+                sock.sendall(
+                    json.dumps({"msg_type": "Table", "table_number": number + 1, "status": "OCCUPIED"}).encode() + b"\n"
+                )
                 assert b"success" in sock.recv(1000), f"device {number}"
                 if number % 10 == 0:
                     held.append(dial(server, addresses[0], IDLE[kind]))

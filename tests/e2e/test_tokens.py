@@ -41,7 +41,7 @@ from tests.e2e.people import (
     watch,
 )
 from tests.e2e.raw import Answer, Wire, head, stays_well
-from tests.e2e.server import Server
+from tests.e2e.server import Server, command
 
 AUDIENCE = "robodyne-api"
 BAD = {"kid": "../../x", "sql": "' OR 1=1; DROP TABLE token; --", "long": "k" * 1024, "list": ["a"], "number": 7}
@@ -446,17 +446,149 @@ def test_an_issuer_s_user_is_not_the_user_of_that_name_here(oidc: Server, shared
             assert b"letter to the boss" not in call(oidc, "GET", path, token=token).body, (name, path)
 
 
-def test_an_issuer_s_user_whose_name_is_given_to_another_one_comes_again_as_a_stranger(
-    oidc: Server, shared_issuer: Issuer, rsa_key: Any
-) -> None:
-    name = unique("lee")
-    token = shared_issuer.token("rsa-1", rsa_key, preferred_username=name)
-    with watch(oidc, "/ws", token) as session:
-        assert session.message()["userId"] == name
+def test_an_issuer_s_user_is_issuer_and_subject_whatever_the_name(oidc: Server, shared_issuer: Issuer, rsa_key: Any) -> None:
+    name, subject = unique("lee"), unique("subject")
+
+    def token(**changed: Any) -> str:
+        return shared_issuer.token("rsa-1", rsa_key, **{"sub": subject, "preferred_username": name} | changed)
+
+    with watch(oidc, "/ws", token()) as session:
+        greeting = session.message()
+        assert (greeting["userId"], greeting["userName"]) == (f"oidc:{shared_issuer.name}#{subject}", name)
+        session.say({"type": "query", "requestId": unique("q"), "message": "robots?", "userId": name})
+        until(session, "response")
         add_user(oidc, "staff", name=name)
-        assert session.close_frame() == (4001, "token_invalid")
+        assert is_alive(session, "session")
+    resumed = f"/ws?session={greeting['sessionToken']}"
+    with watch(oidc, resumed, token(preferred_username=unique("married"))) as session:
+        assert session.message()["resumed"], "the same one under another name"
+    with watch(oidc, resumed, token(sub=unique("subject"))) as session:
+        assert not session.message()["resumed"], "another one of the same name"
+    asked = call(oidc, "GET", "/api/chat", token=token(preferred_username=name.upper()))
+    assert [item["question"] for item in told(asked)["messages"]] == ["robots?"]
+    assert told(call(oidc, "GET", "/api/chat", token=token(sub=unique("subject"))))["messages"] == []
+
+
+def test_what_an_issuer_says_of_its_users_is_kept(oidc: Server, shared_issuer: Issuer, rsa_key: Any) -> None:
+    said = {
+        "sub": unique("subject"),
+        "preferred_username": unique("han"),
+        "name": "한지민",
+        "email": "han@example.com",
+        "organization": {"robodyne": {"id": "7"}},
+    }
+    facts = {"userName": said["preferred_username"], "fullName": "한지민", "email": "han@example.com", "company": "robodyne"}
+    token = shared_issuer.token("rsa-1", rsa_key, **said)
+    id = f"oidc:{shared_issuer.name}#{said['sub']}"
+    me = told(call(oidc, "GET", "/api/auth/me", token=token))
+    assert me.items() >= (facts | {"user": said["preferred_username"], "userId": id}).items()
     with watch(oidc, "/ws", token) as session:
-        assert session.message()["userId"] == f"{name}@oidc"
+        assert session.message().items() >= (facts | {"userId": id}).items()
+        (present,) = [item for item in do(oidc, "GET", "/api/sessions")["sessions"] if item["userId"] == id]
+        assert present.items() >= facts.items()
+    (row,) = [user for user in do(oidc, "GET", "/api/users")["users"] if user["name"] == id]
+    assert (row["username"], row["full_name"], row["email"], row["company"]) == tuple(facts.values())
+    changed = shared_issuer.token("rsa-1", rsa_key, **said | {"email": None, "company": "Another", "name": "x" * 300})
+    with watch(oidc, "/ws", changed) as session:
+        greeting = session.message()
+        assert "email" not in greeting and "fullName" not in greeting and greeting["company"] == "Another"
+    nobody = unique("subject")
+    assert (
+        call(oidc, "GET", "/api/auth/me", token=shared_issuer.token("rsa-1", rsa_key, sub=nobody, realm_access=None)).status
+        == 200
+    )
+    assert not any(nobody in user["name"] for user in do(oidc, "GET", "/api/users")["users"]), "who may nothing is not kept"
+
+
+def test_a_message_is_for_an_id_or_for_the_one_who_is_called_so(oidc: Server, shared_issuer: Issuer, rsa_key: Any) -> None:
+    name = unique("park")
+
+    def token(subject: str, username: str = name) -> str:
+        return shared_issuer.token("rsa-1", rsa_key, sub=subject, preferred_username=username)
+
+    def send(recipient: str, text: str) -> Answer:
+        return call(oidc, "POST", "/api/messages", {"recipient": recipient, "message": text}, token=sender)
+
+    def inbox(subject: str) -> list[str]:
+        messages = told(call(oidc, "GET", "/api/messages?unread=1", token=token(subject)))["messages"]
+        return [item["message"] for item in messages if item["recipient"] != "role:kitchen"]
+
+    first, second = unique("subject"), unique("subject")
+    sender = token(unique("subject"), unique("boss"))
+    me = told(call(oidc, "GET", "/api/auth/me", token=sender))
+    id = told(call(oidc, "GET", "/api/auth/me", token=token(first)))["userId"]
+    sent = told(send(name, "one"))
+    assert (sent["recipient"], sent["recipientKnown"]) == (id, True)
+    (message,) = told(call(oidc, "GET", "/api/messages?unread=1", token=token(first)))["messages"]
+    assert (message["sender"], message["senderName"]) == (me["userId"], me["user"])
+    other = told(call(oidc, "GET", "/api/auth/me", token=token(second)))["userId"]
+    refused = send(name, "two")
+    assert refused.status == 409 and sorted(refused.problem["ids"]) == sorted([id, other])
+    assert told(send(other, "three"))["recipient"] == other
+    add_user(oidc, "staff", name=name)
+    assert told(send(name, "four"))["recipient"] == name, "somebody here is meant first"
+    assert told(send(unique("nobody"), "five"))["recipientKnown"] is False
+    assert (inbox(first), inbox(second)) == (["one"], ["three"])
+
+
+def test_an_issuer_s_user_is_kept_out_by_id_and_by_a_disabled_name(oidc: Server, shared_issuer: Issuer, rsa_key: Any) -> None:
+    name, subject = unique("choi"), unique("subject")
+    token = shared_issuer.token("rsa-1", rsa_key, sub=subject, preferred_username=name)
+    id = f"oidc:{shared_issuer.name}#{subject}"
+    with watch(oidc, "/ws", token) as session:
+        assert session.message()["userId"] == id
+        assert command(oidc.folder, "user", "disable", id).returncode == 0
+        assert session.close_frame() == (4001, "token_invalid")
+    assert call(oidc, "GET", "/api/orders", token=token).status == 401
+    assert command(oidc.folder, "user", "enable", name).returncode == 0, "the one who is called so"
+    assert call(oidc, "GET", "/api/orders", token=token).status == 200
+    for change in ({"roles": ["admin"]}, {"password": "long enough"}):
+        assert control(oidc, "PATCH", f"/api/users/{quote(id, safe='')}", change)[0] == 422
+    assert control(oidc, "POST", "/api/users", {"name": id, "roles": ["staff"]})[0] == 422
+    add_user(oidc, "staff", name=name)
+    do(oidc, "PATCH", f"/api/users/{name}", {"disabled": True})
+    assert call(oidc, "GET", "/api/orders", token=token).status == 401, "who bears a disabled name"
+    never_came = unique("subject")
+    assert command(oidc.folder, "user", "disable", f"oidc:{shared_issuer.name}#{never_came}").returncode == 0
+    assert_refused(oidc, shared_issuer.token("rsa-1", rsa_key, sub=never_came, preferred_username=unique("x")))
+    assert command(oidc.folder, "user", "disable", unique("nobody")).returncode == 1
+    listed = command(oidc.folder, "user", "list")
+    assert listed.returncode == 0 and id in listed.stdout and name in listed.stdout, listed
+
+
+def test_an_issuer_s_words_are_mapped_and_only_those(start_server: Callable[..., Server], issuer: Issuer, rsa_key: Any) -> None:
+    role_map = {"platform_admin": "admin", "Küche": "kitchen", "courier-app": "courier"}
+    server = start_server(
+        **settings_of(issuer),
+        AUTH__ROLE_MAP=json.dumps(role_map),
+        RIGHTS__COURIER='["read:tables", "message"]',
+        RIGHTS__KITCHEN='["read:robots"]',
+    )
+
+    def me(*words: Any, claim: str = "realm_access") -> Any:
+        said = {"realm_access": None} | {
+            claim: {"roles": list(words)} if claim == "realm_access" else {AUDIENCE: {"roles": words}}
+        }
+        return told(call(server, "GET", "/api/auth/me", token=issuer.token("rsa-1", rsa_key, **said)))
+
+    assert me("platform_admin")["roles"] == me("platform_admin", claim="resource_access")["roles"] == ["admin"]
+    assert me("admin", "kitchen", "courier")["roles"] == [], "an issuer's own words are nobody's here"
+    assert me("Küche", "platform_admin", "Küche", 5, ["x"], None)["roles"] == ["admin", "kitchen"]
+    courier = me("courier-app")
+    assert (courier["roles"], courier["rights"]) == (["courier"], ["look", "message", "read:tables", "send_device_messages"])
+    assert "read:orders" not in me("Küche")["rights"], "what is written out stands instead of the default"
+    token = issuer.token("rsa-1", rsa_key, realm_access={"roles": ["courier-app"]})
+    assert call(server, "POST", "/api/messages", {"recipient": "role:courier", "message": "x"}, token=token).status == 201
+    assert call(server, "POST", "/api/messages", {"recipient": "role:nobody", "message": "x"}, token=token).status == 404
+    rider = add_user(server, "courier")
+    assert [user["roles"] for user in do(server, "GET", "/api/users")["users"] if user["name"] == rider.name] == [["courier"]]
+    own = {"ROBODYNE_RT__RIGHTS__COURIER": '["read:tables"]'}
+    assert command(server.folder, "user", "roles", rider.name, "--role", "courier", **own).returncode == 0
+    refused = command(server.folder, "user", "roles", rider.name, "--role", "courir", **own)
+    assert refused.returncode == 2 and "no role 'courir'; known: admin" in refused.stderr
+    program, _ = give_token(server, unique("printer"), "courier")
+    assert call(server, "GET", "/api/tables", token=program).status == 200
+    assert control(server, "POST", "/api/users", {"name": "x", "roles": ["nobody"]})[0] == 422
 
 
 def public(key: Any, encoding: Encoding, form: PublicFormat) -> bytes:

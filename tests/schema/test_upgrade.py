@@ -357,5 +357,5 @@ def test_long_work_says_that_it_goes_on(v3: Store, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_steps_lead_to_the_version_that_the_models_have() -> None:
-    assert SqliteDatabase("sqlite:///x.db").schema_version == 4
+    assert SqliteDatabase("sqlite:///x.db").schema_version == 5
     assert list(schema.load("sqlite").columns["topic_head"]) == ["topic", "offset", "next_id", "is_silent"]

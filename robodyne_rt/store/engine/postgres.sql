@@ -266,6 +266,7 @@ CREATE TABLE @schema@.token (
 	rotated_at TIMESTAMP WITH TIME ZONE, 
 	expires_at TIMESTAMP WITH TIME ZONE NOT NULL, 
 	revoked_at TIMESTAMP WITH TIME ZONE, 
+	address TEXT, 
 	PRIMARY KEY (id), 
 	CONSTRAINT kind_is_known CHECK (kind = 'LOGIN' OR kind = 'DISPLAY' OR kind = 'API'), 
 	CONSTRAINT label_length CHECK (length(label) <= 200), 
@@ -289,6 +290,10 @@ CREATE TABLE @schema@.user_ (
 	password_hash TEXT, 
 	disabled INTEGER DEFAULT '0' NOT NULL, 
 	created_at TIMESTAMP WITH TIME ZONE, 
+	username TEXT, 
+	full_name TEXT, 
+	email TEXT, 
+	company TEXT, 
 	PRIMARY KEY (id), 
 	CONSTRAINT disabled_in_range CHECK (disabled BETWEEN 0 AND 1), 
 	CONSTRAINT name_length CHECK (length(name) <= 200), 
@@ -553,7 +558,7 @@ CREATE TRIGGER "zz_video_stream_ring" AFTER INSERT OR UPDATE OR DELETE OR TRUNCA
 
 CREATE TRIGGER "zz_user__insert" AFTER INSERT ON @schema@.user_ FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_new('users');
 
-CREATE TRIGGER "zz_user__update" AFTER UPDATE ON @schema@.user_ FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (record_image_ne(ROW(OLD."id", OLD."name", OLD."roles", OLD."password_hash", OLD."disabled", OLD."created_at"), ROW(NEW."id", NEW."name", NEW."roles", NEW."password_hash", NEW."disabled", NEW."created_at")))) EXECUTE FUNCTION @schema@.zz_note_new('users');
+CREATE TRIGGER "zz_user__update" AFTER UPDATE ON @schema@.user_ FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (record_image_ne(ROW(OLD."id", OLD."name", OLD."roles", OLD."password_hash", OLD."disabled", OLD."created_at", OLD."username", OLD."full_name", OLD."email", OLD."company"), ROW(NEW."id", NEW."name", NEW."roles", NEW."password_hash", NEW."disabled", NEW."created_at", NEW."username", NEW."full_name", NEW."email", NEW."company")))) EXECUTE FUNCTION @schema@.zz_note_new('users');
 
 CREATE TRIGGER "zz_user__rekey" AFTER UPDATE ON @schema@.user_ FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (OLD.id <> NEW.id)) EXECUTE FUNCTION @schema@.zz_note_old('users');
 
@@ -565,7 +570,7 @@ CREATE TRIGGER "zz_user__ring" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @
 
 CREATE TRIGGER "zz_token_insert" AFTER INSERT ON @schema@.token FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_new('tokens');
 
-CREATE TRIGGER "zz_token_update" AFTER UPDATE ON @schema@.token FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (record_image_ne(ROW(OLD."id", OLD."kind", OLD."user_name", OLD."roles", OLD."label", OLD."refresh_digest", OLD."previous_digest", OLD."created_at", OLD."rotated_at", OLD."expires_at", OLD."revoked_at"), ROW(NEW."id", NEW."kind", NEW."user_name", NEW."roles", NEW."label", NEW."refresh_digest", NEW."previous_digest", NEW."created_at", NEW."rotated_at", NEW."expires_at", NEW."revoked_at")))) EXECUTE FUNCTION @schema@.zz_note_new('tokens');
+CREATE TRIGGER "zz_token_update" AFTER UPDATE ON @schema@.token FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (record_image_ne(ROW(OLD."id", OLD."kind", OLD."user_name", OLD."roles", OLD."label", OLD."refresh_digest", OLD."previous_digest", OLD."created_at", OLD."rotated_at", OLD."expires_at", OLD."revoked_at", OLD."address"), ROW(NEW."id", NEW."kind", NEW."user_name", NEW."roles", NEW."label", NEW."refresh_digest", NEW."previous_digest", NEW."created_at", NEW."rotated_at", NEW."expires_at", NEW."revoked_at", NEW."address")))) EXECUTE FUNCTION @schema@.zz_note_new('tokens');
 
 CREATE TRIGGER "zz_token_rekey" AFTER UPDATE ON @schema@.token FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (OLD.id <> NEW.id)) EXECUTE FUNCTION @schema@.zz_note_old('tokens');
 

@@ -8,5 +8,6 @@ from robodyne_rt.store.migrations.migration import Migration
 from robodyne_rt.store.migrations.v0002_dead_letters import DEAD_LETTERS
 from robodyne_rt.store.migrations.v0003_people import PEOPLE
 from robodyne_rt.store.migrations.v0004_order_steps import ORDER_STEPS
+from robodyne_rt.store.migrations.v0005_issuers_users import ISSUERS_USERS
 
-MIGRATIONS: tuple[Migration, ...] = (DEAD_LETTERS, PEOPLE, ORDER_STEPS)
+MIGRATIONS: tuple[Migration, ...] = (DEAD_LETTERS, PEOPLE, ORDER_STEPS, ISSUERS_USERS)

@@ -1,9 +1,11 @@
 """Tokens in the database, see `users.py`."""
 
+from collections.abc import Collection
 from typing import Any
 
 from robodyne_rt.core import times
 from robodyne_rt.errors import ResourceNotFound
+from robodyne_rt.model.access import ROLES
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.store.engine.database import DbConnection, insert
 from robodyne_rt.store.tables import names
@@ -34,14 +36,18 @@ def add_token(  # noqa: PLR0917
     refresh_digest: str | None,
     expires_at: float,
     now: float,
+    address: str | None = None,
+    known_roles: Collection[str] = ROLES,
 ) -> None:
     """Note that a token is given out.
 
+    Args:
+        address: where its user logged in.
     Raises:
         InvalidPayload: a role that does not exist.
     """
     if roles is not None:
-        names.checked_roles(roles)
+        names.checked_roles(roles, known_roles)
     insert(
         db,
         "token",
@@ -54,6 +60,7 @@ def add_token(  # noqa: PLR0917
             "refresh_digest": refresh_digest,
             "created_at": times.to_text(now),
             "expires_at": times.to_text(expires_at),
+            "address": address,
         },
     )
 

@@ -2,20 +2,24 @@
 section 8). What changes here reaches everybody through the change log.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from robodyne_rt.core import times
-from robodyne_rt.errors import Conflict, ResourceNotFound
-from robodyne_rt.model.access import normal_name
+from robodyne_rt.errors import Conflict, InvalidPayload, ResourceNotFound
+from robodyne_rt.model.access import ISSUER_PREFIX, MAX_ID_LENGTH, ROLES, Profile, normal_name
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.store.engine.database import DbConnection, insert
 from robodyne_rt.store.tables import names
 from robodyne_rt.store.tables.tokens import revoke_where
 
+_FACTS = ("username", "full_name", "email", "company")
+
 
 def list_users(db: DbConnection) -> list[Entity]:
-    """Return all users, by name."""
-    rows = db.execute("SELECT name, roles, disabled, password_hash IS NOT NULL, created_at FROM user_ ORDER BY name")
+    """Return all users, by name; an issuer's users with what it says of them."""
+    columns = f"name, roles, disabled, password_hash IS NOT NULL, created_at, {', '.join(_FACTS)}"
+    rows = db.execute(f"SELECT {columns} FROM user_ ORDER BY name")
     return [
         {
             "name": name,
@@ -23,12 +27,21 @@ def list_users(db: DbConnection) -> list[Entity]:
             "disabled": bool(disabled),
             "password": bool(has_password),
             "created_at": db.time_text(created_at),
+            **{fact: value for fact, value in zip(_FACTS, facts, strict=True) if value is not None},
         }
-        for name, roles, disabled, has_password, created_at in rows.fetchall()
+        for name, roles, disabled, has_password, created_at, *facts in rows.fetchall()
     ]
 
 
-def add_user(db: DbConnection, *, name: str, roles: list[str], password_hash: str | None, now: float) -> Entity:
+def add_user(
+    db: DbConnection,
+    *,
+    name: str,
+    roles: list[str],
+    password_hash: str | None,
+    now: float,
+    known_roles: Collection[str] = ROLES,
+) -> Entity:
     """Add a user.
 
     Raises:
@@ -36,7 +49,7 @@ def add_user(db: DbConnection, *, name: str, roles: list[str], password_hash: st
         Conflict: there is one with this name.
     """
     name = names.checked_name(name, "user")
-    names.checked_roles(roles)
+    names.checked_roles(roles, known_roles)
     if db.execute("SELECT 1 FROM user_ WHERE name = ?", (name,)).fetchone():
         raise Conflict(f"there is a user {name!r} already")
     if _has_namesake(db, name, now):
@@ -46,27 +59,56 @@ def add_user(db: DbConnection, *, name: str, roles: list[str], password_hash: st
     return names.one(list_users(db), "name", name)
 
 
+def remember_issuers_user(db: DbConnection, name: str, profile: Profile, *, now: float) -> None:
+    """Note an issuer's user and what the issuer says of them just now."""
+    facts = profile._asdict()
+    sets = ", ".join(f"{fact} = ?" for fact in facts)
+    if not db.execute(f"UPDATE user_ SET {sets} WHERE name = ?", (*facts.values(), name)).rowcount:
+        insert(db, "user_", {"name": name, "roles": "[]", "created_at": times.to_text(now), **facts})
+
+
+def _found(db: DbConnection, name: str) -> str:
+    """Return the name of who is meant: by it, or an issuer's user by what only they are called.
+
+    Raises:
+        ResourceNotFound, Conflict: nobody is, or several are.
+    """
+    name = normal_name(name)
+    if db.execute("SELECT 1 FROM user_ WHERE name = ?", (name,)).fetchone():
+        return name
+    called = [row[0] for row in db.execute("SELECT name FROM user_ WHERE username = ? ORDER BY name", (name,)).fetchall()]
+    if len(called) > 1:
+        raise Conflict(f"{len(called)} users are called {name!r}; say which by id: {', '.join(called[:20])}")
+    if not called:
+        raise ResourceNotFound(f"no user {name!r}")
+    return str(called[0])
+
+
 def _has_namesake(db: DbConnection, name: str, now: float) -> bool:
     """Return whether a token with roles of its own, for a program or a screen, is good under a name."""
     condition = "user_name = ? AND roles IS NOT NULL AND revoked_at IS NULL AND expires_at > ?"
     return db.execute(f"SELECT 1 FROM token WHERE {condition}", (name, times.to_text(now))).fetchone() is not None
 
 
-def change_user(db: DbConnection, name: str, *, now: float, **changes: Any) -> Entity:
+def change_user(db: DbConnection, name: str, *, now: float, known_roles: Collection[str] = ROLES, **changes: Any) -> Entity:
     """Change `roles`, `password_hash` or `disabled` of a user; a new password, or none any more, ends all logins.
 
     Raises:
-        ResourceNotFound, InvalidPayload.
+        ResourceNotFound, Conflict, InvalidPayload.
     """
-    name = normal_name(name)
+    is_new = name.startswith(ISSUER_PREFIX) and not db.execute("SELECT 1 FROM user_ WHERE name = ?", (name,)).fetchone()
+    if is_new and changes.keys() == {"disabled"} and len(name) <= MAX_ID_LENGTH:
+        insert(db, "user_", {"name": name, "roles": "[]"})  # kept out before they come
+    name = _found(db, name)
+    if name.startswith(ISSUER_PREFIX) and changes.keys() != {"disabled"}:
+        raise InvalidPayload("roles and password of an issuer's user are the issuer's to change")
     if "roles" in changes:
-        names.checked_roles(changes["roles"])
+        names.checked_roles(changes["roles"], known_roles)
         changes["roles"] = names.dump_list(changes["roles"])
     if "disabled" in changes:
         changes["disabled"] = int(changes["disabled"])
     sets = ", ".join(f"{column} = ?" for column in changes)
-    if not db.execute(f"UPDATE user_ SET {sets} WHERE name = ?", (*changes.values(), name)).rowcount:
-        raise ResourceNotFound(f"no user {name!r}")
+    db.execute(f"UPDATE user_ SET {sets} WHERE name = ?", (*changes.values(), name))
     if "password_hash" in changes or changes.get("disabled"):
         revoke_where(db, now, "user_name = ? AND kind = 'LOGIN'", name)
     return names.one(list_users(db), "name", name)
@@ -77,11 +119,10 @@ def remove_user(db: DbConnection, name: str, *, now: float) -> Entity:
     from whoever bears theirs next.
 
     Raises:
-        ResourceNotFound: there is none.
+        ResourceNotFound, Conflict: there is none, or several.
     """
-    name = normal_name(name)
-    if not db.execute("DELETE FROM user_ WHERE name = ?", (name,)).rowcount:
-        raise ResourceNotFound(f"no user {name!r}")
+    name = _found(db, name)
+    db.execute("DELETE FROM user_ WHERE name = ?", (name,))
     revoke_where(db, now, "user_name = ?", name)
     former = f"{name} (until {times.to_text(now)})"
     for table, column, before, after in (

@@ -153,7 +153,7 @@ export class Messages {
     return element("li", "", element("div", "", head, element("p"), link), button);
   }
 
-  #updateNote(node, { id, sender, recipient, message, messageType, audioUrl, timestamp }) {
+  #updateNote(node, { id, sender, senderName = sender, recipient, message, messageType, audioUrl, timestamp }) {
     const language = this.#language;
     const [body, button] = node.children;
     const [head, words, link] = body.children;
@@ -161,7 +161,7 @@ export class Messages {
     attribute(node, "data-message", id);
     attribute(node, "data-kind", messageType);
     text(sign, SIGNS[messageType] ?? SIGNS.TEXT);
-    text(from, recipient.startsWith("role:") ? `${sender} → ${language.word("role", recipient.slice(5))}` : sender);
+    text(from, recipient.startsWith("role:") ? `${senderName} → ${language.word("role", recipient.slice(5))}` : senderName);
     text(when, language.say("ago", { age: language.age(this.#clock.now() - Date.parse(timestamp)) }));
     text(words, message);
     attribute(link, "hidden", audioUrl ? null : "");

@@ -159,6 +159,8 @@ type Answer<T> = T | Promise<T>;
 export interface StaffMessage {
   id: number;
   sender: string;
+  /** What people call the sender, where that is not the id. */
+  senderName?: string;
   recipient: string;
   message: string;
   messageType: "TEXT" | "ALERT" | "VOICE" | "TASK";

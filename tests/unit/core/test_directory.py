@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from robodyne_rt.core.directory import Directory
-from robodyne_rt.errors import TokenExpired, TokenInvalid
-from robodyne_rt.model.access import AccessPolicy, Principal
+from robodyne_rt.errors import Conflict, TokenExpired, TokenInvalid
+from robodyne_rt.model.access import AccessPolicy, Principal, Profile, issuers_user
 from robodyne_rt.model.changes import Update
 
 NOW = 1_800_000_000.0
@@ -183,3 +183,66 @@ def test_a_row_that_goes_late_takes_nobody_else_s_name_along(directory: Director
     assert directory.take(update("users", removed=(1,))) == set()
     assert directory.user("kim")["id"] == 3
     assert directory.take(update("users", removed=(3,))) == {"kim"}
+
+
+# -- an issuer's users -------------------------------------------------------------------------------------------------
+
+KIM = Profile("kim", "Kim Minsu", "kim@example.com", "Robodyne")
+ID, OTHER_ID = issuers_user("https://sso.example", "7"), issuers_user("https://sso.example", "8")
+
+
+def test_an_issuer_s_user_is_issuer_and_subject_and_has_the_roles_of_the_token(directory: Directory) -> None:
+    found = who(directory, ID, profile=KIM, claimed_roles=["display"])
+    assert (found.name, found.label, found.roles) == (ID, "kim", {"display"})
+    directory.take(update("users", user(3, ID, "admin", username="kim")))
+    assert who(directory, ID, profile=KIM, claimed_roles=["display"]).roles == {"display"}
+    assert directory.renewed(found, NOW) == found
+    assert ID != OTHER_ID != issuers_user("https://sso.example/7", "")
+
+
+def test_an_issuer_s_user_is_kept_out_by_id_and_by_a_disabled_name(directory: Directory) -> None:
+    found = who(directory, ID, profile=KIM)
+    directory.take(update("users", user(3, ID, disabled=True, username="kim")))
+    for look in (lambda: who(directory, ID, profile=KIM), lambda: directory.renewed(found, NOW)):
+        with pytest.raises(TokenInvalid):
+            look()
+    with pytest.raises(TokenInvalid):
+        who(directory, OTHER_ID, profile=Profile("off"))
+    assert who(directory, OTHER_ID, profile=KIM)
+
+
+def test_a_long_or_strange_subject_has_a_digest() -> None:
+    assert issuers_user("https://sso.example", "7") == "oidc:https://sso.example#7"
+    names = {issuers_user("https://sso.example", text) for text in ("x" * 300, "x" * 301, "é", "e\u0301")}
+    assert len(names) == 4
+    assert all(len(name) <= 200 and name.startswith("oidc:") for name in names)
+
+
+def test_a_name_means_who_bears_it_here_else_the_one_user_who_is_called_so(directory: Directory) -> None:
+    directory.take(update("users", user(3, ID, username="lee", full_name="Lee Jia"), user(4, OTHER_ID, username="kim")))
+    assert directory.resolve("lee") == directory.resolve("Lee Jia") == directory.resolve(ID) == ID
+    assert directory.resolve("kim") == "kim", "somebody here"
+    assert directory.resolve("till") == "till"
+    assert directory.resolve("nobody") == "nobody"
+    assert (directory.label(ID), directory.label("kim"), directory.label("nobody")) == ("lee", "kim", "nobody")
+    directory.take(update("users", user(5, issuers_user("x", "9"), username="lee")))
+    with pytest.raises(Conflict) as refused:
+        directory.resolve("lee")
+    assert refused.value.details["ids"] == sorted([ID, issuers_user("x", "9")])
+
+
+# -- where people logged in --------------------------------------------------------------------------------------------
+
+
+def test_a_place_is_known_for_as_long_as_a_login_from_there_is_kept(directory: Directory) -> None:
+    assert not directory.has_logged_in_from("kim", "10.0.0.1")
+    directory.take(update("tokens", token(30, "kim", kind="LOGIN", address="10.0.0.1")))
+    directory.take(update("tokens", token(31, "kim", kind="LOGIN", address="10.0.0.1", revoked_at=SOON)))
+    directory.take(update("tokens", token(32, "lee", kind="API", address="10.0.0.2")))
+    assert directory.has_logged_in_from("kim", "10.0.0.1")
+    assert not directory.has_logged_in_from("lee", "10.0.0.1")
+    assert not directory.has_logged_in_from("lee", "10.0.0.2")
+    directory.take(update("tokens", removed=(30,)))
+    assert directory.has_logged_in_from("kim", "10.0.0.1"), "who logged out is known all the same"
+    directory.take(update("tokens", removed=(31,)))
+    assert not directory.has_logged_in_from("kim", "10.0.0.1")

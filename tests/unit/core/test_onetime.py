@@ -81,11 +81,13 @@ def test_an_approved_pairing_is_told_once_and_its_code_is_void() -> None:
     pairings = Pairings()
     secret, pairing = pairings.begin(address="x", now=0.0)
     assert pairings.look(secret, 1.0).token == ""
-    pairing.token = "given"
+    pairings.approve(pairing, label="wall", token="given")
+    with pytest.raises(ResourceNotFound):
+        pairings.approve(pairing, label="wall", token="again")
     with pytest.raises(ResourceNotFound):
         pairings.by_code(pairing.code, 1.0)
+    assert pairings.look(secret, 2.0, takes=False).token == "given"
     assert pairings.look(secret, 2.0).token == "given"
-    pairings.finish(secret)
     with pytest.raises(ResourceNotFound):
         pairings.look(secret, 2.0)
 
@@ -97,6 +99,28 @@ def test_a_code_is_six_digits_and_never_shown_on_two_screens() -> None:
     with pytest.raises(RateLimited):
         pairings.begin(address="x", now=1.0)
     assert pairings.begin(address="x", now=PAIRING_S + 1)
+
+
+def test_ten_addresses_cannot_hold_all_places() -> None:
+    pairings = Pairings()
+    held = [pairings.begin(address=f"10.0.0.{number % 10}", now=0.0) for number in range(OPEN_AT_MOST)]
+    pairings.approve(held[0][1], label="wall", token="given")
+    screens = [pairings.begin(address=f"10.0.1.{number}", now=1.0) for number in range(50)]
+    assert len(pairings.waiting(1.0)) == OPEN_AT_MOST - 1
+    for secret, pairing in (*screens, held[0], held[-1]):
+        assert pairings.look(secret, 2.0) is pairing
+    with pytest.raises(ResourceNotFound):
+        pairings.look(held[1][0], 2.0)
+    with pytest.raises(ResourceNotFound):
+        pairings.approve(held[1][1], label="gone", token="given")
+
+
+def test_the_addresses_of_one_household_are_one() -> None:
+    pairings = Pairings()
+    for number in range(OPEN_AT_MOST):
+        pairings.begin(address=f"2001:db8::{number:x}", now=0.0)
+    pairings.begin(address="2001:db8:1::1", now=0.0)
+    assert len(pairings.waiting(0.0)) == OPEN_AT_MOST
 
 
 @pytest.mark.parametrize("code", ["", "x", "00000", "0000000", "１２３４５６", "é", "\0"])
