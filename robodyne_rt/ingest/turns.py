@@ -2,7 +2,8 @@
 
 A wire takes a small budget of messages in a turn of the loop. What it brought beyond that waits for the next round, and
 meanwhile nothing more is read from it. When the wires together have taken more than their part of the time, those that were
-served rest for a moment: the writer's thread, the screens and the wires that have said nothing yet go first.
+served rest for a moment: the writer's thread, the screens and the wires that have said nothing yet go first. Of a crowd that
+comes at once, so many are served in one turn as a few milliseconds allow.
 """
 
 import asyncio
@@ -14,6 +15,12 @@ READING_SHARE = 0.4
 """Part of the loop's time that may go into taking messages."""
 
 READING_BURST_S = 0.001
+
+TURN_S = 0.005
+"""Time in one turn of the loop after which the wires wait for the next one."""
+
+PAUSE_S = 0.0005
+"""So long without reading, and another turn has begun."""
 
 
 class Wire(Protocol):
@@ -34,13 +41,16 @@ class ReadingTurns:
         self._waiting: dict[Wire, None] = {}
         self._next_round: asyncio.Handle | None = None
         self._is_resting = False
+        self._turn_s = 0.0
+        self._turn_ended = float("-inf")
 
     def ask(self, wire: Wire) -> None:
         """Let a wire take its turn: now, or after the rest if it had one before it."""
         if wire in self._waiting:
             return
-        if self._is_resting and wire in self._served:
+        if self._is_turn_over() or (self._is_resting and wire in self._served):
             self._waiting[wire] = None
+            self._plan_round()
         else:
             self._serve(wire)
 
@@ -49,27 +59,40 @@ class ReadingTurns:
         self._served.pop(wire, None)
         self._waiting.pop(wire, None)
 
+    def _is_turn_over(self) -> bool:
+        if self.loop.time() - self._turn_ended > PAUSE_S:
+            self._turn_s = 0.0
+        return self._turn_s >= TURN_S
+
     def _serve(self, wire: Wire) -> None:
         self._served[wire] = None
         started = self.loop.time()
         if wire.take_turn():
             self._waiting[wire] = None
-        rest_s = self._share.spend(started, self.loop.time())
+        self._turn_ended = self.loop.time()
+        self._turn_s += self._turn_ended - started
+        rest_s = self._share.spend(started, self._turn_ended)
         if rest_s and not self._is_resting:
             self._is_resting = True
             if self._next_round is not None:
                 self._next_round.cancel()
             self._next_round = self.loop.call_later(rest_s, self._round)
-        elif self._waiting and self._next_round is None:
+        elif self._waiting:
+            self._plan_round()
+
+    def _plan_round(self) -> None:
+        if self._next_round is None:
             self._next_round = self.loop.call_soon(self._round)
 
     def _round(self) -> None:
         self._next_round = None
         self._is_resting = False
+        self._turn_s = 0.0
         self._served.clear()
         waiting, self._waiting = list(self._waiting), {}
         for index, wire in enumerate(waiting):
-            if self._is_resting:
+            if self._is_resting or self._is_turn_over():
                 self._waiting = dict.fromkeys(waiting[index:]) | self._waiting
+                self._plan_round()
                 break
             self._serve(wire)

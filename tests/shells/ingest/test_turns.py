@@ -1,6 +1,6 @@
 """Wires share the loop's time."""
 
-from robodyne_rt.ingest.turns import READING_BURST_S, READING_SHARE, ReadingTurns
+from robodyne_rt.ingest.turns import PAUSE_S, READING_BURST_S, READING_SHARE, TURN_S, ReadingTurns
 from robodyne_rt.testing.clock import HandClock, HandLoop
 
 
@@ -103,6 +103,26 @@ def test_those_whose_turn_did_not_come_before_the_rest_come_first_after_it() -> 
     assert bench.log == ["a"]
     bench.loop.advance(READING_BURST_S * 3 / READING_SHARE)
     assert bench.log[1] == "b"
+
+
+def test_of_a_crowd_that_comes_at_once_so_many_are_served_in_a_turn_as_time_allows() -> None:
+    bench = Bench()
+    for number in range(100):
+        bench.turns.ask(bench.wire(str(number), takes_s=TURN_S / 10))
+    served = len(bench.log)
+    assert 9 <= served <= 11
+    bench.loop.advance(1.0)
+    assert bench.log == [str(number) for number in range(100)]
+
+
+def test_what_comes_after_a_pause_is_served_at_once_again() -> None:
+    bench = Bench()
+    bench.turns.ask(bench.wire("long", takes_s=TURN_S * 2))
+    bench.turns.ask(bench.wire("same turn"))
+    assert bench.log == ["long"]
+    bench.clock.advance(PAUSE_S * 1.1)
+    bench.turns.ask(bench.wire("later"))
+    assert bench.log == ["long", "later"]
 
 
 def test_a_wire_that_is_gone_gets_no_turn() -> None:
