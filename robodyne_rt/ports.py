@@ -298,8 +298,9 @@ class ChangeReader(Protocol):
         """The history that offsets count in; it changes on the loop only, together with `ChangeSink.begin_history`."""
         ...
 
-    async def snapshot(self, topic: str) -> Update:
-        """Return the whole state of a topic's window; the position is taken before the state is read."""
+    async def snapshot(self, topic: str, *, limit_bytes: int | None = None) -> Update:
+        """Return the whole state of a topic's window; the position is taken before the state is read. One that takes more
+        memory than `limit_bytes` has no entities (`Update.is_whole`)."""
         ...
 
     async def window(self, topic: str) -> Keys:

@@ -27,6 +27,7 @@ from robodyne_rt.app import descriptors
 from robodyne_rt.app.control_socket import ControlSocket
 from robodyne_rt.app.health import ATTENTION, READINESS, ServerHealth, server_probes
 from robodyne_rt.app.housekeeping import Housekeeping
+from robodyne_rt.app.memory import give_back, glibc_trim
 from robodyne_rt.core import times
 from robodyne_rt.core.clock_watch import ClockWatch
 from robodyne_rt.core.device_auth import DeviceAuth, Known, known
@@ -134,6 +135,7 @@ class App:
         storage = self._storage
         self._session_repository = SessionRepository(readers=storage.readers, intake=storage.intake)
         self._directory = Directory(policy, opened.snapshots)
+        opened.forget_snapshots()
         if self._secret.is_new and (void := self._directory.given_out(self._clock.wall())):
             logger.error(
                 "%s was not there and a new secret was made: %d tokens and device keys given out before are void; to have them "
@@ -154,6 +156,7 @@ class App:
                     tasks.start_soon(self._sessions.run)
                     await tasks.start(self._desk.run)
                     tasks.start_soon(self._watch_clock)
+                    tasks.start_soon(give_back, glibc_trim())
                     tasks.start_soon(self._housekeeping().run)
                     if self._keys is not None:
                         tasks.start_soon(self._keys.run)

@@ -10,13 +10,22 @@ import orjson
 
 from robodyne_rt.model.changes import Entity, Update
 
-OVERHEAD_BYTES = 600
+WINDOW_BYTES = 16 << 20
+"""A window that takes more is not kept in memory."""
+
+_OVERHEAD_BYTES = 600
 """What an entity of a few fields costs in memory besides its texts."""
 
 
-def size_of(entity: Entity) -> int:
-    """Return about how many bytes an entity takes: in JSON, and what Python adds."""
-    return len(orjson.dumps(entity)) + OVERHEAD_BYTES
+def size_of(encoded: bytes) -> int:
+    """Return about how many bytes an entity takes in memory whose JSON this is: Python keeps a text that is not ASCII a second
+    time as UTF-8, once it was encoded."""
+    return 2 * len(encoded) + _OVERHEAD_BYTES
+
+
+def sizes_of(entities: Mapping[int, Entity]) -> dict[int, int]:
+    """Return `size_of` each entity."""
+    return {key: size_of(orjson.dumps(entity)) for key, entity in entities.items()}
 
 
 class Window:
@@ -33,7 +42,7 @@ class Window:
         self._rows = rows
         self._sizes: dict[int, int] = {}
         self._newest = 0
-        self.apply(snapshot.entities, (), {key: size_of(entity) for key, entity in snapshot.entities.items()})
+        self.apply(snapshot.entities, (), sizes_of(snapshot.entities))
 
     def apply(self, entities: Mapping[int, Entity], removed: Collection[int], sizes: Mapping[int, int]) -> None:
         """Take what changed; `sizes` has the bytes of each entity."""

@@ -18,7 +18,7 @@ from robodyne_rt.core import wire
 from robodyne_rt.core.backlog import Backlog
 from robodyne_rt.core.live import LiveRobots
 from robodyne_rt.core.ratelimit import TimeShare
-from robodyne_rt.core.window import OVERHEAD_BYTES, Window, size_of
+from robodyne_rt.core.window import WINDOW_BYTES, Window, size_of, sizes_of
 from robodyne_rt.errors import StorageUnavailable, TooLarge, TooSlow
 from robodyne_rt.hub.connection import Subscription
 from robodyne_rt.hub.transmission import Part, Transmission
@@ -278,7 +278,7 @@ class TopicFeed(Feed):
         self._trusted_from = snapshot.offset + 1 if left_unconfirmed else 0
         self._backlog = Backlog(name, offset=snapshot.offset, limit=BACKLOG_ENTITIES, limit_bytes=BACKLOG_BYTES)
         # What a snapshot shows; None where it would take too much memory.
-        self._window: Window | None = Window(snapshot, rows=window_rows)
+        self._window = self._kept(snapshot)
         self._window_compared_at = self._clock.now()
         self._comparing = anyio.Lock()
         self._generation = 0  # grows when what was begun before leads nowhere any more
@@ -314,10 +314,12 @@ class TopicFeed(Feed):
             self._start_over(update)
             return
         encoded = [orjson.dumps(self._as_seen(entity)) for entity in update.entities.values()]
-        sizes = {key: len(text) + OVERHEAD_BYTES for key, text in zip(update.entities, encoded, strict=True)}
+        sizes = {key: size_of(text) for key, text in zip(update.entities, encoded, strict=True)}
         self._backlog.add(update, sizes)
         if self._window is not None:
             self._window.apply(update.entities, update.removed, sizes)
+            if self._window.size_bytes > WINDOW_BYTES:
+                self.give_up_window()
         self.offset = update.offset
         if not update.entities and not update.removed:
             return  # nothing to tell; the next update's `prev` covers these lines
@@ -339,7 +341,7 @@ class TopicFeed(Feed):
         """The log has a hole, or another history began: everybody gets the whole state."""
         self._generation += 1
         self._backlog = Backlog(self.name, offset=snapshot.offset, limit=BACKLOG_ENTITIES, limit_bytes=BACKLOG_BYTES)
-        self._window, self._window_compared_at = Window(snapshot, rows=self._window_rows), self._clock.now()
+        self._window, self._window_compared_at = self._kept(snapshot), self._clock.now()
         self._volatile.clear()
         self.offset = self._sent_offset = snapshot.offset
         self._send_all_anew()
@@ -657,26 +659,50 @@ class TopicFeed(Feed):
         if now - self._window_compared_at >= WINDOW_KEPT_S and not self._comparing.locked():
             self._spawn(self._compare_window)
 
+    def _kept(self, snapshot: Update) -> Window | None:
+        """Return the window that is kept in memory of a snapshot."""
+        return Window(snapshot, rows=self._window_rows) if snapshot.is_whole else None
+
     async def _compare_window(self) -> None:
         """Compare the window in memory with the database's, where that was long ago; one that cannot be read now stays."""
-        window, generation = self._window, self._generation
-        if window is None or self._clock.now() - self._window_compared_at < WINDOW_KEPT_S:
+        if self._clock.now() - self._window_compared_at < WINDOW_KEPT_S:
             return
         async with self._comparing:
             if self._clock.now() - self._window_compared_at < WINDOW_KEPT_S:
                 return
             with contextlib.suppress(StorageUnavailable):
-                offset, keys = await self._reader.window(self.name)
-                missing = [key for key in keys if key not in window.entities]
-                found = await self._reader.entities(self.name, missing[:MAX_MISSING]) if missing else {}
-                newer = self._backlog.changed_since(min(offset, self.offset))
-                if newer is not None and window is self._window and generation == self._generation:
-                    # What changed after it was read is known better here.
-                    window.retain({*keys, *newer})
-                    found = {key: entity for key, entity in found.items() if key not in newer}
-                    window.apply(found, (), {key: size_of(entity) for key, entity in found.items()})
-                    self._transmissions.clear()
+                if self._window is None:
+                    await self._read_window()
+                else:
+                    await self._age_window(self._window)
             self._window_compared_at = self._clock.now()
+
+    async def _age_window(self, window: Window) -> None:
+        """Let leave what the database's window shows no more, and enter what it shows instead."""
+        generation = self._generation
+        offset, keys = await self._reader.window(self.name)
+        missing = [key for key in keys if key not in window.entities]
+        found = await self._reader.entities(self.name, missing[:MAX_MISSING]) if missing else {}
+        newer = self._backlog.changed_since(min(offset, self.offset))
+        if newer is None or window is not self._window or generation != self._generation:
+            return
+        # What changed after it was read is known better here.
+        window.retain({*keys, *newer})
+        found = {key: entity for key, entity in found.items() if key not in newer}
+        window.apply(found, (), sizes_of(found))
+        self._transmissions.clear()
+
+    async def _read_window(self) -> None:
+        """Keep the window in memory again, where it is small enough by now."""
+        generation = self._generation
+        snapshot = await self._reader.snapshot(self.name, limit_bytes=WINDOW_BYTES // 2)
+        newer = self._backlog.changed_since(min(snapshot.offset, self.offset))
+        if newer is None or generation != self._generation or not snapshot.is_whole:
+            return
+        self._window = Window(snapshot, rows=self._window_rows)
+        entities = {key: entity for key in newer if (entity := self._backlog[key]) is not None}
+        self._window.apply(entities, [key for key in newer if key not in entities], sizes_of(entities))
+        self._transmissions.clear()
 
     @property
     def held_bytes(self) -> tuple[int, int]:

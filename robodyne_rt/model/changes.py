@@ -15,7 +15,8 @@ Entity = dict[str, Any]
 class Update:
     """The entities of one topic that changed in (prev, offset], each in its latest state.
 
-    A snapshot has `snapshot=True`; its `prev` means nothing and its entities are all that the topic's window shows.
+    A snapshot has `snapshot=True`; its `prev` means nothing and its entities are all that the topic's window shows, or none
+    where that is too much to hold (`is_whole=False`).
     """
 
     topic: str
@@ -24,6 +25,7 @@ class Update:
     entities: dict[int, Entity] = field(default_factory=dict)
     removed: list[int] = field(default_factory=list)
     snapshot: bool = False
+    is_whole: bool = True
 
 
 class Keys(NamedTuple):

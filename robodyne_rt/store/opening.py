@@ -76,6 +76,10 @@ class OpenStore:
         """What each topic's window shows at start."""
         return self.writer.snapshots
 
+    def forget_snapshots(self) -> None:
+        """Hold no more what stood there at the start: it may be much, and the hub has what it needs."""
+        self.writer.snapshots = {}
+
     def release(self) -> None:
         """Let go of the data; for when every thread has ended."""
         self.readers.close()

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from robodyne_rt.core import wire
 from robodyne_rt.core.live import LiveRobots
+from robodyne_rt.core.window import WINDOW_BYTES
 from robodyne_rt.errors import RobodyneError
 from robodyne_rt.hub.connection import Connection
 from robodyne_rt.hub.manager import ConnectionManager
@@ -101,9 +102,9 @@ class DirectReader:
         self.log = ChangeLog(db, windows=WINDOWS)
         self.windows = self.entities_read = 0
 
-    async def snapshot(self, topic: str) -> Update:
+    async def snapshot(self, topic: str, *, limit_bytes: int | None = None) -> Update:
         await asyncio.sleep(0)
-        return self.log.snapshot(topic)
+        return self.log.snapshot(topic, limit_bytes=limit_bytes)
 
     async def window(self, topic: str) -> Keys:
         self.windows += 1
@@ -155,7 +156,7 @@ class Rig:
     def start(self) -> None:
         """Build the hub as a server's start does; also after a restart."""
         self.reader = DirectReader(self.db, self.epoch)
-        snapshots = {topic: self.reader.log.snapshot(topic) for topic in TOPICS}
+        snapshots = {topic: self.reader.log.snapshot(topic, limit_bytes=WINDOW_BYTES) for topic in TOPICS}
         self.positions = {topic: snapshot.offset for topic, snapshot in snapshots.items()}
         self.live_robots = LiveRobots(offline_after_s=10, limit=500)
         self.monitor = RobotMonitor(self.live_robots, store=cast(Any, self.store), clock=self.clock)

@@ -235,12 +235,36 @@ async def test_a_client_that_holds_the_most_is_closed_and_cut_soon(running: Any)
     assert screen.transport.aborted
 
 
-async def test_a_backlog_remembers_so_many_bytes_only(running: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_backlog_and_a_window_take_so_many_bytes_only(running: Any) -> None:
     rig: Rig = await running()
-    orders(rig, 1, 400)
+    orders(rig, 1, 100)
     await rig.feed()
     window_bytes, backlog_bytes = rig.hub._topic_feeds["orders"].held_bytes
-    assert backlog_bytes <= feed.BACKLOG_BYTES < window_bytes
+    assert 0 < backlog_bytes <= feed.BACKLOG_BYTES < window_bytes
+    orders(rig, 101, 100)
+    await rig.feed()
+    assert rig.hub._topic_feeds["orders"].held_bytes[0] == 0
+    screen = await rig.connect("orders")
+    await read_all(rig, screen)
+    assert len(screen.replica.entities) == 200
+
+
+async def test_a_window_that_is_small_again_is_kept_again(running: Any) -> None:
+    rig: Rig = await running()
+    orders(rig, 1, 200)
+    await rig.feed()
+    assert rig.hub.current("orders") == {}
+    rig.sql("DELETE FROM order_ WHERE id > 5")
+    await rig.feed()
+    rig.clock.at += feed.WINDOW_KEPT_S + 1
+    await until(lambda: len(rig.hub.current("orders")) == 5)
+
+
+async def test_a_window_that_is_too_large_is_not_even_read_at_the_start(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig()
+    orders(rig, 1, 200)
+    rig.start()
+    assert rig.hub.current("orders") == {} and rig.hub._topic_feeds["orders"].offset == 200
 
 
 # -- the whole window at every update ----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import orjson
 
 from robodyne_rt.core import times
 from robodyne_rt.core.json_depth import is_too_deep
+from robodyne_rt.core.window import WINDOW_BYTES, sizes_of
 from robodyne_rt.model.changes import Entity, Keys, Update
 from robodyne_rt.model.topics import TOPICS, Nested, Rows, Topic
 from robodyne_rt.store.engine.database import DbConnection
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 MAX_COUNTED = 1000
 """Counts in `status` stop here, so that their cost does not grow with what is stored."""
+
+KEYS_PER_READ = 100
+"""Entities read at a time where nobody knows how large they are."""
 
 AHEAD_S = 3600.0
 """Times may lie so far ahead: the clock was put back by an hour, or a device's is ahead."""
@@ -154,7 +158,7 @@ class ChangeLog:
         certain: dict[int, bool] = {}
         for _, key, op, _ in lines:
             if op == "truncate":
-                return self.snapshot(topic)
+                return self.snapshot(topic, limit_bytes=None if TOPICS[topic].private else WINDOW_BYTES)
             # A row that only might have been replaced, and is still there, did not change.
             certain[key] = op != "replaced" or certain.get(key, False)
         entities = self.entities(topic, list(certain))
@@ -199,15 +203,29 @@ class ChangeLog:
         keys = sorted(key for (key,) in self._execute(f"SELECT id FROM {TOPICS[topic].table} {where}", parameters))
         return Keys(head, keys)
 
-    def snapshot(self, topic: str) -> Update:
-        """Return all that the topic's window shows, oldest id first."""
-        where, parameters = self._window(TOPICS[topic])
+    def snapshot(self, topic: str, *, limit_bytes: int | None = None) -> Update:
+        """Return all that the topic's window shows, lowest id first.
+
+        Args:
+            limit_bytes: memory that it may take; what takes more is not read (`Update.is_whole`).
+        """
         head = self.heads()[topic]
         if (line := self.line(topic, head)) is not None:
             self.last_lines[topic] = line
         else:
             self.last_lines.pop(topic, None)
-        return Update(topic, prev=0, offset=head, entities=self._fetch(topic, where, parameters), snapshot=True)
+        entities: dict[int, Entity] = {}
+        if limit_bytes is None:
+            entities = self._fetch(topic, *self._window(TOPICS[topic]))
+        else:
+            keys = self.window(topic).keys
+            for start in range(0, len(keys), KEYS_PER_READ):
+                found = self.entities(topic, keys[start : start + KEYS_PER_READ])
+                limit_bytes -= sum(sizes_of(found).values())
+                if limit_bytes < 0:
+                    return Update(topic, prev=0, offset=head, snapshot=True, is_whole=False)
+                entities |= found
+        return Update(topic, prev=0, offset=head, entities=entities, snapshot=True)
 
     def snapshot_size(self, topic: str) -> int:
         """Return how many entities a snapshot would hold."""

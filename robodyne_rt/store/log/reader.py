@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 
+from robodyne_rt.core.window import WINDOW_BYTES
 from robodyne_rt.model.changes import Update
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.ports import Clock
@@ -49,9 +50,13 @@ class LogReader:
 
     def snapshots(self) -> list[Update]:
         """Return what every topic's window shows; updates go on from there."""
-        snapshots = [self._log.snapshot(topic) for topic in TOPICS]
+        snapshots = [self._snapshot(topic) for topic in TOPICS]
         self.positions = {snapshot.topic: snapshot.offset for snapshot in snapshots}
         return snapshots
+
+    def _snapshot(self, topic: str) -> Update:
+        """Return a snapshot; of what nobody but the server watches, every row counts."""
+        return self._log.snapshot(topic, limit_bytes=None if TOPICS[topic].private else WINDOW_BYTES)
 
     def lookups(self) -> Lookups:
         """Return the rows that messages are checked by while the database is away."""
@@ -98,7 +103,7 @@ class LogReader:
                 position = self._read_topic(topic, position, head, updates)
             except GapInLog as gap:
                 logger.error("%s: sending snapshots", gap, extra={"action": "log_gap"})
-                update = self._log.snapshot(topic)
+                update = self._snapshot(topic)
                 position = self.positions[topic] = update.offset
                 updates.append(update)
             self.has_more |= position < head

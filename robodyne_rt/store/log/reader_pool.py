@@ -40,8 +40,8 @@ class ReaderPool:
         """The history that offsets count in."""
         return self._history.epoch
 
-    async def snapshot(self, topic: str) -> Update:
-        return await self._read(lambda log: self._verified(log, topic).snapshot(topic))
+    async def snapshot(self, topic: str, *, limit_bytes: int | None = None) -> Update:
+        return await self._read(lambda log: self._verified(log, topic).snapshot(topic, limit_bytes=limit_bytes))
 
     async def window(self, topic: str) -> Keys:
         return await self._read(lambda log: self._verified(log, topic).window(topic))

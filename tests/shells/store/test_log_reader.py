@@ -176,3 +176,16 @@ def test_since_an_offset_that_was_pruned_is_nothing(bench: Bench) -> None:
     bench.database.ask("DELETE FROM change WHERE topic = 'tables' AND \"offset\" <= 2")
     assert bench.log.changed("tables", 1) is None
     assert bench.log.changed("tables", 2) is not None
+
+
+def test_a_window_too_large_to_hold_is_not_read_but_who_may_come_in_is_always_known(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.tables(1, 2, 3, 4)
+    bench.database.ask(
+        "INSERT INTO user_(name, roles, password_hash, created_at) VALUES ('kim', '[]', '', '2026-01-01T00:00:00Z')"
+    )
+    monkeypatch.setattr(reader_module, "WINDOW_BYTES", 1000)
+    snapshots = {snapshot.topic: snapshot for snapshot in bench.reader.snapshots()}
+    assert (snapshots["tables"].is_whole, snapshots["tables"].entities, snapshots["tables"].offset) == (False, {}, 4)
+    assert snapshots["users"].is_whole and len(snapshots["users"].entities) == 1

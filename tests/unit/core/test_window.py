@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robodyne_rt.core.window import Window, size_of
+from robodyne_rt.core.window import Window, sizes_of
 from robodyne_rt.model.changes import Entity, Update
 
 changes = st.lists(st.tuples(st.integers(1, 12), st.one_of(st.none(), st.text(max_size=20))), max_size=40)
@@ -23,15 +23,15 @@ def test_it_holds_the_newest_rows_in_order_and_knows_their_size(steps: list[tupl
             model.pop(key, None)
         else:
             new = {key: entity(key, text)}
-            window.apply(new, [], {key: size_of(new[key])})
+            window.apply(new, [], sizes_of(new))
             model |= new
         if rows is not None:
             model = {key: model[key] for key in sorted(model)[-rows:]}
         assert list(window.entities.items()) == sorted(model.items())
-        assert window.size_bytes == sum(map(size_of, model.values()))
+        assert window.size_bytes == sum(sizes_of(model).values())
 
 
 def test_it_forgets_what_left_it() -> None:
     window = Window(Update("orders", 0, 3, {key: entity(key) for key in (1, 2, 3)}, snapshot=True), rows=None)
     window.retain({2, 7})
-    assert list(window.entities) == [2] and window.size_bytes == size_of(entity(2))
+    assert list(window.entities) == [2] and window.size_bytes == sum(sizes_of({2: entity(2)}).values())
