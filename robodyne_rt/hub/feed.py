@@ -566,11 +566,15 @@ class TopicFeed(Feed):
         await self._compare_window()
         if self._window is not None:
             return self._snapshot_from_memory(self._window)
+        return await self._stored_snapshot()
+
+    async def _stored_snapshot(self) -> Transmission:
+        """Return a snapshot that is read from the database, part by part."""
         generation = self._generation
         offset, keys = await self._reader.window(self.name)
-        transmission = self._begin(None, offset, keys)
-        transmission.generation = generation
-        return transmission
+        if generation != self._generation:
+            return await self._stored_snapshot()  # of a history that is gone
+        return self._transmission("stored snapshot", offset, lambda: self._begin(None, offset, keys))
 
     async def _recovery(self, start: int) -> Transmission | None:
         """Return what changed after `start`, or None where a snapshot is due."""

@@ -103,6 +103,8 @@ async def test_a_client_that_does_not_read_holds_one_part_and_is_closed_in_the_e
     assert not connection.closing
     stuck.transport.unsent = 0
     await until(lambda: len(stuck.transport.written) == 2)  # the time counts per part
+    for _ in range(10):
+        await asyncio.sleep(0)
     rig.clock.at += 29
     await asyncio.sleep(0.02)
     assert not connection.closing
@@ -258,6 +260,18 @@ async def test_a_window_that_is_small_again_is_kept_again(running: Any) -> None:
     await rig.feed()
     rig.clock.at += feed.WINDOW_KEPT_S + 1
     await until(lambda: len(rig.hub.current("orders")) == 5)
+
+
+async def test_parts_that_are_read_from_the_database_are_made_once_too(running: Any) -> None:
+    rig: Rig = await running()
+    orders(rig, 1, 200)
+    await rig.feed()
+    screens = [await rig.connect("orders") for _ in range(3)]
+    for screen in screens:
+        await until(lambda screen=screen: len(screen.transport.written) >= 11)
+    assert rig.reader.entities_read < 2 * 200
+    for frames in zip(*(screen.transport.written for screen in screens), strict=True):
+        assert frames[0] is frames[1] is frames[2]
 
 
 async def test_a_window_that_is_too_large_is_not_even_read_at_the_start(make_rig: Callable[..., Rig]) -> None:
