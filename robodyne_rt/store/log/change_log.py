@@ -24,8 +24,11 @@ logger = logging.getLogger(__name__)
 MAX_COUNTED = 1000
 """Counts in `status` stop here, so that their cost does not grow with what is stored."""
 
-KEYS_PER_READ = 100
+KEYS_PER_READ = 25
 """Entities read at a time where nobody knows how large they are."""
+
+UPDATE_BYTES = 1 << 20
+"""What one update takes in memory, about: a bulk load of large rows must not be held as a whole."""
 
 AHEAD_S = 3600.0
 """Times may lie so far ahead: the clock was put back by an hour, or a device's is ahead."""
@@ -154,19 +157,33 @@ class ChangeLog:
                 del lines[limit:]
             if lines[-1][0] != offset + len(lines):
                 raise GapInLog(f"{topic}: lines between {offset} and {lines[-1][0]} are gone")
+            if any(op == "truncate" for _, _, op, _ in lines):
+                self.last_lines[topic] = lines[-1]
+                return self.snapshot(topic, limit_bytes=None if TOPICS[topic].private else WINDOW_BYTES)
+        entities = self._read_within(topic, lines)
+        if lines:
             self.last_lines[topic] = lines[-1]
         certain: dict[int, bool] = {}
         for _, key, op, _ in lines:
-            if op == "truncate":
-                return self.snapshot(topic, limit_bytes=None if TOPICS[topic].private else WINDOW_BYTES)
             # A row that only might have been replaced, and is still there, did not change.
             certain[key] = op != "replaced" or certain.get(key, False)
-        entities = self.entities(topic, list(certain))
         update = Update(topic, prev=offset, offset=offset + len(lines))
         if len(entities) < len(certain):
             update.removed = [key for key in certain if key not in entities]
         update.entities = {key: entities[key] for key, is_certain in certain.items() if is_certain and key in entities}
         return update
+
+    def _read_within(self, topic: str, lines: list[Line]) -> dict[int, Entity]:
+        """Return the entities that `lines` name; where they are large, the last lines are dropped, for the next time."""
+        keys = list(dict.fromkeys(key for _, key, _, _ in lines))
+        entities = self.entities(topic, keys[:KEYS_PER_READ])
+        for start in range(KEYS_PER_READ, len(keys), KEYS_PER_READ):
+            if sum(sizes_of(entities).values()) > UPDATE_BYTES:
+                known = set(keys[:start])
+                del lines[next(index for index, line in enumerate(lines) if line[1] not in known) :]
+                break
+            entities |= self.entities(topic, keys[start : start + KEYS_PER_READ])
+        return entities
 
     def changed(self, topic: str, offset: int) -> Keys | None:
         """Return what changed after `offset` up to the head.

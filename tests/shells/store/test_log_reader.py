@@ -5,6 +5,7 @@ import pytest
 from robodyne_rt.model.changes import Update
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.store.engine.database import Fault
+from robodyne_rt.store.log import change_log as change_log_module
 from robodyne_rt.store.log import reader as reader_module
 from robodyne_rt.store.log.change_log import ChangeLog, HistoryLost
 from robodyne_rt.store.log.history import History
@@ -189,3 +190,18 @@ def test_a_window_too_large_to_hold_is_not_read_but_who_may_come_in_is_always_kn
     snapshots = {snapshot.topic: snapshot for snapshot in bench.reader.snapshots()}
     assert (snapshots["tables"].is_whole, snapshots["tables"].entities, snapshots["tables"].offset) == (False, {}, 4)
     assert snapshots["users"].is_whole and len(snapshots["users"].entities) == 1
+
+
+def test_large_rows_become_several_updates(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(change_log_module, "KEYS_PER_READ", 3)
+    monkeypatch.setattr(change_log_module, "UPDATE_BYTES", 2000)
+    bench.tables(*range(1, 11))
+    bench.database.ask("UPDATE table_ SET customer_count = 2 WHERE id = 2")
+    bench.database.ask("DELETE FROM table_ WHERE id = 9")
+    offset, seen, removed = 0, set(), []
+    while (update := bench.log.after("tables", offset, 500)).offset > offset:
+        assert update.prev == offset and len(update.entities) <= 6
+        seen |= set(update.entities)
+        removed += update.removed
+        offset = update.offset
+    assert offset == 12 and seen == set(range(1, 11)) - {9} and set(removed) == {9}
