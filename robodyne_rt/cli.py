@@ -5,7 +5,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import orjson
@@ -104,22 +104,23 @@ def _config_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _settings(options: argparse.Namespace) -> tuple[Path | None, Settings]:
+def _settings(
+    options: argparse.Namespace, *, check: Callable[[Settings], Iterable[str]] = lambda settings: ()
+) -> tuple[Path | None, Settings]:
     path: Path | None = options.config
     if path is None and Path("config.toml").exists():
         path = Path("config.toml")
-    return path, load(path)
+    return path, load(path, check=check)
 
 
 def _serve(options: argparse.Namespace) -> int:
-    path, settings = _settings(options)
+    path, settings = _settings(options, check=lifecycle.problems)
     serve(settings, config=path)
     return 0
 
 
 def _check_config(options: argparse.Namespace) -> int:
-    path, settings = _settings(options)
-    lifecycle.check(settings)
+    path, settings = _settings(options, check=lifecycle.problems)
     if options.json:
         print(shown(settings, indent=2))
     else:

@@ -1,8 +1,9 @@
 """config.toml and the environment -> typed sections.
 
 `config.toml` is the whole configuration (SPEC section 12); `ROBODYNE_RT__SECTION__KEY` overrides one key, lists and
-tables as JSON. Every part receives its own section or plain values, never the whole Settings. An unknown key or a wrong
-value is a `ConfigError` that names file, line and key: a typing error must never become a silent default.
+tables as JSON. Every part receives its own section or plain values, never the whole Settings. Unknown keys and wrong values
+are a `ConfigError` that names each with file, line and key: a typing error must never become a silent default. Types are
+strict in the file; the environment knows text only, so there "8000" is a number.
 """
 
 import difflib
@@ -10,13 +11,16 @@ import ipaddress
 import json
 import os
 import re
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from robodyne_rt import toml_file
+from robodyne_rt.toml_file import Location, TomlError
 
 ENVIRONMENT_PREFIX = "ROBODYNE_RT__"
 
@@ -24,11 +28,32 @@ DATABASE_URLS = ("sqlite:///", "postgresql+psycopg://", "postgresql://", "postgr
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; the text is for the person at the console and names file, line and key."""
+    """The configuration cannot be used; the text is for the person at the console: a line for each mistake, which names file,
+    line and key."""
 
 
 def _network(text: str) -> str:
     ipaddress.ip_network(text, strict=False)
+    return text
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:(?P<port>\d{1,5}))?", re.IGNORECASE)
+
+
+def _origin(text: str) -> str:
+    """Check that browsers may send a text as Origin (RFC 6454 section 7): what never equals one would be a silent refusal."""
+    match = _ORIGIN.fullmatch(text)
+    if match is None or int(match["port"] or 0) > 65535:
+        raise ValueError(
+            'expected an origin as browsers send it: SCHEME://HOST or SCHEME://HOST:PORT, without a path and without "*", '
+            'a name with other than ASCII letters as xn--..., e.g. "https://till.example"'
+        )
+    return text
+
+
+def _host_name(text: str) -> str:
+    if not text or re.search(r"[\s/:@?#*]", text):
+        raise ValueError('expected the name of a host alone, without scheme, port, path and "*", e.g. "till.example"')
     return text
 
 
@@ -46,9 +71,12 @@ def _right(word: str) -> str:
 
 
 Network = Annotated[str, AfterValidator(_network)]
+Origin = Annotated[str, AfterValidator(_origin)]
+HostName = Annotated[str, AfterValidator(_host_name)]
+FileName = Annotated[str, Field(min_length=1)]
 Right = Annotated[str, AfterValidator(_right)]
 Role = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,50}$")]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Days = Annotated[int, Field(ge=0, le=36500)]
 AtLeastOne = Annotated[int, Field(ge=1)]
@@ -67,8 +95,8 @@ class Server(Section):
     name: str = "robodyne"
     tls_cert: str = ""
     tls_key: str = ""
-    allowed_origins: list[str] = []
-    allowed_hosts: list[str] = []
+    allowed_origins: list[Origin] = []
+    allowed_hosts: list[HostName] = []
     trusted_proxies: list[Network] = []
     shutdown_grace_s: Positive = 5
 
@@ -87,7 +115,7 @@ class Devices(Section):
 
 
 class SerialPort(Section):
-    port: str
+    port: FileName
     baudrate: AtLeastOne = 115200
     framing: Literal["crc", "lines"] = "crc"
 
@@ -98,7 +126,7 @@ class Database(Section):
     changes_retained: AtLeastOne = 10000
     notify: bool = True
     doorbell: bool = True
-    spool_path: str = "spool.db"
+    spool_path: FileName = "spool.db"
     spool_max_bytes: Count = 1073741824
     push_deadline_ms: Count = 50
 
@@ -125,7 +153,7 @@ class Topics(Section):
 
 class Auth(Section):
     mode: Literal["local", "oidc", "off"] = "local"
-    secret_file: str = "secret.key"
+    secret_file: FileName = "secret.key"
     issuer: str = ""
     audience: str = ""
     jwks_url: str = ""
@@ -230,7 +258,8 @@ class Settings(Section):
     log: Log = Log()
 
     def problems(self) -> list[str]:
-        """Return what no single key shows: combinations that would be unsafe or cannot work."""
+        """Return what no single key shows: combinations that would be unsafe or cannot work. Each begins with its key:
+        `[section] key`."""
         found = []
         if self.auth.mode == "off" and not is_loopback(self.server.host):
             found.append(
@@ -256,6 +285,10 @@ class Settings(Section):
         if not self.database.url.startswith(DATABASE_URLS):
             kind = self.database.url.partition("://")[0]
             found.append(f'[database] url = "{kind}:...": expected sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME')
+        if self.database.url == "sqlite:///":
+            found.append('[database] url = "sqlite:///": expected sqlite:///FILE')
+        ports = [port.port for port in self.serial]
+        found += [f"[[serial]] port = {port!r} stands there twice" for port in sorted(set(ports)) if ports.count(port) > 1]
         return found
 
 
@@ -295,99 +328,169 @@ def _is_safe_url(url: str) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
 
 
-def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
+class _Mistake(NamedTuple):
+    """A key, and what is wrong with it."""
+
+    location: Location
+    text: str
+
+
+def load(
+    path: Path | None,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    check: Callable[[Settings], Iterable[str]] = lambda settings: (),
+) -> Settings:
     """Return the settings of `path` (None: defaults only) with the environment laid over them.
 
+    Args:
+        check: says what else is wrong with the settings, in the form of `Settings.problems`.
     Raises:
-        ConfigError: file unreadable, not TOML, unknown key, wrong value or an unsafe combination; the text names where.
+        ConfigError: file unreadable, not TOML, unknown keys, wrong values or unsafe combinations; the text names all of them,
+            each with its place.
     Source: SPEC section 12.
     """
-    text = ""
+    text, values = "", dict[str, Any]()
     if path is not None:
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read: {error}") from error
-    try:
-        values: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
-    origin = _overlay(values, environment)
-    try:
-        settings = Settings.model_validate(values)
-    except ValidationError as error:
-        lines = [_explain(item, path, text, origin) for item in error.errors()]
-        raise ConfigError("\n".join(lines)) from error
-    if problems := settings.problems():
-        raise ConfigError("\n".join(f"{path or 'environment'}: {problem}" for problem in problems))
+            text = toml_file.read(path)
+            values = toml_file.parse(text)
+        except TomlError as error:
+            raise ConfigError(f"{path}:{error.line}: {error}" if error.line else f"{path}: {error}") from error
+    lines = cache(lambda: toml_file.lines(text))
+    wrong = _take_out_mistakes(values, strict=True)
+    told = [(_line(lines(), location), what) for location, what in wrong]
+    found = [f"{path}:{line}: {what}" for line, what in sorted(told)]
+    variables: dict[tuple[str, ...], str] = {}
+    for name in filter(lambda name: name.upper().startswith(ENVIRONMENT_PREFIX), environment):
+        try:
+            keys, value = _variable(name, environment[name])
+        except ConfigError as error:
+            found.append(f"environment {name}: {error}")
+            continue
+        if mistakes := _take_out_mistakes(_laid_over({}, keys, value), strict=False):
+            wrong += mistakes
+            found += [f"environment {name}: {what}" for _, what in mistakes]
+            continue
+        variables[keys] = name
+        values = _laid_over(values, keys, value)
+    settings = Settings.model_validate(values)
+    # What the default that stands for a wrong value brings about is no mistake of its own.
+    wrong_keys = {str(mistake.location[:2][-1]) for mistake in wrong}
+    for problem in (*settings.problems(), *check(settings)):
+        if wrong_keys.isdisjoint(re.findall(r"\w+", problem)):
+            found.append(f"{_place_of(problem, path, variables, lines)}: {problem}")
+    if found:
+        raise ConfigError("\n".join(found))
     return settings
 
 
-def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple[str, ...], str]:
-    """Lay ROBODYNE_RT__SECTION__KEY over `values`; return which variable set which key."""
-    origin: dict[tuple[str, ...], str] = {}
-    for name, text in environment.items():
-        if not name.upper().startswith(ENVIRONMENT_PREFIX):
-            continue
-        keys = tuple(part.lower() for part in name[len(ENVIRONMENT_PREFIX) :].split("__"))
-        if len(keys) > 2 or not all(keys):
-            raise ConfigError(f"environment {name}: expected {ENVIRONMENT_PREFIX}SECTION__KEY")
-        value: Any = text
-        if text[:1] in ("[", "{"):
-            try:
-                value = json.loads(text)
-            except ValueError as error:
-                raise ConfigError(f"environment {name}: not JSON: {error}") from error
-        if len(keys) == 1:
-            values[keys[0]] = value
+def _variable(name: str, text: str) -> tuple[tuple[str, ...], Any]:
+    """Return which key ROBODYNE_RT__SECTION__KEY sets, and to what.
+
+    Raises:
+        ConfigError: it sets none.
+    """
+    keys = tuple(part.lower() for part in name[len(ENVIRONMENT_PREFIX) :].split("__"))
+    if len(keys) > 2 or not all(keys):
+        raise ConfigError(f"expected {ENVIRONMENT_PREFIX}SECTION__KEY")
+    field = Settings.model_fields.get(keys[0])
+    if len(keys) == 2 and field is not None and not _is_section(field.annotation):
+        raise ConfigError(f"[{keys[0]}] is no table of single keys; give the whole as JSON")
+    if text[:1] not in ("[", "{"):
+        return keys, text
+    try:
+        return keys, json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"not JSON: {error}") from error
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def _laid_over(values: dict[str, Any], keys: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """Return values with one section, or one key of a section, replaced."""
+    return {**values, keys[0]: value if len(keys) == 1 else {**values.get(keys[0], {}), keys[1]: value}}
+
+
+def _take_out_mistakes(values: dict[str, Any], *, strict: bool) -> list[_Mistake]:
+    """Remove from `values` what is wrong, and return it; what remains is valid.
+
+    Args:
+        strict: whether "8000" is no number.
+    """
+    try:
+        Settings.model_validate(values, strict=strict)
+    except ValidationError as error:
+        found: dict[Location, list[Any]] = {}
+        for item in error.errors():
+            location = item["loc"] if item["type"] == "missing" else _known_part(values, item["loc"])
+            found.setdefault(location, []).append(item)
+        mistakes = [_Mistake(location, _explain(items, location)) for location, items in found.items()]
+    else:
+        return []
+    for mistake in mistakes:
+        section, *keys = mistake.location
+        if keys and isinstance(values.get(str(section)), dict):
+            values[str(section)].pop(keys[0], None)
         else:
-            section = values.setdefault(keys[0], {})
-            if not isinstance(section, dict):
-                raise ConfigError(f"environment {name}: [{keys[0]}] is no table of single keys; give the whole as JSON")
-            section[keys[1]] = value
-        origin[keys] = name
-    return origin
+            values.pop(str(section), None)
+    return mistakes
 
 
-def _explain(item: Any, path: Path | None, text: str, origin: dict[tuple[str, ...], str]) -> str:
-    location = tuple(str(part) for part in item["loc"])
-    name = ".".join(location)
-    variable = origin.get(location[:2]) or origin.get(location[:1])
-    where = f"environment {variable}" if variable else f"{path}:{_line_of(text, location)}"
-    if item["type"] == "extra_forbidden":
-        return f'{where}: unknown key "{name}"{_did_you_mean(location)}'
-    return f"{where}: {name} = {item['input']!r}: {item['msg']}"
+def _known_part(values: Any, location: Location) -> Location:
+    """Return the part of a location that is written out: validators add to it which of several forms was tried."""
+    for length, part in enumerate(location):
+        try:
+            values = values[part]
+        except (LookupError, TypeError):
+            return location[:length]
+    return location
 
 
-def _did_you_mean(location: tuple[str, ...]) -> str:
-    known: list[str] = list(Settings.model_fields)
-    if len(location) > 1:
-        field = Settings.model_fields.get(location[0])
-        section: Any = field.annotation if field else None
-        section = SerialPort if location[0] == "serial" else section
-        known = list(getattr(section, "model_fields", {}))
-    close = difflib.get_close_matches(location[-1], known, n=1)
-    return f' (did you mean "{close[0]}"?)' if close else f" (known here: {', '.join(known)})"
+def _explain(items: list[Any], location: Location) -> str:
+    name, first = ".".join(map(str, location)), items[0]
+    match first["type"]:
+        case "extra_forbidden":
+            return f'unknown key "{name}"{_did_you_mean(location)}'
+        case "missing":
+            return f'key "{name}" is missing'
+        case "model_type":
+            return f"{name} = {first['input']!r:.100}: expected a table, e.g. [{name}]"
+    return f"{name} = {first['input']!r:.100}: {' or '.join(item['msg'] for item in items)}"
 
 
-def _line_of(text: str, location: tuple[str, ...]) -> int:
-    """Return the line of a key in TOML text, counted from 1; the section's line where the key is not written out."""
-    section, found, entry = "", 1, -1
-    names = [part for part in location if not part.isdigit()]
-    # ("serial", "1", "port"): the second [[serial]]; ("auth", "anonymous_topics", "0"): an item of a list.
-    wanted_entry = int(location[1]) if len(location) > 1 and location[1].isdigit() else None
-    wanted_key = (names[0], names[1]) if len(names) > 1 else ("", names[0])
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
-            section = header[1]
-            if section == names[0]:
-                entry += 1
-                if wanted_entry in (None, entry):
-                    found = number
-            continue
-        key = re.match(r"""\s*["']?([\w.-]+)["']?\s*=""", line)
-        if key and (section, key[1]) == wanted_key and wanted_entry in (None, entry):
-            return number
-        if key and not section and key[1] in (names[0], ".".join(names)):
-            return number
-    return found
+def _keys(section: str) -> list[str]:
+    """Return the keys of a section, in the file's order; none where there is no such section."""
+    field = Settings.model_fields.get(section)
+    model: Any = SerialPort if section == "serial" else field.annotation if field else None
+    return list(getattr(model, "model_fields", {}))
+
+
+def _did_you_mean(location: Location) -> str:
+    section, key = str(location[0]), str(location[-1])
+    known = _keys(section) if len(location) > 1 else list(Settings.model_fields)
+    if close := difflib.get_close_matches(key, known, n=1):
+        return f' (did you mean "{close[0]}"?)'
+    if elsewhere := [f"[{name}] {key}" for name in Settings.model_fields if key in _keys(name)]:
+        return f" (did you mean {' or '.join(elsewhere)}?)"
+    return f" (known here: {', '.join(known)})"
+
+
+def _line(lines: Mapping[Location, int], location: Location) -> int:
+    """Return the line of a key; of what it stands in, where it is not written out."""
+    return next((lines[location[:length]] for length in range(len(location), 0, -1) if location[:length] in lines), 1)
+
+
+def _place_of(
+    problem: str, path: Path | None, variables: Mapping[tuple[str, ...], str], lines: Callable[[], Mapping[Location, int]]
+) -> str:
+    """Return where the first key that a problem names, and that is written out, stands."""
+    named: list[tuple[str, ...]] = re.findall(r"\[(\w+)\]+ (\w+)", problem)
+    for keys in (*named, *((section,) for section, _ in named)):
+        if keys in variables:
+            return f"environment {variables[keys]}"
+        if keys in lines():
+            return f"{path}:{lines()[keys]}"
+    return f"{path or 'environment'}"

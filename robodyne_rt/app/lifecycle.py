@@ -43,6 +43,7 @@ from robodyne_rt.ingest.tcp import DeviceServer
 from robodyne_rt.ingest.turns import ReadingTurns
 from robodyne_rt.model.access import AccessPolicy, Networks, Principal
 from robodyne_rt.model.changes import Entity, Update
+from robodyne_rt.model.topics import TOPIC_NAMES
 from robodyne_rt.ports import Clock
 from robodyne_rt.sessions.manager import Session as UserSession
 from robodyne_rt.sessions.manager import SessionManager
@@ -486,16 +487,23 @@ def log_start(settings: Settings) -> None:
     logger.info("settings: %s", shown(settings), extra={"action": "settings"})
 
 
-def check(settings: Settings) -> None:
-    """Check what settings name: topics, certificates.
-
-    Raises:
-        ConfigError: one of them cannot be used.
-    """
-    access_policy(settings)
-    _tls("server", settings.server.tls_cert, settings.server.tls_key)
-    own = settings.devices
-    _tls("devices", own.tls_cert, own.tls_key, own.tls_client_ca)
+def problems(settings: Settings) -> list[str]:
+    """Return which topics and certificates that settings name cannot be used, in the form of `Settings.problems`."""
+    server, devices = settings.server, settings.devices
+    found = []
+    checks: list[Callable[[], object]] = [
+        lambda: access_policy(settings),
+        lambda: _tls("server", server.tls_cert, server.tls_key),
+        lambda: _tls("devices", devices.tls_cert, devices.tls_key, devices.tls_client_ca),
+    ]
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            found += str(error).splitlines()
+    if unknown := sorted(settings.hub.topic_limits.keys() - {*TOPIC_NAMES}):
+        found.append(f"[hub] topic_limits: unknown topic {unknown[0]!r}; known: {', '.join(TOPIC_NAMES)}")
+    return found
 
 
 def access_policy(settings: Settings) -> AccessPolicy:

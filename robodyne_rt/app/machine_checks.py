@@ -37,12 +37,10 @@ CLOCK_SLACK_S = 60.0
 
 def configuration(settings: Settings) -> Finding:
     """Check what the settings name."""
-    from robodyne_rt.app.lifecycle import check  # all of the server: only where it is asked for
+    from robodyne_rt.app.lifecycle import problems  # all of the server: only where it is asked for
 
-    try:
-        check(settings)
-    except ConfigError as error:
-        return finding("configuration", "error", str(error))
+    if found := problems(settings):
+        return finding("configuration", "error", "; ".join(found))
     return finding("configuration", "ok", "can be used")
 
 

@@ -168,7 +168,7 @@ class AccessPolicy:
     Args:
         rights: by role.
     Raises:
-        ConfigError: it names a topic that does not exist.
+        ConfigError: it names topics that do not exist; a line for each key.
     """
 
     def __init__(
@@ -184,9 +184,13 @@ class AccessPolicy:
         self._rights = {role: frozenset(words) for role, words in rights.items()}
         topics = frozenset(anonymous_topics)
         named = {f"[rights] {role}": {word[5:] for word in words if word.startswith("read:")} for role, words in rights.items()}
-        for key, names in (named | {"[auth] anonymous_topics": topics}).items():
-            if unknown := sorted(names - {*TOPIC_NAMES, "*"}):
-                raise ConfigError(f"{key}: unknown topic {unknown[0]!r}; known: {', '.join(TOPIC_NAMES)}")
+        wrong = [
+            f"{key}: unknown topic {unknown[0]!r}; known: {', '.join(TOPIC_NAMES)}"
+            for key, names in (named | {"[auth] anonymous_topics": topics}).items()
+            if (unknown := sorted(names - {*TOPIC_NAMES, "*"}))
+        ]
+        if wrong:
+            raise ConfigError("\n".join(wrong))
         self._networks = Networks(anonymous_networks)
         self._device_networks = Networks(device_networks)
         self._guest = frozenset(f"read:{topic}" for topic in topics) | {"look"}

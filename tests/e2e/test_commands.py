@@ -36,6 +36,11 @@ def test_check_config_says_what_is_wrong_and_where(tmp_path: Path) -> None:
     assert bad.returncode == 2
     assert bad.stderr == 'config.toml:2: unknown key "hub.ping_intervall_s" (did you mean "ping_interval_s"?)\n'
     assert run("serve", cwd=tmp_path).returncode == 2
+    (tmp_path / "config.toml").write_bytes(
+        '[server]\r\nname = "로봇"\r\nport = "8000"\r\n[auth]\r\nmod = 1\r\n'.encode("utf-16")
+    )
+    bad = run("check-config", cwd=tmp_path)
+    assert [line.partition(": ")[0] for line in bad.stderr.splitlines()] == ["config.toml:3", "config.toml:5"]
     good = run("check-config", "--config", str(ROOT / "config.toml"), "--json", cwd=tmp_path)
     assert json.loads(good.stdout)["hub"]["ping_interval_s"] == 30
 
