@@ -26,6 +26,8 @@ EXIT_STORAGE = 3
 EXIT_OWNED = 4
 EXIT_INTERRUPTED = 130
 
+VERSION = f"robodyne-rt {__version__}"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
@@ -66,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done, 1 failed while running, 2 wrong usage, configuration or schema version, 3 storage broken, "
         "4 another process owns the data.",
     )
+    parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     serve = commands.add_parser("serve", help="run the server", description="Run the server until SIGTERM or Ctrl-C.")
@@ -129,5 +132,5 @@ def _check_config(options: argparse.Namespace) -> int:
 
 
 def _version(options: argparse.Namespace) -> int:
-    print(orjson.dumps({"version": __version__}).decode() if options.json else f"robodyne-rt {__version__}")
+    print(orjson.dumps({"version": __version__}).decode() if options.json else VERSION)
     return 0

@@ -82,17 +82,54 @@ def _run(options: argparse.Namespace) -> int:
         if options.folder is not None:
             folder = options.folder.absolute()
             folder.mkdir(parents=True, exist_ok=True)
+            remains = stack.enter_context(_Remains())
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="robodyne-demo-")))
-        url = _database_url(options, folder, stack)
+            remains = stack.enter_context(_Remains(folder))
+        url = _database_url(options, folder, stack, remains)
         settings = _settings(options, folder, url)
-        simulation = _Simulation(options, folder, url, password=_open_to_one(settings) if options.lan else "")
+        simulation = _Simulation(options, folder, url, remains, password=_open_to_one(settings) if options.lan else "")
         stack.callback(simulation.stop)
-        serve(settings, config=None, on_ready=simulation.start)
+        # Nothing comes before the links; a terminal that is closed closes the restaurant.
+        serve(settings, config=None, can_reload=False, level_until_ready="WARNING", on_ready=simulation.start)
     return 0
 
 
-def _database_url(options: argparse.Namespace, folder: Path, stack: contextlib.ExitStack) -> str:
+class _Remains:
+    """Ends what this process started, also when it is killed: a shell waits for the end of a pipe that this process alone
+    holds open, whatever ends it. A simulator left behind would join the next demo.
+
+    Args:
+        folder: deleted then; None: nothing is.
+    """
+
+    _SCRIPT = """
+        while read -r pid; do pids="$pids $pid"; done
+        for pid in $pids; do kill -INT $pid; done 2>/dev/null
+        for pid in $pids; do while kill -0 $pid; do sleep 0.1; done; done 2>/dev/null
+        [ -z "$1" ] || rm -rf -- "$1"
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> "_Remains":
+        command = ["/bin/sh", "-c", self._SCRIPT, "sh", str(self._folder or "")]
+        self._shell = subprocess.Popen(command, stdin=subprocess.PIPE, cwd="/", start_new_session=True)
+        return self
+
+    def add(self, pid: int) -> None:
+        """End that process, too."""
+        assert self._shell.stdin is not None
+        self._shell.stdin.write(b"%d\n" % pid)
+        self._shell.stdin.flush()
+
+    def __exit__(self, *exception: object) -> None:
+        self._shell.kill()  # all is ended in order, and the numbers may be others' by now
+        self._shell.communicate()
+
+
+def _database_url(options: argparse.Namespace, folder: Path, stack: contextlib.ExitStack, remains: _Remains) -> str:
     if options.postgres is None:
         return f"sqlite:///{folder / 'robodyne.db'}"
     if options.postgres:
@@ -100,7 +137,9 @@ def _database_url(options: argparse.Namespace, folder: Path, stack: contextlib.E
     print("Starting a Postgres server for the demo ...", file=sys.stderr)
     folder.chmod(0o755)  # root starts it as another user
     try:
-        return stack.enter_context(Cluster(folder / "postgres")).url
+        cluster = stack.enter_context(Cluster(folder / "postgres"))
+        remains.add(cluster.pid)
+        return cluster.url
     except NoPostgres as error:
         raise ConfigError(str(error)) from error
 
@@ -151,8 +190,9 @@ def _settings(options: argparse.Namespace, folder: Path, url: str) -> Settings:
 class _Simulation:
     """The simulator as a process of its own, so that it is as foreign to the server as real devices are."""
 
-    def __init__(self, options: argparse.Namespace, folder: Path, url: str, *, password: str) -> None:
+    def __init__(self, options: argparse.Namespace, folder: Path, url: str, remains: _Remains, *, password: str) -> None:
         self._options = options
+        self._remains = remains
         self._password = password
         self._folder = folder
         self._url = url
@@ -164,22 +204,31 @@ class _Simulation:
         command = [sys.executable, "-m", "robodyne_rt", "sim", "--port", str(ports.devices), "--speed", str(options.speed)]
         command += ["--seed", str(options.seed), "--robots", str(options.robots), "--tables", str(options.tables)]
         command += ["--serial-dir", str(self._folder / "serial"), "--furnish", self._url]
-        self._process = subprocess.Popen(command)
+        self._process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C is for this process, which ends it
+        self._remains.add(self._process.pid)
         hosts = ["localhost", *(_own_addresses() if options.lan else [])]
-        print("\nThe restaurant is open. Look at it in a browser:", flush=True)
-        for host in hosts:
-            print(f"    http://{host}:{ports.http}/")
+        lines = [
+            "",
+            "The restaurant is open. Look at it in a browser:",
+            *(f"    http://{host}:{ports.http}/" for host in hosts),
+        ]
         if self._password:
-            print("Everybody on the LAN may look. To ask questions and to let screens in, log in:")
-            print(f"    {USER}, password {self._password}")
+            lines.append("Everybody on the LAN may look. To ask questions and to let screens in, log in:")
+            lines.append(f"    {USER}, password {self._password}")
         own = sys.argv[0] if Path(sys.argv[0]).name == "robodyne-rt" else f"{sys.executable} -m robodyne_rt"
-        print(f"Follow a topic in a terminal:\n    {own} tail robots --url http://localhost:{ports.http}")
-        print("Be a robot yourself:")
-        line = '{"msg_type":"Albabot","robot_id":"me","status":"SERVING","battery_level":81,"id":"1"}'
-        print(f"    echo '{line}' | nc -q1 127.0.0.1 {ports.devices}")
+        robot = '{"msg_type":"Albabot","robot_id":"me","status":"SERVING","battery_level":81,"id":"1"}'
         update = "update robot set battery_level = 7 where robot_id = 'alba-1'"
-        print(f'Change the database behind the server\'s back:\n    {_shell(self._url)} "{update}"')
-        print("Ctrl-C ends it.\n", flush=True)
+        lines += [
+            "Follow a topic in a terminal:",
+            f"    {own} tail robots --url http://localhost:{ports.http}",
+            "Be a robot yourself:",
+            f"    echo '{robot}' | nc -q1 127.0.0.1 {ports.devices}",
+            "Change the database behind the server's back:",
+            f'    {_shell(self._url)} "{update}"',
+            "Ctrl-C ends it.",
+            "",
+        ]
+        print("\n".join(lines), flush=True)
 
     def stop(self) -> None:
         """End it."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 import orjson
 
+from robodyne_rt import systemd
 from robodyne_rt.core import times
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -17,7 +18,15 @@ _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line; text of peers can break out of nothing."""
+    """One JSON object per line; text of peers can break out of nothing.
+
+    Args:
+        with_priority: whether the journal reads the lines; for everybody else a line is JSON alone.
+    """
+
+    def __init__(self, *, with_priority: bool = False) -> None:
+        super().__init__()
+        self._with_priority = with_priority
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -29,7 +38,8 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = redacted(self.formatException(record.exc_info))
-        return f"<{_PRIORITIES.get(record.levelname, 6)}>" + orjson.dumps(line, default=str).decode()
+        priority = f"<{_PRIORITIES.get(record.levelname, 6)}>" if self._with_priority else ""
+        return priority + orjson.dumps(line, default=str).decode()
 
 
 class TextFormatter(logging.Formatter):
@@ -53,7 +63,7 @@ def set_up(*, level: str, style: Literal["auto", "json", "text"]) -> None:
     """Log to stderr: for people on a terminal, else as JSON."""
     handler = logging.StreamHandler(sys.stderr)
     as_text = style == "text" or (style == "auto" and sys.stderr.isatty())
-    handler.setFormatter(TextFormatter() if as_text else JsonFormatter())
+    handler.setFormatter(TextFormatter() if as_text else JsonFormatter(with_priority=systemd.is_journal(sys.stderr)))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

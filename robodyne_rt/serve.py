@@ -1,6 +1,7 @@
 """Run the server as a process: logging, signals, and what the console is told.
 
-SIGTERM and SIGINT drain, a second one ends at once, SIGHUP reloads what can be reloaded.
+SIGTERM and SIGINT drain, a second one ends at once. SIGHUP reloads what can be reloaded where there is no terminal; from a
+terminal it says that this was closed, and ends the server.
 """
 
 import gc
@@ -36,27 +37,39 @@ IMPATIENCE_S = 1.0
 """A second signal this long after the first is meant; sooner it is the same one, sent to the whole process group."""
 
 
-def serve(settings: Settings, *, config: Path | None, on_ready: Callable[[Ports], None] | None = None) -> None:
+def serve(
+    settings: Settings,
+    *,
+    config: Path | None,
+    can_reload: bool = True,
+    level_until_ready: str | None = None,
+    on_ready: Callable[[Ports], None] | None = None,
+) -> None:
     """Run the server to its end.
 
     Args:
         config: file to read again at SIGHUP; None for defaults and environment.
+        can_reload: whether SIGHUP may mean that.
+        level_until_ready: of the log until `on_ready` was called; None: that of the settings.
         on_ready: called when the ports are bound.
     Raises:
         StorageBroken, SchemaTooNew: the database cannot be used.
         ConfigError: a port cannot be bound, or a certificate not be read.
     """
-    logs.set_up(level=settings.log.level, style=settings.log.format)
+    logs.set_up(level=level_until_ready or settings.log.level, style=settings.log.format)
     lifecycle.log_start(settings)
     server = lifecycle.App(settings)
 
     stop_limit_s = settings.server.shutdown_grace_s + STOP_LIMIT_S
+    stays_at_hangup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup(1)
+    reloads = can_reload and (stays_at_hangup or not _has_terminal())
+    caught = [signal.SIGTERM, signal.SIGINT, *([] if stays_at_hangup and not reloads else [signal.SIGHUP])]
 
     async def signals() -> None:
         stopping_since = math.inf
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+        with anyio.open_signal_receiver(*caught) as received:
             async for number in received:
-                if number == signal.SIGHUP:
+                if number == signal.SIGHUP and reloads:
                     _reload(config, settings)
                 elif stopping_since == math.inf:
                     stopping_since = time.monotonic()
@@ -66,9 +79,10 @@ def serve(settings: Settings, *, config: Path | None, on_ready: Callable[[Ports]
                     os._exit(INTERRUPTED)  # what was acknowledged is on disk
 
     def ready(ports: Ports) -> None:
-        _announce(settings, ports)
         if on_ready is not None:
             on_ready(ports)
+        logging.getLogger().setLevel(settings.log.level)
+        _announce(settings, ports)
 
     async def main() -> None:
         async with anyio.create_task_group() as tasks:
@@ -89,6 +103,15 @@ def serve(settings: Settings, *, config: Path | None, on_ready: Callable[[Ports]
         elif not isinstance(error, RobodyneError | ConfigError | DataOwned | SchemaMismatch):
             logger.error("an unforeseen error", exc_info=group, extra={"action": "server_failed"})
         raise error from group
+
+
+def _has_terminal() -> bool:
+    """Return whether a terminal may be closed under us; systemd, containers and cron give none."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _end_after(seconds: float) -> None:

@@ -1,8 +1,11 @@
-"""What systemd says and hears: readiness, watchdog, sockets it opened for us (sd_notify(3), sd_listen_fds(3))."""
+"""What systemd says and hears: readiness, watchdog, sockets it opened for us, its journal (sd_notify(3), sd_listen_fds(3),
+systemd.exec(5)).
+"""
 
 import os
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
+from typing import TextIO
 
 _FIRST_FD = 3
 
@@ -44,3 +47,12 @@ def listen_sockets(environment: MutableMapping[str, str] = os.environ) -> list[s
         sock.set_inheritable(False)
         found.append(sock)
     return found
+
+
+def is_journal(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether the journal reads a stream: JOURNAL_STREAM is also inherited by those whose output goes elsewhere."""
+    try:
+        stat = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # closed, or no file at all
+        return False
+    return environment.get("JOURNAL_STREAM") == f"{stat.st_dev}:{stat.st_ino}"

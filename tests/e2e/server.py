@@ -71,6 +71,7 @@ class Server:
                 env=environment | OPEN | self._settings,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,  # without a terminal, as a service
             )
         deadline = time.monotonic() + wait_s
         while time.monotonic() < deadline:

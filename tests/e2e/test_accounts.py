@@ -936,8 +936,8 @@ def test_a_log_line_stays_one_whatever_people_and_robots_are_called(start_server
     call(server, "GET", "/api/users/%0A%1B", token=sign(server, "x", "admin"))
     assert call(server, "GET", "/").headers["content-security-policy"]
     for line in server.log().splitlines():
-        assert re.match(r"<\d>\{", line), line
-        assert json.loads(line[3:])["message"] != "forged"
+        assert line.startswith("{"), line
+        assert json.loads(line)["message"] != "forged"
         assert "\x1b" not in line
 
 
