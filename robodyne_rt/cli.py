@@ -32,7 +32,7 @@ VERSION = f"robodyne-rt {__version__}"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     options = _parser().parse_args(arguments)
-    os.umask(os.umask(0o077) | 0o007)  # what stands in the database is not for everybody on this machine
+    os.umask(os.umask(0o077) | 0o077)  # what stands in the database is not for everybody on this machine
     try:
         for name, value in vars(options).items():
             if isinstance(value, str) and not value.isprintable() and any("\ud800" <= char <= "\udfff" for char in value):

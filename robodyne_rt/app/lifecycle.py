@@ -48,7 +48,8 @@ from robodyne_rt.ports import Clock
 from robodyne_rt.sessions.manager import Session as UserSession
 from robodyne_rt.sessions.manager import SessionManager
 from robodyne_rt.sessions.memory import MemorySessions
-from robodyne_rt.settings import ConfigError, Settings, control_socket, is_loopback, shown
+from robodyne_rt.settings import ConfigError, Settings, control_socket, is_loopback, owned_files, shown
+from robodyne_rt.store.engine import private_files
 from robodyne_rt.store.intake.requeue import DeadLetters
 from robodyne_rt.store.log import high_water
 from robodyne_rt.store.opening import OpenStore, open_store
@@ -125,6 +126,7 @@ class App:
         opened = await open_store(settings, clock=self._clock, may_delete=lambda: self._clock_watch.may_delete, stop=self._stop)
         if opened is None:
             return  # stopped while the database was away
+        _tighten_files(settings, opened.marker)
         try:
             await self._serve(opened, policy, on_ready)
         finally:
@@ -464,6 +466,11 @@ class App:
         first = sorted(present, key=lambda presence: presence.presence != "online")[:SESSIONS_SHOWN]
         shown = [{name: fields[name] for name in PRESENCE_SHOWN if name in fields} for fields in map(presence_fields, first)]
         return {"server": server, "storage": storage, "sessions": shown}
+
+
+def _tighten_files(settings: Settings, marker: Path) -> None:
+    spool = Path(settings.database.spool_path).absolute()
+    private_files.tighten([*owned_files(settings), high_water.mark_path(spool), marker], spool.parent / "backups")
 
 
 def _concerned(update: Update) -> Callable[[Principal], bool]:
