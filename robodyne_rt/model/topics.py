@@ -1,4 +1,5 @@
-"""The one registry of topics (SPEC section 2). A new one: a model in entities.py, a line here, then `scripts/schema`.
+"""The one registry of topics (SPEC section 2). A new one: a model in entities.py, a line here, `scripts/schema`, and a
+migration, without which databases that exist are refused.
 
 Read by the store (which triggers and queries to make), the hub (which topics exist) and the web (which paths).
 """

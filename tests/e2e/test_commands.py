@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -325,3 +326,15 @@ def test_the_benchmark_measures_every_figure(tmp_path: Path) -> None:
 def test_the_install_script_says_what_it_would_do() -> None:
     done = subprocess.run([str(ROOT / "scripts/install"), "--dry-run"], capture_output=True, text=True, timeout=30, check=True)
     assert "/etc/systemd/system/robodyne-rt.service" in done.stdout
+
+
+def test_a_database_without_one_of_the_tables_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    assert run("init", cwd=tmp_path).returncode == 0
+    connection = sqlite3.connect(tmp_path / "robodyne.db")
+    connection.execute("DROP TABLE video_stream")
+    connection.close()
+    for command in (["serve"], ["migrate"], ["init"], ["user", "list"], ["dlq", "list"]):
+        done = run(*command, cwd=tmp_path)
+        assert done.returncode == 2, command
+        assert "without video_stream" in done.stderr and "`robodyne-rt migrate`" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -21,6 +21,7 @@ from robodyne_rt.model.changes import Entity
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.settings import ConfigError
 from robodyne_rt.settings import Database as DatabaseSettings
+from robodyne_rt.store.engine import schema
 
 Row = tuple[Any, ...]
 
@@ -129,6 +130,10 @@ class DbConnection(ABC):
     @abstractmethod
     def assign_foreign_offsets(self) -> None:
         """Give what other programs committed its offsets, where that is ours to do."""
+
+    @abstractmethod
+    def present_columns(self) -> set[tuple[str, str]]:
+        """Return the columns that are there, as (table, column)."""
 
     @abstractmethod
     def missing_triggers(self) -> list[str]:
@@ -305,6 +310,29 @@ class Database(ABC):
             found = f"schema version {version}" if version else "no tables of this server"
             raise SchemaMismatch(
                 f"{self.name}: {found}, this program needs {self.schema_version}: start the server or run `robodyne-rt migrate`"
+            )
+        self.check_columns(db)
+
+    def check_columns(self, db: DbConnection) -> None:
+        """Check that all tables and columns of the schema are there, whatever version it says that it has.
+
+        Raises:
+            SchemaMismatch: some are not: a new topic came without its migration, or somebody deleted them.
+        """
+        present = db.present_columns()
+        tables = {table for table, _ in present}
+        missing = [
+            table if table not in tables else f"{table}.{column}"
+            for table, columns in schema.load(self.kind).columns.items()
+            for column in columns
+            if (table, column) not in present
+        ]
+        if missing:
+            found = f"schema version {self.schema_version} without {', '.join(dict.fromkeys(missing))}"
+            raise SchemaMismatch(
+                f"{self.name}: {found}, which this program needs: a new topic or column comes with a migration "
+                "(robodyne_rt/store/migrations) and `robodyne-rt migrate`; what somebody deleted, with a backup and "
+                "`robodyne-rt restore`"
             )
 
     @abstractmethod

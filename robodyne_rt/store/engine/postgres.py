@@ -201,6 +201,14 @@ class PostgresConnection(DbConnection):
         row = self._run('SELECT EXISTS (SELECT FROM inbox), (SELECT sum("offset") FROM topic_head)').fetchone()
         return row is not None and (row[0] or int(row[1] or 0) != sum(positions.values()))
 
+    def present_columns(self) -> set[tuple[str, str]]:
+        query = (
+            "SELECT c.relname, a.attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid"
+            " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+            " WHERE n.nspname = current_schema() AND a.attnum > 0 AND NOT a.attisdropped"
+        )
+        return {(table, column) for table, column in self.execute(query).fetchall()}
+
     def missing_triggers(self) -> list[str]:
         rows = self._run(
             "SELECT t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
@@ -491,6 +499,7 @@ class PostgresDatabase(Database):
             logger.info("created the schema in %s", self.name, extra={"action": "database_created"})
         elif version < self.schema_version:
             PostgresRunner(db.execute).run(self._migrations[version - 1 :])
+        self.check_columns(db)
         if version < self.schema_version:
             write_meta(db, "schema_version", str(self.schema_version))
         wanted = wanted_triggers(doorbell=self._has_doorbell)

@@ -176,6 +176,10 @@ class SqliteConnection(DbConnection):
     def assign_foreign_offsets(self) -> None:
         return None
 
+    def present_columns(self) -> set[tuple[str, str]]:
+        query = "SELECT m.name, x.name FROM sqlite_master AS m JOIN pragma_table_xinfo(m.name) AS x WHERE m.type = 'table'"
+        return {(table, column) for table, column in self.execute(query).fetchall()}
+
     def missing_triggers(self) -> list[str]:
         present = _triggers(self)
         return [name for name, sql in schema.load("sqlite").triggers.items() if present.get(name) != sql]
@@ -343,6 +347,8 @@ class SqliteDatabase(Database):
         if 0 < version < self.schema_version:
             self._copy_before(db, version, progress)
             return self._migrate(db, version, progress)
+        if version:
+            self.check_columns(db)
         db.begin()
         try:
             if version == 0:
@@ -366,6 +372,7 @@ class SqliteDatabase(Database):
         try:
             db.begin()
             SqliteRunner(db.execute).run(self._migrations[version - 1 :])
+            self.check_columns(db)
             write_meta(db, "schema_version", str(self.schema_version))
             _install_triggers(db)
             begin_history(db, secrets.token_hex(6))
