@@ -9,14 +9,14 @@ from typing import Any
 
 import orjson
 
-from robodyne_rt import secret
+from robodyne_rt import secret, shipped_files
 from robodyne_rt.admin import access
 from robodyne_rt.admin.access import Common
 from robodyne_rt.settings import ConfigError, Settings, load
 
 CONFIG = """\
 # Made by `robodyne-rt init`. What is not written here has its default: `robodyne-rt check-config --json` prints all that is in
-# force, the config.toml that comes with the program explains each setting.
+# force, {reference} explains each setting.
 
 [server]
 port = 8000
@@ -54,10 +54,11 @@ def add_command(
 
 def _run(options: argparse.Namespace) -> int:
     path: Path = options.config or Path("config.toml")
-    done: dict[str, Any] = {"config": str(path), "config_made": not path.exists()}
+    reference = shipped_files.path_of("config.toml") or "the config.toml that comes with the program"
+    done: dict[str, Any] = {"config": str(path), "config_made": not path.exists(), "reference": str(reference)}
     if not path.exists():
         try:
-            path.write_text(CONFIG, encoding="utf-8")
+            path.write_text(CONFIG.replace("{reference}", str(reference)), encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written: {error}") from error
     settings: Settings = load(path)
@@ -72,6 +73,7 @@ def _run(options: argparse.Namespace) -> int:
         print(orjson.dumps(done, option=orjson.OPT_INDENT_2).decode())
         return 0
     print(f"{path}: {'made' if done['config_made'] else 'was there'}")
+    print(f"{reference}: explains each setting")
     print(f"{settings.auth.secret_file}: keep a copy in a safe place; device keys and tokens depend on it")
     if done["admin_made"]:
         print(f"administrator {options.admin}: made")
