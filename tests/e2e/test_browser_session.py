@@ -591,6 +591,39 @@ def test_on_a_small_wall_words_keep_off_the_next_table_and_robots_keep_their_nam
         assert all("3/4" in label for label in labels), (width, labels)
 
 
+def test_no_word_of_a_robot_hides_the_number_of_a_table(
+    start_server: Callable[..., Server], new_page: Callable[..., Any]
+) -> None:
+    server = start_server()
+    for number in range(20):
+        place = (4 + 3 * (number % 5), 1 + 2.7 * (number // 5))
+        server.sql("insert into table_(table_number, x, y, width, height) values (?, ?, ?, 1.2, 1.2)", number + 1, *place)
+    # Where they serve, in front of a table; on their way between two rows; and in trouble, which is always said.
+    robots = [(4, -0.1, "SERVING"), (10, 2.6, "SERVING"), (16, 5.3, "IDLE"), (11.5, 5.3, "ERROR"), (5.5, 8.0, "PICKUP")]
+    for number, (x, y, status) in enumerate(robots, 1):
+        place = {"world_x": x, "world_y": y}
+        server.tell({"msg_type": "Albabot", "robot_id": f"alba-{number}", "status": status, "battery_level": 80} | place)
+    page = new_page("en-US")
+    page.goto(server.url("/"))
+    wait_until_connected(page)
+    page.wait_for_function("() => document.querySelectorAll('.robot').length === 5")
+    hidden = """() => {
+      const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom - 3 && b.top < a.bottom - 3;
+      const boxes = (selector) => [...document.querySelectorAll(selector)].filter((node) => node.textContent);
+      return boxes(".table .number").flatMap((number) =>
+        boxes(".robot .name, .robot .word")
+          .filter((words) => meet(words.getBoundingClientRect(), number.getBoundingClientRect()))
+          .map((words) => `${words.textContent} over ${number.textContent}`));
+    }"""
+    for width, height in ((1280, 800), (1440, 900), (1920, 1080), (1024, 768), (800, 1280)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_function(f"() => ({hidden})().length === 0", timeout=5000)
+        page.wait_for_timeout(400)  # what moves there has arrived
+        assert page.evaluate(hidden) == [], (width, height)
+        assert page.locator(".robot .name").all_text_contents() == [f"alba-{number}" for number in range(1, 6)]
+        assert "error" in page.locator(".robot .word").all_text_contents()
+
+
 # -- the client -------------------------------------------------------------------------------------------------------
 
 START_CLIENT = """async () => {

@@ -14,14 +14,24 @@ const FAR_M = 25; // a pose farther than this from the tables is a fault, not a 
 export const LOW_BATTERY = 20;
 const RADIUS = 15;
 const NAME_LENGTH = 16;
-const NAME_Y = -RADIUS - 11;
-const WORD_Y = RADIUS + 23;
+const SIDE_X = RADIUS + 20; // beyond the nose
+const LINE = 18; // pixels from one line of words to the next
+/** Where a robot's name and state may stand, the usual place first: beside it or below where that would hide a table's number. */
+const PLACES = [
+  { anchor: "middle", x: 0, name: -RADIUS - 11, word: RADIUS + 23 },
+  { anchor: "start", x: SIDE_X, name: 7, word: LINE + 7 },
+  { anchor: "end", x: -SIDE_X, name: 7, word: LINE + 7 },
+  { anchor: "middle", x: 0, name: RADIUS + 23, word: RADIUS + 23 + LINE },
+  { anchor: "middle", x: 0, name: -RADIUS - 11 - LINE, word: -RADIUS - 11 },
+];
 const CROWDED = 50; // pixels per metre
 const WORDS_Y = 17; // below a table
 const GUESTS_Y = 35;
 const CELL = { width: 150, height: 78 };
 const NARROW = 420; // pixels; in a plan so narrow there is room for names and calls only
 const LETTER = { narrow: 9.5, wide: 16, height: 17 }; // pixels, about
+const DIGIT = { width: 15, height: 24 }; // of a table's number
+const LAG = 24; // pixels that what is drawn of a robot that drives may be behind
 
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 const placed = (entity) => isNumber(entity.x) && isNumber(entity.y);
@@ -39,11 +49,12 @@ export function mood(status) {
   return status === "IDLE" ? "calm" : "busy";
 }
 
-/** Where words stand, about: `x` and `y` are their middle. */
-function place(words, x, y) {
+/** Where words stand, about: `x` and `y` are their middle; with an anchor `x` is where they start or end. */
+function place(words, x, y, anchor = "middle") {
   let width = 0;
   for (const letter of words) width += letter > "\u1100" ? LETTER.wide : LETTER.narrow;
-  return { x, y, width, height: LETTER.height };
+  const shift = { start: width / 2, middle: 0, end: -width / 2 }[anchor];
+  return { x: x + shift, y, width, height: LETTER.height };
 }
 
 const overlap = (a, b) => Math.abs(a.x - b.x) < (a.width + b.width) / 2 && Math.abs(a.y - b.y) < (a.height + b.height) / 2;
@@ -163,7 +174,7 @@ export class Floor {
     this.#squeeze(standing);
     this.drawTables(standing);
     const shown = all.robots.map((entity) => ({ entity, ...spot(entity) }));
-    this.#hush(shown);
+    this.#placeWords(shown, standing);
     this.drawRobots(shown);
     this.#drawDetails(tables, robots);
   }
@@ -234,18 +245,45 @@ export class Floor {
     return { width: Math.max(34, (entity.width || 1) * scale), height: Math.max(30, (entity.height || 1) * scale) };
   }
 
-  /** Leave out the state of robots where it would be written over a neighbour; name, colour and sign stay. */
-  #hush(robots) {
-    const taken = robots.flatMap((robot) => {
-      const body = { x: robot.x, y: robot.y, width: 2 * RADIUS, height: 2 * RADIUS };
-      return [body, place(shortName(robot.entity), robot.x, robot.y + NAME_Y - 6)].map((box) => ({ robot, ...box }));
+  /**
+   * Note where each robot's name and state stand. No name hides a table's number where there is another place for it. The state is
+   * left out where it would be written over a number, a robot or its name; name, colour and sign stay.
+   */
+  #placeWords(robots, tables) {
+    const numbers = tables.map(({ entity, x, y }) => {
+      const width = DIGIT.width * String(entity.table_number).length;
+      return { x, y, width, height: DIGIT.height };
     });
+    const taken = robots.map((robot) => ({ robot, x: robot.x, y: robot.y, width: 2 * RADIUS, height: 2 * RADIUS }));
     const inTrouble = (robot) => mood(robot.entity.status) === "bad" || robot.entity.link !== "ONLINE";
-    for (const robot of [...robots].sort((a, b) => inTrouble(b) - inTrouble(a))) {
-      const mine = place(this.#remarks(robot).join(" · "), robot.x, robot.y + WORD_Y - 6);
-      const isTaken = taken.some((box) => box.robot !== robot && overlap(box, mine));
+    const first = [...robots].sort((a, b) => inTrouble(b) - inTrouble(a));
+    const written = new Map();
+    for (const robot of first) {
+      const remarks = this.#remarks(robot).join(" · ");
+      const ways = PLACES.map((at) => ({
+        at,
+        name: place(shortName(robot.entity), robot.x + at.x, robot.y + at.name - 6, at.anchor),
+        word: place(remarks, robot.x + at.x, robot.y + at.word - 6, at.anchor),
+      }));
+      const near = numbers.filter((number) => Math.abs(number.x - robot.x) < 300 && Math.abs(number.y - robot.y) < 100);
+      const hides = (box, by = 0) =>
+        near.some((number) => overlap({ ...number, width: number.width + by, height: number.height + by / 2 }, box));
+      const meets = (box) => taken.some((other) => other.robot !== robot && overlap(other, box));
+      const fits = ({ name }) => name.x - name.width / 2 >= 0 && name.x + name.width / 2 <= this.#size.width;
+      const isClear = ({ name, word }, by) => !hides(name, by) && !(inTrouble(robot) && hides(word, by));
+      const [usual, ...others] = ways;
+      const isUsual = robot.waiting || isClear(usual, LAG);
+      const better = isUsual ? [] : [LAG, 0].flatMap((by) => others.filter((way) => fits(way) && isClear(way, by)));
+      const way = better.find(({ name }) => !meets(name)) ?? better[0] ?? usual;
+      robot.place = way.at;
+      written.set(robot, { ...way, hides });
+      taken.push({ robot, ...way.name });
+    }
+    for (const robot of first) {
+      const { word, hides } = written.get(robot);
+      const isTaken = hides(word) || taken.some((box) => box.robot !== robot && overlap(box, word));
       robot.isHushed = !robot.waiting && (isTaken || this.#size.width < NARROW);
-      if (!robot.isHushed) taken.push({ robot, ...mine });
+      if (!robot.isHushed) taken.push({ robot, ...word });
     }
   }
 
@@ -290,7 +328,7 @@ export class Floor {
   }
 
   #updateRobot(node, robot) {
-    const { entity, x, y, waiting, isHushed } = robot;
+    const { entity, x, y, waiting, isHushed, place: at } = robot;
     const { say } = this.#words();
     const age = this.#clock.now() - Date.parse(entity.last_seen);
     const online = entity.link === "ONLINE";
@@ -314,6 +352,14 @@ export class Floor {
     attribute(nose, "visibility", isNumber(entity.yaw) && !waiting ? "visible" : "hidden");
     attribute(ring, "stroke-dasharray", `${battery ?? 0} 100`);
     text(sign, { bad: "!", warn: "!", good: "⚡" }[mood(entity.status)] ?? "");
+    for (const [words, height] of [
+      [title, at.name],
+      [label, at.word],
+    ]) {
+      words.style.textAnchor = at.anchor;
+      attribute(words, "x", at.x);
+      attribute(words, "y", height);
+    }
     text(title, shortName(entity));
     text(label, isHushed ? "" : remarks.join(" · "));
   }
@@ -398,7 +444,7 @@ function newRobot() {
       svg("path", { class: "cross", d: "M-12 -12L12 12M12 -12L-12 12" }),
       svg("text", { class: "sign", y: 6 }),
     ),
-    svg("text", { class: "name", y: NAME_Y }),
-    svg("text", { class: "word", y: WORD_Y }),
+    svg("text", { class: "name" }),
+    svg("text", { class: "word" }),
   );
 }
