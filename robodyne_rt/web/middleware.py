@@ -79,13 +79,18 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if known is None:
             return problem(BadRequest(error.reason), status=error.status, headers=_kept(error))
         return problem(known(_TEXTS.get(error.status, error.reason)), headers=_kept(error))
-    except ConnectionResetError:
-        return web.Response(status=400)  # the peer is gone; nobody will read this, and nobody should log it
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and _is_gone(request):
+            return web.Response(status=400)  # nobody will read this, and nobody should log it
         logger.exception("request failed: %s %s", request.method, request.path, extra={"action": "request_failed"})
         return problem(Internal("an unforeseen error; the server's log has the cause"))
     finally:
         request.app[CONTEXT].connections.wait(request.protocol)
+
+
+def _is_gone(request: web.Request) -> bool:
+    """Return whether the peer is: the kernel has many words for it (reset, broken pipe, timed out, no route)."""
+    return request.transport is None or request.transport.is_closing()
 
 
 def guarded(right: str, handler: Handler) -> Handler:
