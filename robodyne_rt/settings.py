@@ -375,10 +375,8 @@ def load(
         variables[keys] = name
         values = _laid_over(values, keys, value)
     settings = Settings.model_validate(values)
-    # What the default that stands for a wrong value brings about is no mistake of its own.
-    wrong_keys = {str(mistake.location[:2][-1]) for mistake in wrong}
     for problem in (*settings.problems(), *check(settings)):
-        if wrong_keys.isdisjoint(re.findall(r"\w+", problem)):
+        if not any(_names(problem, location) for location, _ in wrong):  # else its default brought that about
             found.append(f"{_place_of(problem, path, variables, lines)}: {problem}")
     if found:
         raise ConfigError("\n".join(found))
@@ -458,7 +456,7 @@ def _explain(items: list[Any], location: Location) -> str:
             return f'key "{name}" is missing'
         case "model_type":
             return f"{name} = {first['input']!r:.100}: expected a table, e.g. [{name}]"
-    return f"{name} = {first['input']!r:.100}: {' or '.join(item['msg'] for item in items)}"
+    return f"{name} = {first['input']!r:.100}: {' or '.join(item['msg'].removeprefix('Value error, ') for item in items)}"
 
 
 def _keys(section: str) -> list[str]:
@@ -481,6 +479,12 @@ def _did_you_mean(location: Location) -> str:
 def _line(lines: Mapping[Location, int], location: Location) -> int:
     """Return the line of a key; of what it stands in, where it is not written out."""
     return next((lines[location[:length]] for length in range(len(location), 0, -1) if location[:length] in lines), 1)
+
+
+def _names(problem: str, location: Location) -> bool:
+    """Return whether a problem is about a key, or about a section as a whole."""
+    section, *keys = map(str, location)
+    return f"[{section}]" in problem and (not keys or keys[0] in re.findall(r"\w+", problem))
 
 
 def _place_of(

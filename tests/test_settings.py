@@ -231,6 +231,10 @@ def test_what_a_wrong_value_brings_about_is_not_told_besides(tmp_path: Path) -> 
     with pytest.raises(ConfigError) as error:
         load(config(tmp_path, '[server]\nhost = 127\n[auth]\nmode = "off"\n'), {})
     assert "server.host = 127" in str(error.value) and "loopback" not in str(error.value)
+    text = "[server]\nport = true\n[[serial]]\nport = 'a'\n[[serial]]\nport = 'a'\n"
+    with pytest.raises(ConfigError) as error:
+        load(config(tmp_path, text), {})
+    assert "server.port = True" in str(error.value) and "stands there twice" in str(error.value), "another section's port"
 
 
 def test_the_environment_is_taken_as_text(tmp_path: Path) -> None:
