@@ -181,8 +181,13 @@ def test_the_demo_serves_a_restaurant_and_ends_cleanly(tmp_path: Path) -> None:
         (base,) = wait_for(lambda: re.findall(r"http://localhost:\d+(?=/\n)", Path(log.name).read_text()))
         first = wait_for(lambda: {r["robot_id"]: (r["x"], r["y"]) for r in get(base + "/api/robots")["data"] if r["x"]})
         wait_for(lambda: any((r["x"], r["y"]) != first.get(r["robot_id"]) for r in get(base + "/api/robots")["data"]))
-        wait_for(lambda: sum(get(base + "/api/status")["data"]["robots"]["by_link"].values()) == 8)
-        status = wait_for(lambda: (data := get(base + "/api/status")["data"])["orders"]["open"] and data)
+        status = wait_for(
+            lambda: (
+                (data := get(base + "/api/status")["data"])["orders"]["open"]
+                and sum(data["robots"]["by_link"].values()) == 8
+                and data
+            )
+        )
         assert sum(status["tables"]["by_status"].values()) == 20
         metrics = urllib.request.urlopen(base + "/metrics", timeout=5)
         with metrics:

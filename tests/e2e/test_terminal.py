@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -34,15 +33,30 @@ def simulator_of(folder: Path) -> list[int]:
     return processes_with(f"{folder}/serial")
 
 
-class Terminal:
-    """A program at a terminal of its own."""
+AT_TERMINAL = """
+import os, signal, sys
+terminal, is_kept, *arguments = sys.argv[1:]
+if is_kept:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+descriptor = os.open(terminal, os.O_RDWR)  # the first one that a session opens is its own
+for number in range(3):
+    os.dup2(descriptor, number)
+os.execv(arguments[0], arguments)
+"""
 
-    def __init__(self, arguments: list[str], cwd: Path, *, before: Callable[[], object] = lambda: None) -> None:
-        self.pid, self._master = pty.fork()
-        if self.pid == 0:
-            os.chdir(cwd)
-            before()
-            os.execvpe(arguments[0], arguments, os.environ | OPEN | {"ROBODYNE_RT__LOG__FORMAT": "text"})
+
+class Terminal:
+    """A program at a terminal of its own.
+
+    Args:
+        is_kept: whether it shall outlive the terminal, as with nohup(1).
+    """
+
+    def __init__(self, arguments: list[str], cwd: Path, *, is_kept: bool = False) -> None:
+        self._master, self._slave = os.openpty()
+        command = [sys.executable, "-c", AT_TERMINAL, os.ttyname(self._slave), "x" if is_kept else "", *arguments]
+        environment = os.environ | OPEN | {"ROBODYNE_RT__LOG__FORMAT": "text"}
+        self.process = subprocess.Popen(command, cwd=cwd, env=environment, start_new_session=True)
         self.text = ""
 
     def read_until(self, wanted: str, *, within_s: float = 60.0) -> str:
@@ -53,11 +67,12 @@ class Terminal:
         return self.text
 
     def close(self) -> None:
+        os.close(self._slave)
         os.close(self._master)
 
-    def wait(self, within_s: float = 15.0) -> bool:
-        """Return whether it ended."""
-        return wait_until(lambda: os.waitpid(self.pid, os.WNOHANG)[0] == self.pid, within_s=within_s)
+    def ends(self, *, within_s: float = 15.0) -> bool:
+        """Return whether it ends in time."""
+        return wait_until(lambda: self.process.poll() is not None, within_s=within_s)
 
 
 @pytest.fixture
@@ -70,9 +85,8 @@ def terminal() -> Iterator[Callable[..., Terminal]]:
 
     yield start
     for program in started:
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(program.pid, signal.SIGKILL)
-            os.waitpid(program.pid, 0)
+        program.process.kill()
+        program.process.wait()
 
 
 @pytest.mark.timeout(150)
@@ -105,7 +119,7 @@ def test_a_closed_terminal_ends_the_demo(tmp_path: Path, terminal: Callable[...,
     demo.read_until("Ctrl-C ends it")
     assert wait_until(lambda: bool(simulator_of(folder)), within_s=10)
     demo.close()
-    assert demo.wait()
+    assert demo.ends()
     assert wait_until(lambda: not processes_with(str(folder)), within_s=10)
     assert (folder / "robodyne.db").exists()
 
@@ -115,15 +129,15 @@ def test_a_closed_terminal_ends_the_server(tmp_path: Path, terminal: Callable[..
     server = terminal([*COMMAND, "serve"], tmp_path)
     server.read_until("ready:")
     server.close()
-    assert server.wait()
+    assert server.ends()
 
 
 @pytest.mark.timeout(90)
 def test_a_server_that_shall_outlive_its_terminal_stays(tmp_path: Path, terminal: Callable[..., Terminal]) -> None:
-    server = terminal([*COMMAND, "serve"], tmp_path, before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))  # nohup
+    server = terminal([*COMMAND, "serve"], tmp_path, is_kept=True)
     server.read_until("ready:")
-    os.kill(server.pid, signal.SIGHUP)
+    server.process.send_signal(signal.SIGHUP)
     server.read_until("reloaded [log]")
     server.close()
-    assert not server.wait(2.0)
+    assert not server.ends(within_s=2.0)
     assert (tmp_path / "robodyne.db").exists()
