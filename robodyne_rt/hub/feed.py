@@ -142,7 +142,8 @@ class Feed(ABC):
                     slow.append(subscription)
             except Exception:
                 # One broken transport must not cost the others their update; its own coroutine sees the end.
-                logger.exception("writing to %s failed", subscription.connection.peer, extra={"action": "write_failed"})
+                if not transport.is_closing():  # uvloop refuses to write to a peer that is gone
+                    logger.exception("writing to %s failed", subscription.connection.peer, extra={"action": "write_failed"})
                 transport.abort()
         self.stats.delivered += len(self.live)
         self.stats.bytes_sent += len(self.live) * len(data)

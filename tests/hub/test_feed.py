@@ -339,3 +339,22 @@ async def test_clients_that_come_at_any_moment_of_a_snapshots_reading_share_it(r
     async with asyncio.timeout(10):
         await asyncio.gather(*(come(turns % 12) for turns in range(60)))
     assert rig.reader.windows == 1
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+async def test_a_write_that_fails_costs_nobody_else_and_is_told_only_where_the_peer_is_there(
+    rig: Rig, caplog: pytest.LogCaptureFixture, is_gone: bool
+) -> None:
+    broken, other = await rig.connect("robots"), await rig.connect("robots")
+    other.take()
+
+    def refuse(data: bytes) -> None:
+        broken.transport.aborted = is_gone
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")  # uvloop
+
+    broken.transport.write = refuse  # type: ignore[method-assign]
+    robots(rig, "a")
+    await rig.feed()
+    assert [entity["robot_id"] for message in other.take() for entity in message["data"]] == ["a"]
+    assert bool(caplog.records) is not is_gone
+    assert broken.transport.aborted
