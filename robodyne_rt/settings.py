@@ -198,7 +198,7 @@ class Sessions(Section):
     store: Literal["memory", "redis"] = "memory"
     ttl_s: Positive = 86400
     stale_after_s: Positive = 3600
-    single_session_per_user: bool = False
+    single_session_per_user: bool | Literal["device"] = False
     max_connections: AtLeastOne = 1000
 
 

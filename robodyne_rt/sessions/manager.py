@@ -9,7 +9,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import anyio
 
@@ -96,7 +96,7 @@ class SessionManager:
         records: what is stored.
         ttl_s: how long a session can be resumed after it was last in use.
         stale_after_s: how long a silent one is listed.
-        single: whether a user may have one session for each device only.
+        single: whether a user may have one session only; `device`: one for each device.
         on_presence: told when the list of who is there changed.
 
     Attributes:
@@ -111,7 +111,7 @@ class SessionManager:
         repository: SessionRepository,
         ttl_s: float,
         stale_after_s: float,
-        single: bool,
+        single: bool | Literal["device"],
         clock: Clock,
         on_presence: Callable[[], None],
     ) -> None:
@@ -271,7 +271,8 @@ class SessionManager:
 
     def _replace_others(self, session: Session) -> None:
         for other in self.of_user(session.user):
-            if other is not session and other.device == session.device and other.link is not None:
+            is_elsewhere = self._single == "device" and other.device != session.device
+            if other is not session and not is_elsewhere and other.link is not None:
                 other.link.close(SessionReplaced())
                 if other.link is not None:
                     self._detach(other)

@@ -220,7 +220,7 @@ async def test_what_was_said_while_the_database_was_away_is_not_lost_to_anybody(
 
 
 async def test_a_newer_session_of_the_same_user_and_device_replaces_the_older(start_server: Callable[..., Server]) -> None:
-    server = start_server(AUTH__MODE="local", SESSIONS__SINGLE_SESSION_PER_USER="true")
+    server = start_server(AUTH__MODE="local", SESSIONS__SINGLE_SESSION_PER_USER="device")
 
     async def come(user: str, device: str = "") -> SessionClient:
         return await SessionClient(server.port, token=mint(server.folder, user, "manager"), device=device).connect()
@@ -239,6 +239,20 @@ async def test_a_newer_session_of_the_same_user_and_device_replaces_the_older(st
     assert old.greeting["resumed"] is True
     assert await new.ended() == (4004, "session_replaced")
     for app in (old, tablet2, other):
+        await app.close()
+
+
+async def test_a_newer_session_of_the_same_user_replaces_those_of_all_devices(start_server: Callable[..., Server]) -> None:
+    server = start_server(AUTH__MODE="local", SESSIONS__SINGLE_SESSION_PER_USER="true")
+
+    async def come(user: str, device: str = "") -> SessionClient:
+        return await SessionClient(server.port, token=mint(server.folder, user, "manager"), device=device).connect()
+
+    old, other = await come("anna", "tablet"), await come("bert", "tablet")
+    new = await come("anna", "phone")
+    assert await old.ended() == (4004, "session_replaced")
+    for app in (new, other):
+        assert (await app.ask("q", "robot zulu-1"))["response"] and app.closed is None
         await app.close()
 
 
