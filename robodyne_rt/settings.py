@@ -278,7 +278,13 @@ class Settings(Section):
             found.append('[auth] mode = "oidc" needs issuer, audience and jwks_url')
         if unknown := sorted(set(self.auth.role_map.values()) - self.rights.model_dump().keys()):
             found.append(f"[auth] role_map: there is no role {unknown[0]!r}; known: {', '.join(self.rights.model_dump())}")
-        later = {"[sessions] store": self.sessions.store == "redis", "[assistant] kind": self.assistant.kind == "llm"}
+        later = {
+            "[sessions] store": self.sessions.store == "redis",
+            "[redis] url": self.redis.url != "",
+            "[assistant] kind": self.assistant.kind == "llm",
+            "[assistant] base_url": self.assistant.base_url != "",
+            "[assistant] model": self.assistant.model != "",
+        }
         found += [f"{key}: this version cannot do that yet; leave it out" for key, is_wanted in later.items() if is_wanted]
         if self.auth.jwks_url and not _is_safe_url(self.auth.jwks_url):
             found.append(f'[auth] jwks_url = "{self.auth.jwks_url}": expected https:// (http:// on loopback only)')

@@ -63,7 +63,11 @@ def test_the_environment_overrides_and_lists_are_json(tmp_path: Path) -> None:
         ('[server]\ntls_cert = "a.pem"\n', "belong together"),
         ("[server]\nport = 8001\n", "are both 8001"),
         ('[sessions]\nstore = "redis"\n', "[sessions] store: this version cannot do that yet"),
+        ('[redis]\nurl = "redis://localhost"\n', "[redis] url: this version cannot do that yet"),
         ('[assistant]\nkind = "llm"\n', "[assistant] kind: this version cannot do that yet"),
+        ('[assistant]\nbase_url = "http://x"\n', "[assistant] base_url: this version cannot do that yet"),
+        ('[assistant]\nmodel = "x"\n', "[assistant] model: this version cannot do that yet"),
+        ('[sessions]\nsingle_session_per_user = "user"\n', ":2: sessions.single_session_per_user"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, wanted: str) -> None:
@@ -87,6 +91,20 @@ def test_a_mistake_in_the_environment_is_named_with_its_variable(name: str, valu
     with pytest.raises(ConfigError) as error:
         load(None, base | {name: value})
     assert wanted in str(error.value)
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False), ("device", "device")])
+def test_one_session_may_be_for_a_user_or_for_each_device(tmp_path: Path, text: str, value: bool | str) -> None:
+    from_environment = load(None, {"ROBODYNE_RT__SESSIONS__SINGLE_SESSION_PER_USER": text})
+    quoted = f'"{text}"' if isinstance(value, str) else text
+    from_file = load(config(tmp_path, f"[sessions]\nsingle_session_per_user = {quoted}\n"), {})
+    assert from_environment.sessions.single_session_per_user == from_file.sessions.single_session_per_user == value
+
+
+def test_a_password_in_a_url_that_is_refused_is_not_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(config(tmp_path, '[redis]\nurl = "redis://:s3cr3t@cache/0"\n'), {})
+    assert "s3cr3t" not in str(error.value)
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
