@@ -214,7 +214,11 @@ class SessionStore(Protocol):
 
 
 class Unasked(Exception):
-    """The client cannot be asked this, or did not answer in time, or is gone."""
+    """The client cannot be asked this, or gave nothing that can be used."""
+
+
+class NoReply(Unasked):
+    """The client was asked, and nobody answered in time."""
 
 
 class Conversation(Protocol):
@@ -240,7 +244,8 @@ class Conversation(Protocol):
         """Return what the person said.
 
         Raises:
-            Unasked: nobody answered.
+            NoReply: nobody answered in time.
+            Unasked: the client cannot ask its user.
         """
         ...
 
@@ -248,7 +253,8 @@ class Conversation(Protocol):
         """Return what the client says it has; an empty list is an answer.
 
         Raises:
-            Unasked: it cannot say, or did not.
+            NoReply: it did not say in time.
+            Unasked: it has no data of its own.
         """
         ...
 
@@ -256,7 +262,8 @@ class Conversation(Protocol):
         """Return what the client got from one of its own sources.
 
         Raises:
-            Unasked: it cannot, or did not.
+            NoReply: it did not in time.
+            Unasked: it cannot.
         """
         ...
 

@@ -228,6 +228,7 @@ class Redis(Section):
 
 class Assistant(Section):
     kind: Literal["rules", "llm"] = "rules"
+    ask_undeclared: bool = False
     base_url: str = ""
     model: str = ""
 

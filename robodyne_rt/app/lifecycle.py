@@ -250,6 +250,7 @@ class App:
             limit=SlidingWindow(limit=settings.limits.query_requests, window_s=settings.limits.query_window_s),
             shared=settings.limits.share_rate_limit,
             renewed=self._directory.renewed,
+            ask_undeclared=settings.assistant.ask_undeclared,
             clock=self._clock,
         )
         self._messages = StaffMessages(

@@ -459,7 +459,7 @@ class Client:
 
     async def _open(self, token: str) -> aiohttp.ClientWebSocketResponse:
         query = {"device": self._device, "session": self._session_token, "answered": str(self._answered)}
-        query["capabilities"] = ",".join(
+        capabilities = ",".join(
             word
             for word, handler in (
                 ("clarification", self._on_clarification),
@@ -468,6 +468,7 @@ class Client:
             )
             if handler is not None
         )
+        query["capabilities"] = capabilities or "none"
         return await self._http.ws_connect(
             f"{self.url}/ws",
             params={name: value for name, value in query.items() if value},

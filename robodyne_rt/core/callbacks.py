@@ -16,6 +16,9 @@ class CallbackKind(StrEnum):
     CLARIFICATION = "clarification_request"
 
 
+CAPABILITIES = frozenset({"available_data", "api", "clarification"})
+"""What a client may say that it can be asked."""
+
 ANSWERED_BY = {
     "available_data": CallbackKind.DATA,
     "api_result": CallbackKind.API,

@@ -78,7 +78,8 @@ class Session:
     outbox: Outbox = field(default_factory=Outbox)
     link: Link | None = None
     last_seen: float = 0.0
-    capabilities: frozenset[str] = frozenset()
+    capabilities: frozenset[str] | None = None
+    """What its client can be asked; None where it did not say."""
     delivered: set[int] = field(default_factory=set)
     """Staff messages that went over the present connection."""
 
@@ -158,7 +159,7 @@ class SessionManager:
         device: str,
         token: str | None,
         confirmed: int | None,
-        capabilities: frozenset[str],
+        capabilities: frozenset[str] | None,
         more: Entity,
     ) -> Session | None:
         """Give a connection its session: the one of `token` where that is good, else a new one; greet it, and send it what
@@ -166,6 +167,7 @@ class SessionManager:
 
         Args:
             device: names the user's device.
+            capabilities: what its client can be asked; None where it does not say.
             confirmed: number of the newest answer that the client has.
             more: further facts for the greeting.
         """

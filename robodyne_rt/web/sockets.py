@@ -11,6 +11,7 @@ import logging
 from aiohttp import HttpVersion11, WSMessage, WSMsgType, web
 
 from robodyne_rt.core import session_wire, wire
+from robodyne_rt.core.callbacks import CAPABILITIES
 from robodyne_rt.errors import (
     BadRequest,
     Forbidden,
@@ -26,7 +27,7 @@ from robodyne_rt.model.topics import TOPIC_NAMES
 from robodyne_rt.sessions.manager import Session
 from robodyne_rt.web.context import CONTEXT
 from robodyne_rt.web.people import profile_fields
-from robodyne_rt.web.talk import CAPABILITIES, INTERVAL_TEXT, MAX_INTERVAL_S, MODE_TEXT, MODES, SessionTalk, renew
+from robodyne_rt.web.talk import INTERVAL_TEXT, MAX_INTERVAL_S, MODE_TEXT, MODES, SessionTalk, renew
 
 logger = logging.getLogger(__name__)
 
@@ -139,13 +140,13 @@ async def _attach(request: web.Request, connection: Connection) -> Session | Non
     if not (principal.rights or any(right.startswith("read:") for right in principal.place_rights)):
         connection.close(TokenMissing() if principal.is_anonymous else Forbidden())
         return None
-    confirmed = query.get("answered", "")
+    confirmed, capabilities = query.get("answered", ""), query.get("capabilities")
     return await context.sessions.attach(
         connection,
         device=query.get("device", ""),
         token=query.get("session"),
         confirmed=int(confirmed) if confirmed.isascii() and confirmed.isdigit() and len(confirmed) < 16 else None,
-        capabilities=frozenset(query.get("capabilities", "").split(",")) & CAPABILITIES,
+        capabilities=None if capabilities is None else CAPABILITIES.intersection(capabilities.split(",")),
         more={
             "roles": sorted(principal.roles),
             "rights": sorted(principal.rights | principal.place_rights),

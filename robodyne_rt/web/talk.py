@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from robodyne_rt.core import session_wire, times
-from robodyne_rt.core.callbacks import ANSWERED_BY
+from robodyne_rt.core.callbacks import ANSWERED_BY, CAPABILITIES
 from robodyne_rt.core.session_wire import SessionMessage
 from robodyne_rt.core.wire import BadMessage
 from robodyne_rt.errors import (
@@ -21,9 +21,6 @@ from robodyne_rt.errors import (
 from robodyne_rt.hub.connection import Connection
 from robodyne_rt.sessions.manager import Session
 from robodyne_rt.web.context import Context
-
-CAPABILITIES = frozenset({"available_data", "api", "clarification"})
-"""What a client can be asked, if it says so: `?capabilities=`, or `capabilities` of a query."""
 
 MAX_INTERVAL_S = 3600.0
 MODES = (None, "full")

@@ -15,13 +15,13 @@ import anyio
 from anyio.abc import TaskGroup
 
 from robodyne_rt.core import session_wire, times
-from robodyne_rt.core.callbacks import TIMEOUT_S, CallbackKind, PendingCallbacks
+from robodyne_rt.core.callbacks import CAPABILITIES, TIMEOUT_S, CallbackKind, PendingCallbacks
 from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.core.session_wire import Dialect
 from robodyne_rt.errors import RobodyneError, StorageUnavailable
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity
-from robodyne_rt.ports import Answerer, Clock, Unasked
+from robodyne_rt.ports import Answerer, Clock, NoReply, Unasked
 from robodyne_rt.sessions.manager import Session, SessionManager, answer_payload
 
 logger = logging.getLogger(__name__)
@@ -98,6 +98,7 @@ class RequestDesk:
         limit: of queries, by user or by session.
         renewed: tells what somebody may do now; raises where that is nothing any more.
         shared: whether a user's sessions share it.
+        ask_undeclared: whether to ask clients that do not say what they can be asked.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class RequestDesk:
         limit: SlidingWindow,
         shared: bool,
         renewed: Callable[[Principal, float], Principal],
+        ask_undeclared: bool = False,
         clock: Clock,
     ) -> None:
         self.stats = RequestStats()
@@ -119,6 +121,7 @@ class RequestDesk:
         self._limit = limit
         self._shared = shared
         self._renewed = renewed
+        self._ask_undeclared = ask_undeclared
         self._clock = clock
         self._tasks: TaskGroup | None = None
         self._queues: dict[str, deque[Request]] = {}
@@ -410,6 +413,12 @@ class RequestDesk:
             if (wait := self._waiting.pop(callback.id, None)) is not None:
                 wait.done.set()
 
+    def capabilities(self, session: Session) -> frozenset[str]:
+        """Return what a session's client may be asked."""
+        if session.capabilities is None:
+            return CAPABILITIES if self._ask_undeclared else frozenset()
+        return session.capabilities
+
     def may_read(self, session: Session, topic: str) -> bool:
         """Return whether who asks may see a topic now, also while the session is away."""
         try:
@@ -429,7 +438,7 @@ class RequestDesk:
         """Ask the client of a request; return its answer.
 
         Raises:
-            Unasked: no answer came in time, or the session is gone.
+            NoReply: no answer came in time, or the session is gone.
         """
         session = request.session
         now = self._clock.now()
@@ -453,7 +462,7 @@ class RequestDesk:
             self.callbacks.close(callback.id)
             self._waiting.pop(callback.id, None)
         if wait.fields is None:
-            raise Unasked(f"{callback.kind.value}: no answer")
+            raise NoReply(f"{callback.kind.value}: no answer")
         return wait.fields
 
 
@@ -484,7 +493,7 @@ class _Conversation:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        return self._request.session.capabilities
+        return self._desk.capabilities(self._request.session)
 
     def may_read(self, topic: str) -> bool:
         return self._desk.may_read(self._request.session, topic)

@@ -9,13 +9,14 @@ from typing import Any
 import anyio
 import pytest
 
-from robodyne_rt.core.callbacks import CallbackKind
+from robodyne_rt.core.callbacks import ANSWERED_BY, CallbackKind
 from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.model.access import Principal
 from robodyne_rt.ports import Clock, Unasked
 from robodyne_rt.sessions.manager import SessionManager
 from robodyne_rt.sessions.memory import MemorySessions
 from robodyne_rt.work import requests
+from robodyne_rt.work.assistant.rules import RulesAssistant
 from robodyne_rt.work.requests import RequestDesk
 from tests.e2e.server import Server
 from tests.e2e.session_client import Message, SessionClient, faults_logged, free_port, mint
@@ -144,6 +145,7 @@ async def test_silence_and_lateness_end_in_an_answer_after_ten_seconds_and_what_
     finals = await asyncio.gather(*(app.final("q", within_s=25) for app in (silent, late, half, desktop)))
     assert [final["status"] for final in finals] == ["completed"] * 4
     assert finals[0]["response"] == finals[1]["response"] == finals[3]["response"]
+    assert "nobody answered in time" in finals[0]["response"]
     assert "wifi" in finals[2]["response"] and "in time" in finals[2]["response"]
     assert finals[3]["action"] == "messageResponse" and not [m for m in desktop.heard if m.get("type") == "progress"]
     await silent.final("next")
@@ -169,6 +171,22 @@ async def test_who_can_be_asked_nothing_is_asked_nothing(come: Callable[..., Any
     ask = await asked(app, "request_available_data", for_query="told")
     await app.send(type="available_data", requestId=ask["requestId"], data=[])
     await app.final("told")
+
+
+async def test_who_does_not_say_what_it_can_be_asked_is_asked_where_the_configuration_says_so(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(AUTH__MODE="local", ASSISTANT__ASK_UNDECLARED="true")
+    token = mint(server.folder, "anna", "kitchen")
+    async with SessionClient(server.port, token=token) as app, SessionClient(server.port, token=token) as mute:
+        await app.query("q", UNKNOWN)
+        ask = await asked(app, "request_available_data", for_query="q")
+        await app.send(type="available_data", requestId=ask["requestId"], data=[])
+        assert "data" in (await app.final("q"))["response"]
+        await mute.query("r", UNKNOWN, capabilities=[])
+        assert "do not know" in (await mute.final("r"))["response"]
+    async with SessionClient(server.port, token=token, capabilities="none") as mute:
+        assert "do not know" in (await mute.ask("s", UNKNOWN))["response"]
 
 
 # -- who may answer ----------------------------------------------------------------------------------------------------------
@@ -348,6 +366,21 @@ class FakeRecords:
     def refresh(self, seen: Any) -> None: ...
 
 
+class TwoRobots:
+    """A restaurant of which nothing else is known; implements `ports.Restaurant`."""
+
+    async def entities(self, topic: str) -> list[dict[str, Any]]:
+        unknown = {"name": None, "battery_level": None, "x": None, "y": None, "last_seen": None}
+        known = {"type": "ALBABOT", "status": "IDLE", "link": "ONLINE"}
+        return [{"robot_id": f"alba-{id}", "id": id, **known, **unknown} for id in (1, 2)] if topic == "robots" else []
+
+    async def events_since(self, epoch_s: float) -> list[dict[str, Any]]:
+        return []
+
+    def wall(self) -> float:
+        return 0.0
+
+
 class FakeLink:
     """A connection that writes into a list."""
 
@@ -366,7 +399,7 @@ class FakeLink:
 class Desk:
     """A desk whose requests have little time, and an answerer that does what the test says."""
 
-    def __init__(self, answer: Callable[[Any], Any]) -> None:
+    def __init__(self, answer: Callable[[Any], Any], *, ask_undeclared: bool = False) -> None:
         self.records, self.link, clock = FakeRecords(), FakeLink(), Clock()
         self.sessions = SessionManager(
             store=MemorySessions(),
@@ -385,18 +418,19 @@ class Desk:
             limit=SlidingWindow(limit=100, window_s=60),
             shared=True,
             renewed=lambda principal, now: principal,
+            ask_undeclared=ask_undeclared,
             clock=clock,
         )
         self.sessions.on_gone = self.desk.session_gone
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[Any]:
+    async def running(self, capabilities: frozenset[str] | None = frozenset(ALL.split(","))) -> AsyncIterator[Any]:
         session = await self.sessions.attach(
             self.link,
             device="",
             token=None,
             confirmed=None,
-            capabilities=frozenset(ALL.split(",")),
+            capabilities=capabilities,
             more={},
         )
         async with anyio.create_task_group() as tasks:
@@ -490,6 +524,66 @@ async def test_a_callback_that_nobody_answers_costs_its_own_time_and_the_request
         stored = await desk.answered()
         assert not len(desk.desk.callbacks)
     assert stored["response"] == "nobody said anything"
+
+
+@pytest.mark.parametrize(
+    ("declared", "ask_undeclared", "may_be_asked"),
+    [
+        (None, False, set()),
+        (None, True, {"available_data", "api", "clarification"}),
+        (frozenset(), True, set()),
+        (frozenset({"api"}), True, {"api"}),
+        (frozenset({"api"}), False, {"api"}),
+    ],
+)
+async def test_who_does_not_say_what_it_can_be_asked_is_asked_where_the_setting_says_so(
+    declared: frozenset[str] | None, ask_undeclared: bool, may_be_asked: set[str]
+) -> None:
+    asked: list[str] = []
+
+    async def answer(conversation: Any) -> str:
+        assert conversation.capabilities == may_be_asked
+        for word, ask in (
+            ("available_data", conversation.available_data("?")),
+            ("api", conversation.api("x", {})),
+            ("clarification", conversation.clarify("?", [])),
+        ):
+            with contextlib.suppress(Unasked):
+                await ask
+                asked.append(word)
+        return "done"
+
+    desk = Desk(answer, ask_undeclared=ask_undeclared)
+    async with desk.running(capabilities=declared) as session:
+        await desk.desk.ask(session, "1", "q", "session")
+        while not desk.records.answers:
+            for callback in desk.desk.callbacks.of_session(session.id):
+                said = next(word for word, kind in ANSWERED_BY.items() if kind is callback.kind)
+                desk.desk.callback_answered(session, said, callback.id, {"response": "x", "data": []})
+            await anyio.sleep(0.005)
+        stored = await desk.answered()
+    assert set(asked) == may_be_asked and stored["response"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("question", "said", "not_said"),
+    [
+        (UNKNOWN, "nobody answered in time", "do not know"),
+        ("와이파이 비밀번호 뭐야", "제때 아무도 답하지 않았습니다", "모릅니다"),
+        ("서빙 로봇 어디?", "제때 아무도 답하지 않았습니다", "없습니다"),
+        ("where is the serving robot?", "nobody answered in time", "do not know that"),
+    ],
+)
+async def test_an_answer_says_that_nobody_answered_in_time(
+    monkeypatch: pytest.MonkeyPatch, question: str, said: str, not_said: str
+) -> None:
+    for kind in CallbackKind:
+        monkeypatch.setitem(requests.TIMEOUT_S, kind, 0.05)
+    desk = Desk(RulesAssistant(TwoRobots()).answer)
+    async with desk.running() as session:
+        await desk.desk.ask(session, "1", question, "session")
+        response = (await desk.answered())["response"]
+    assert said in response and not_said not in response
 
 
 async def test_an_answerer_that_fails_is_an_internal_error_and_the_next_request_is_worked() -> None:

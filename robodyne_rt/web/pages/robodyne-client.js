@@ -583,7 +583,7 @@ export class Session extends Link {
 
   get _address() {
     const capabilities = Object.keys(CAPABILITIES).filter((handler) => this._options[handler]).map((handler) => CAPABILITIES[handler]);
-    const query = { device: this._options.device, session: this.#token, capabilities: capabilities.join() };
+    const query = { device: this._options.device, session: this.#token, capabilities: capabilities.join() || "none" };
     return ["/ws", this.#token ? { ...query, answered: this.#answered } : query];
   }
 

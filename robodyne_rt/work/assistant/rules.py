@@ -13,7 +13,7 @@ from typing import Any
 from robodyne_rt.core import times
 from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.model.changes import Entity
-from robodyne_rt.ports import Conversation, Restaurant, Unasked
+from robodyne_rt.ports import Conversation, NoReply, Restaurant, Unasked
 from robodyne_rt.work.assistant.language import Code, age, josa, language_of, number, word
 from robodyne_rt.work.assistant.names import is_mentioned, named
 
@@ -198,11 +198,13 @@ class RulesAssistant:
         question = _say(code, "어느 로봇을 말씀하시나요?", "Which robot do you mean?")
         try:
             reply = (await conversation.clarify(question, options)).lower()
-        except Unasked:
+        except Unasked as error:
             all_of_them = [await self._robot(robot, code, conversation) for robot in found[:LISTED_AT_MOST]]
             lead = _say(
                 code, "어느 로봇인지 몰라 모두 알려 드립니다.", "I do not know which one you mean, so here are all of them."
             )
+            if isinstance(error, NoReply):
+                lead = f"{_no_reply(code)} {lead}"
             return "\n".join([lead, *all_of_them])
         chosen = [robot for robot in found if _squeezed(robot["robot_id"]) == _squeezed(reply)] or named(reply, found).robots
         if not chosen and reply.strip().isdigit() and 1 <= int(reply) <= len(options):
@@ -470,6 +472,8 @@ class RulesAssistant:
         """Ask the client for what it has, choose, and get it."""
         try:
             sources = _sources(await conversation.available_data(conversation.question))
+        except NoReply:
+            return _no_reply(code)
         except Unasked:
             return _unknown(code)
         if not sources:
@@ -489,9 +493,10 @@ class RulesAssistant:
             question = _say(code, "어느 데이터를 볼까요?", "Which data shall I look at?")
             try:
                 reply = await conversation.clarify(question, names)
-            except Unasked:
+            except Unasked as error:
                 listed = ", ".join(names)
-                return _say(code, f"어느 것인지 알려 주세요: {listed}.", f"Please say which one you mean: {listed}.")
+                which = _say(code, f"어느 것인지 알려 주세요: {listed}.", f"Please say which one you mean: {listed}.")
+                return f"{_no_reply(code)} {which}" if isinstance(error, NoReply) else which
             chosen = [source for source in sources if _squeezed(source["name"]) == _squeezed(reply)]
             chosen = chosen or [source for source in sources if _fits(source, reply)]
             if not chosen:
@@ -536,6 +541,10 @@ def _unknown(code: Code) -> str:
         "그것은 모릅니다. 로봇, 테이블, 주문, 재고, 최근에 있었던 일을 물어보세요.",
         "I do not know that. Ask me about robots, tables, orders, stock, or what happened lately.",
     )
+
+
+def _no_reply(code: Code) -> str:
+    return _say(code, "물어봤지만 제때 아무도 답하지 않았습니다.", "I asked, and nobody answered in time.")
 
 
 def _stock_word(item: Entity, code: Code) -> str:
