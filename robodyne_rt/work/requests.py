@@ -419,12 +419,12 @@ class RequestDesk:
             return CAPABILITIES if self._ask_undeclared else frozenset()
         return session.capabilities
 
-    def may_read(self, session: Session, topic: str) -> bool:
-        """Return whether who asks may see a topic now, also while the session is away."""
+    def right_to_read(self, session: Session) -> Callable[[str], bool]:
+        """Return what tells which topics who asks may see now, also while the session is away."""
         try:
-            return self._renewed(session.principal, self._clock.wall()).may_read(topic)
+            return self._renewed(session.principal, self._clock.wall()).may_read
         except RobodyneError:
-            return False
+            return lambda topic: False
 
     def _keeps_others_waiting(self, request: Request, kind: CallbackKind) -> bool:
         """Return whether a person is asked on a screen that they left, and have asked on another one since."""
@@ -490,13 +490,17 @@ class _Conversation:
         self.scope = anyio.move_on_after(WORK_S)
         self._desk = desk
         self._request = request
+        # Derived once, and anew after each wait for the client.
+        self._right_to_read: Callable[[str], bool] | None = None
 
     @property
     def capabilities(self) -> frozenset[str]:
         return self._desk.capabilities(self._request.session)
 
     def may_read(self, topic: str) -> bool:
-        return self._desk.may_read(self._request.session, topic)
+        if self._right_to_read is None:
+            self._right_to_read = self._desk.right_to_read(self._request.session)
+        return self._right_to_read(topic)
 
     def progress(self, text: str) -> None:
         """Tell the client that work goes on."""
@@ -542,3 +546,4 @@ class _Conversation:
             return await waiting
         finally:
             self.scope.deadline = anyio.current_time() + left_s
+            self._right_to_read = None

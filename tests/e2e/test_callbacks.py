@@ -399,7 +399,9 @@ class FakeLink:
 class Desk:
     """A desk whose requests have little time, and an answerer that does what the test says."""
 
-    def __init__(self, answer: Callable[[Any], Any], *, ask_undeclared: bool = False) -> None:
+    def __init__(
+        self, answer: Callable[[Any], Any], *, ask_undeclared: bool = False, renewed: Any = lambda principal, now: principal
+    ) -> None:
         self.records, self.link, clock = FakeRecords(), FakeLink(), Clock()
         self.sessions = SessionManager(
             store=MemorySessions(),
@@ -417,7 +419,7 @@ class Desk:
             answerer=self,
             limit=SlidingWindow(limit=100, window_s=60),
             shared=True,
-            renewed=lambda principal, now: principal,
+            renewed=renewed,
             ask_undeclared=ask_undeclared,
             clock=clock,
         )
@@ -563,6 +565,26 @@ async def test_who_does_not_say_what_it_can_be_asked_is_asked_where_the_setting_
             await anyio.sleep(0.005)
         stored = await desk.answered()
     assert set(asked) == may_be_asked and stored["response"] == "done"
+
+
+async def test_the_rights_of_who_asks_are_derived_once_and_again_after_a_wait() -> None:
+    derived: list[Principal] = []
+
+    async def answer(conversation: Any) -> str:
+        seen = [conversation.may_read(topic) for topic in ("robots", "tables", "robots")]
+        await conversation.clarify("which?", [])
+        return str([*seen, conversation.may_read("robots"), conversation.may_read("tables")])
+
+    desk = Desk(answer, renewed=lambda principal, now: derived.append(principal) or principal)
+    async with desk.running() as session:
+        await desk.desk.ask(session, "1", "q", "session")
+        while not len(desk.desk.callbacks):
+            await anyio.sleep(0.005)
+        assert len(derived) == 1
+        (callback,) = desk.desk.callbacks.of_session(session.id)
+        desk.desk.callback_answered(session, "human_response", callback.id, {"response": "a"})
+        assert (await desk.answered())["response"] == str([True] * 5)
+    assert len(derived) == 2
 
 
 @pytest.mark.parametrize(

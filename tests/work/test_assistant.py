@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import unicodedata
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -450,6 +451,182 @@ async def test_a_robots_full_name_says_what_a_question_is_about(question: str) -
     assert (await answer(Kitchen(), question)).startswith("alba-1")
 
 
+# -- orders --------------------------------------------------------------------------------------------------------------------
+
+
+class Forbidden(Kitchen):
+    """A restaurant that must not be looked at."""
+
+    async def entities(self, topic: str) -> list[dict[str, Any]]:
+        raise AssertionError(topic)
+
+
+@pytest.mark.parametrize(
+    ("order", "button"),
+    [
+        ("alba-1 멈춰", "빨간 버튼"),
+        ("제발 모든 로봇 멈춰주세요", "빨간 버튼"),
+        (unicodedata.normalize("NFD", "정지"), "빨간 버튼"),
+        ("stop 알바-1", "빨간 버튼"),
+        ("stop all robots", "red button"),
+        ("could you please stop alba-1", "red button"),
+        ("send alba-2 to table 3", "red button"),
+        ("where is alba-1? stop it", "red button"),
+    ],
+)
+async def test_an_order_is_refused_in_the_language_of_who_gives_it_and_nothing_is_looked_up(order: str, button: str) -> None:
+    for topics in (TOPICS, ()):
+        text = await answer(Forbidden(), order, topics=topics)
+        assert button in text and not re.search(r"alba|idle|대기|\d", text), text
+        assert language_of(text) == language_of(order)
+
+
+@pytest.mark.parametrize("text", ["alba-1 twerk", "alba-1 굴렁쇠", "alba-1 ㄱㄱ", "alba-1, alba-2 vamos"])
+async def test_what_may_be_an_order_to_a_robot_in_words_that_nobody_knows_is_refused(text: str) -> None:
+    said = await answer(Kitchen(), text)
+    assert "red button" in said or "빨간 버튼" in said
+
+
+# -- whose name stands there ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("question", "told", "unknown"),
+    [
+        ("where is alba-1?", ["alba-1"], None),
+        ("alba-1을 찾아줘", ["alba-1"], None),
+        ("where is alba-3?", [], "alba-3"),
+        ("where is alba-123?", [], "alba-123"),
+        ("where is alba-1b?", [], "alba-1b"),
+        ("where is alba-1-2?", [], "alba-1-2"),
+        ("where is alba-x", [], "alba-x"),
+        ("where is xalba-1?", [], "xalba-1"),
+        ("alba-7", [], "alba-7"),
+        ("alba-1이랑 alba-7 어디?", ["alba-1"], "alba-7"),
+        ("where are alba-2 and alba-12 and zulu-9?", ["alba-2", "alba-12"], "zulu-9"),
+        ("robot 1 battery", ["1"], None),
+        ("1번 로봇 어디?", ["1"], None),
+        ("로봇 12 어디", ["alba-12"], None),
+        ("로봇 3대 어디", [], None),
+        ("where is robot a?", ["a"], None),
+        ("is there a robot near?", [], None),
+    ],
+)
+async def test_a_robot_is_meant_where_its_whole_name_stands(question: str, told: list[str], unknown: str | None) -> None:
+    kitchen = Kitchen()
+    kitchen.robot("1")
+    kitchen.robot("a")
+    text = await answer(kitchen, question)
+    lines = text.splitlines()
+    known = [robot["robot_id"] for robot in kitchen.state["robots"]]
+    assert [id for id in known if any(line.startswith((f"{id} is", f"{id}은", f"{id}는")) for line in lines)] == [
+        id for id in known if id in told
+    ], text
+    is_told = [line for line in lines if "No robot is called" in line or "맞는 로봇이 없습니다" in line]
+    assert [f"'{unknown}'" in line for line in is_told] == ([True] if unknown else []), text
+
+
+@pytest.mark.parametrize(
+    ("question", "table"),
+    [
+        ("table 3?", 3),
+        ("how is table 12?", 12),
+        ("3번 테이블로 간 로봇?", None),
+        ("3번 테이블은?", 3),
+        ("3번테이블 상태", 3),
+        ("테이블 3번 상태", 3),
+        ("테이블 1시간 기다린 손님?", None),
+        ("빈 테이블 3개 있어?", None),
+        ("is the vegetable 3 served at tables?", None),
+        ("table 99", 99),
+        ("99번 테이블 상태", 99),
+    ],
+)
+async def test_a_table_is_meant_where_its_whole_name_stands(question: str, table: int | None) -> None:
+    kitchen = Kitchen()
+    kitchen.state["tables"] = [
+        {"id": n, "table_number": n, "x": 0.0, "y": 0.0, "status": "AVAILABLE", "customer_count": 0, "updated_at": at(0)}
+        for n in (1, 3, 12)
+    ]
+    text = await answer(kitchen, question)
+    told = re.search(r"^(?:Table |테이블 |There is no table )(\d+)(?::|번이|\.)", text)
+    assert (int(told[1]) if told else None) == table, text
+    if table == 99:
+        assert "There is no table 99" in text or "테이블 99번이 없습니다" in text
+
+
+async def test_no_robot_is_near_a_table_that_does_not_exist() -> None:
+    kitchen = Kitchen()
+    kitchen.state["tables"] = [{"id": 1, "table_number": 1, "x": 1.0, "y": 1.0}]
+    assert "There is no table 9" in await answer(kitchen, "which robot is near table 9?")
+
+
+# -- how often it looks --------------------------------------------------------------------------------------------------------
+
+
+class Counting(Kitchen):
+    """Counts what is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[str] = []
+
+    async def entities(self, topic: str) -> list[dict[str, Any]]:
+        self.read.append(topic)
+        return await super().entities(topic)
+
+
+class CountingTalk(Talk):
+    """Counts how often rights are asked for."""
+
+    def __init__(self, question: str, **options: Any) -> None:
+        super().__init__(question, **options)
+        self.asked: list[str] = []
+
+    def may_read(self, topic: str) -> bool:
+        self.asked.append(topic)
+        return super().may_read(topic)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "which robot is near table 3?",
+        "테이블 3 근처 로봇은?",
+        "how are the robots?",
+        "any problems?",
+        "which tables are calling?",
+        "늦은 주문 있어?",
+        "what happened?",
+        "rice 얼마나 있어?",
+        "alba-1 alba-2 alba-12 cook-1",
+    ],
+)
+async def test_each_topic_is_read_once_for_a_question(question: str) -> None:
+    kitchen, talk = Counting(), CountingTalk(question)
+    for robot in kitchen.state["robots"]:
+        robot |= {"x": 3.0, "y": 1.0}
+    kitchen.state["tables"] = [
+        {"id": n, "table_number": n, "x": float(n), "y": 1.0, "status": "CALLING", "customer_count": 1, "updated_at": at(0)}
+        for n in range(1, 20)
+    ]
+    assert await RulesAssistant(kitchen).answer(talk)
+    assert len(kitchen.read) == len(set(kitchen.read)) and len(talk.asked) == len(set(talk.asked))
+
+
+async def test_after_asking_a_person_it_looks_again() -> None:
+    kitchen = Kitchen()
+
+    class Slow(Talk):
+        async def clarify(self, question: str, options: list[str]) -> str:
+            kitchen.state["robots"] = [robot | {"battery_level": 7.0} for robot in kitchen.state["robots"]]
+            self._topics = TOPICS if self._reply == "alba-2" else ()
+            return str(self._reply)
+
+    assert "7%" in await RulesAssistant(kitchen).answer(Slow("서빙 로봇 어디?", reply="alba-2"))
+    assert "권한" in await RulesAssistant(kitchen).answer(Slow("서빙 로봇 어디?", reply="alba-1"))
+
+
 # -- on the running server: what another program wrote a moment ago ------------------------------------------------------------
 
 
@@ -489,6 +666,11 @@ async def ask(rt: Server) -> AsyncIterator[Callable[[str], Any]]:
 
 def ago(seconds: float) -> str:
     return (datetime.now(UTC) - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+async def test_orders_are_refused_over_the_wire(ask: Callable[[str], Any]) -> None:
+    assert "빨간 버튼" in await ask("alba-1 멈춰!")
+    assert "red button" in await ask("Send alba-2 to table 3, please")
 
 
 async def test_a_robot_is_where_another_program_put_it_a_moment_ago(rt: Server, ask: Callable[[str], Any]) -> None:

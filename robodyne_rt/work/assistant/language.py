@@ -1,16 +1,24 @@
 """Words of the assistant in Korean and English: which language is asked in, numbers, ages, particles."""
 
 import re
+import unicodedata
 from typing import Literal
 
 Code = Literal["ko", "en"]
 
-_HANGUL = re.compile("[가-힣ㄱ-ㅎㅏ-ㅣ]")
+_HANGUL = re.compile("[가-힣ㄱ-ㅎㅏ-ㅣ\u1100-\u11ff]")
+_UNSEEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
 
 
 def language_of(text: str) -> Code:
     """Return the language of a question: Korean where it holds one Korean letter."""
     return "ko" if _HANGUL.search(text) else "en"
+
+
+def normalized(text: str) -> str:
+    """Return a text as it is compared: in lower case, one form of each letter (NFKC), nothing that is not seen."""
+    text = unicodedata.normalize("NFKC", _UNSEEN.sub("", text)).lower()
+    return text.replace("’", "'").replace("‐", "-").replace("‑", "-")
 
 
 def josa(word: str, pair: str) -> str:
