@@ -208,6 +208,12 @@ class SessionManager:
         self.on_attached(session)
         return session
 
+    def make_way(self, token: str, principal: Principal) -> None:
+        """Close the older connection of a session that comes back: its place is the new one's, also where all are taken."""
+        session = self._by_digest.get(_digest(token))
+        if session is not None and session.link is not None and session.user == principal.name and not principal.is_anonymous:
+            session.link.close(SessionReplaced())
+
     def _create(self, principal: Principal, device: str, digest: str) -> Session:
         session = Session(
             id=secrets.token_urlsafe(12),

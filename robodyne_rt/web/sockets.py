@@ -173,6 +173,8 @@ async def _open(request: web.Request, label: str) -> tuple[TopicSocket, Connecti
     transport = request.transport
     if transport is None:
         return socket, None
+    if refusal is None and label == session_wire.LABEL and (token := request.query.get("session")):
+        context.sessions.make_way(token, principal)
     connection = socket.connection = context.hub.connect(
         transport,
         label,

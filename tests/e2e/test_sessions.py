@@ -582,6 +582,45 @@ def deaf(server: Server, token: str) -> Iterator[socket.socket]:
         yield link
 
 
+async def turned_away(app: SessionClient) -> tuple[int, str] | None:
+    """Return the close code and reason of a client that is not let in."""
+    with pytest.raises(websockets.ConnectionClosed):
+        await app.connect()
+    return app.closed
+
+
+async def test_who_takes_nothing_any_more_frees_its_place_and_comes_back_to_its_own(
+    start_server: Callable[..., Server],
+) -> None:
+    heartbeat = {"HUB__PING_INTERVAL_S": "1", "HUB__PONG_TIMEOUT_S": "0.5", "HUB__MAX_MISSED_PONGS": "3"}
+    server = start_server(
+        AUTH__MODE="local",
+        SERVER__PORT=str(free_port()),
+        SESSIONS__MAX_CONNECTIONS="1",
+        HUB__MAX_CONNECTIONS_PER_TOPIC="1",
+        **heartbeat,
+    )
+    token = mint(server.folder, "anna", "manager")
+    stranger = SessionClient(server.port, token=mint(server.folder, "bert", "manager"))
+    with deaf(server, token):
+        await until_listed(server, "anna", lambda found: [s["presence"] for s in found] == ["online"])
+        assert await turned_away(stranger) == (1008, "topic_full")
+        await until_listed(server, "anna", lambda found: [s["presence"] for s in found] == ["away"], within_s=9)
+        app = await SessionClient(server.port, token=token).connect()
+        await app.send(type="subscribe", topic="robots")
+        await app.of_type("update")
+        # The same session again, while all places are taken: its old one is its own.
+        again = SessionClient(server.port, token=token)
+        again.session_token = app.session_token
+        await again.connect()
+        assert again.greeting["resumed"] is True
+        assert await app.ended() == (4004, "session_replaced")
+        await again.send(type="subscribe", topic="robots")
+        await again.of_type("update")
+        assert await turned_away(stranger) == (1008, "topic_full")
+        await again.close()
+
+
 def masked(text: bytes) -> bytes:
     """Return a short text as a client's frame, under a mask of zeros."""
     return bytes((0x81, 0x80 | len(text))) + bytes(4) + text

@@ -1,13 +1,17 @@
 """Who may come in, how connections end, and what happens by the clock."""
 
 import asyncio
+import functools
 import json
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
 from robodyne_rt.core import wire
-from tests.hub.harness import Rig
+from robodyne_rt.hub.connection import HeartbeatKind
+from robodyne_rt.model.access import Principal
+from tests.hub.harness import FakeTransport, Rig, Screen
 
 
 async def test_the_one_over_the_cap_is_told_topic_full(make_rig: Callable[..., Rig]) -> None:
@@ -128,6 +132,37 @@ async def test_a_peer_that_does_not_take_its_close_is_aborted(rig: Rig) -> None:
     assert not screen.transport.aborted
     rig.tick(0.2)
     assert screen.transport.aborted and rig.hub.connections == 0
+
+
+@pytest.mark.parametrize("kind", ["message", "protocol"])
+async def test_a_peer_that_takes_nothing_any_more_frees_its_place_within_the_heartbeat(
+    make_rig: Callable[..., Rig], kind: HeartbeatKind
+) -> None:
+    rig = make_rig(max_connections_per_topic=1)
+    gone = await rig.connect("robots", heartbeat_kind=kind)
+    gone.transport.takes = False
+    gone.transport.unsent = 1 << 20
+    session = Screen(rig)
+    session.transport.takes = False
+    principal = Principal("anna", frozenset(), frozenset({"*"}))
+    join = functools.partial(rig.hub.connect, peer="test", principal=principal, at_most=1)
+    session.connection = join(cast(Any, session.transport), "session", heartbeat_kind=kind)
+    for topic in ("tables", "status"):
+        rig.hub.subscribe(session.connection, topic)
+    for _ in range(1195):
+        rig.tick(0.1)
+    assert (await rig.connect("robots")).connection.closing
+    for _ in range(10):
+        rig.tick(0.1)
+    assert gone.connection.closing and session.connection.closing
+    assert rig.hub.connections_by_topic == dict.fromkeys(rig.hub.connections_by_topic, 0)
+    # Its socket is there still: what it waits for is nobody's place.
+    assert not gone.transport.aborted and not session.transport.aborted
+    assert not (await rig.connect("robots")).connection.closing
+    assert not join(cast(Any, FakeTransport()), "session").closing
+    for _ in range(55):
+        rig.tick(0.1)
+    assert gone.transport.aborted and session.transport.aborted
 
 
 async def test_a_silent_robot_is_given_to_the_store_once(rig: Rig) -> None:
