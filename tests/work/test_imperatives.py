@@ -333,6 +333,87 @@ cook-1 make ramen
 cook-1 start
 pick up order 12
 acknowledge all events
+Stop!alba-1
+halt!!
+alba-1, come here
+take alba-2 to table 3
+move over
+get to table 3
+alba-2 go
+robots: stop
+I need alba-1 stopped
+nobody move
+don't let it hit anyone
+back up
+alba-1 back up
+reverse
+help! stop!
+kill the motors
+cut power
+cut the engine
+power down now
+lights off
+go charge yourself
+go to sleep
+sleep
+wake up alba-1
+alba-1 wake up
+turn back
+watch out
+get lost
+leave me alone
+stop immediately
+would you be so kind as to stop alba-1
+is it possible to stop alba-1?
+can somebody stop alba-1?
+any way to stop alba-1?
+anyone, stop alba-1
+somebody stop that robot
+stop that thing
+can we stop
+can it stop
+please, alba-1, go home
+alba-1 kindly return to the kitchen
+alba-1 could you go to table 3
+alba-1 can you come here
+alba-1, would you please stop
+robot, can you bring water?
+bring the bill to 5
+table 3 needs water, send a robot
+table 3 wants to pay, send someone
+order up: deliver to table 3
+deliver to 3
+alba-2 deliver
+next, go to table 4
+then stop
+first stop alba-1 then tell me its battery
+what's alba-1 doing? stop it!
+why isn't alba-1 stopping? stop!
+alba-1 keeps moving, stop it
+tell the robot to stop
+ask all robots to return
+instruct alba-1 to halt
+command alba-1 to stop
+order alba-1 to stop
+force alba-1 to stop
+have all robots stop
+get all robots to stop
+i command you to stop
+you have to stop alba-1
+you need to stop alba-1
+alba-1 needs to be stopped
+alba-1 has to be stopped now
+alba-1 ought to stop
+let's stop alba-1
+let us stop
+shall we stop alba-1
+i want to stop alba-1
+i want to cancel order 12
+i want to cancel
+id like to cancel
+we want to close
+can you cancel?
+cancel?
 """
 
 ENGLISH_QUESTIONS = """
@@ -546,6 +627,38 @@ alba-1 ok?
 alba-1 status please
 battery of alba-1 please
 orders please
+what happens if I stop alba-1?
+who told alba-1 to stop?
+is alba-1 able to return?
+does alba-1 go to table 3?
+how often does alba-1 stop?
+how long did alba-1 stop?
+how many times did alba-1 stop today?
+where did alba-1 stop last?
+what stopped alba-1?
+why does alba-1 keep stopping?
+is any robot stopped?
+are any robots stopped?
+are all robots stopped?
+has any robot stopped?
+did any robot stop today?
+what does alba-1 do now?
+when was alba-1 charged?
+did you cancel order 12?
+is order 12 cancelled?
+was anything cancelled today?
+how many orders were cancelled
+what was delivered to table 3
+which robot delivers to table 3?
+has the food been sent to table 3?
+is alba-2 coming?
+is alba-2 going to table 3?
+when does alba-2 arrive
+is alba-2 back?
+did alba-2 come back?
+how far did alba-2 move?
+which doors are open?
+who opened table 3?
 """
 
 KOREAN_ORDERS = """
@@ -964,6 +1077,112 @@ alba-1 대기시켜
 라면 주문할게요
 주문할게
 물 한 잔 부탁
+멈춰봐
+서봐
+정지하라니까
+알바봇 멈춰라
+1호기 멈춰
+다들 멈춰
+로봇 다 세워
+세워놔
+꺼버려
+꺼라고
+전원 내려
+이리로 와
+이리 오너라
+3번으로 가
+3번 가
+3번 테이블 가
+3번 테이블 가줘
+테이블 3번 가
+주방 가
+주방 와
+갖다 놔
+갖다놔
+돌아오라고 해
+컴백
+되돌아가
+충전기로 가
+충전 시작
+충전 중지
+주문 빼줘
+주문 없애
+3번 주문 없던 걸로 해줘
+피해
+물러서
+물러나
+뒤로 가
+앞으로 가
+왼쪽으로
+멈추어라
+멈추어 주세요
+정지하여 주십시오
+정지하여라
+중단하여 주세요
+보내도록
+보내 봐
+불러와
+데리러 가
+데리러 와
+서빙 부탁
+가져다 놔
+나르세요
+나르라고
+운반해
+배달 가
+배달해
+alba-1 빨리
+로봇 스톱!
+스톱시켜
+로봇을 정지해주실 수 있나요?
+로봇을 정지해 주시면 안 될까요?
+로봇 멈춰도 돼?
+로봇 멈춰도 될까요
+로봇을 멈추고 싶어요
+로봇 멈추게 하려면 어떻게 해?
+로봇 어떻게 세워?
+로봇 어떻게 꺼?
+멈추는 버튼 어디 있어?
+alba-1 가게 해줘
+alba-1을 3번 테이블로 이동시켜 주시겠습니까
+alba-1이 3번 테이블로 가야 해
+alba-1이 3번 테이블로 가야 합니다
+alba-1은 3번 테이블로 이동하십시오
+alba-1은 3번 테이블로 이동할 것
+즉시 정지할 것
+정지할것
+움직이지 말 것
+멈춰라!!!
+제발멈춰
+좀멈춰
+그냥 멈춰
+로봇이 이상해 멈춰
+로봇이 이상해요 세워 주세요
+alba-1 상태가 이상하니까 정지시켜
+배터리 부족하면 충전해
+alba-1 충전 좀 해
+충전 좀 시켜줘
+불 좀 꺼
+음악 좀 꺼주라
+에어컨 꺼
+주문 취소하자
+주문 취소할래
+주문 취소할게요
+주문 취소해도 돼?
+취소 가능해?
+3번 테이블 주문 취소 가능할까요?
+주문 좀 취소
+예약 취소
+예약 취소할게
+돌아와라 alba-1
+와 alba-1
+alba-1 어서 와
+alba-1아 이리 와줘
+가자
+출발하자
+시작하자
+그만하자
+그만 좀 해
 """
 
 KOREAN_QUESTIONS = """
@@ -1195,6 +1414,43 @@ alba-1 정지했어?
 어디 가세요?
 지금 어디세요?
 뭐 드세요?
+멈춘 적 있어?
+언제부터 멈춰 있었어?
+alba-1 정지한 지 얼마나 됐어?
+정지된 로봇 몇 대야?
+정지한 로봇들 알려줘
+멈춘 로봇들 보여줘
+취소한 주문 보여줘
+취소된 주문이 몇 건이야?
+취소가 몇 건이야?
+오늘 취소 몇 건?
+누가 주문을 취소했어?
+주문이 왜 취소됐어?
+왜 정지했어?
+왜 멈췄나요?
+어디서 멈췄어?
+보낸 로봇 있어?
+3번 테이블로 간 로봇은?
+3번 테이블로 가는 로봇 있어?
+3번 테이블로 가고 있는 로봇 알려줘
+누가 3번 테이블로 갔어?
+alba-2 3번 테이블에 갔어?
+alba-2 3번 테이블에 도착했나요?
+충전하고 있는 로봇 알려줘
+충전하는 로봇 있어?
+이동하는 로봇 있어?
+돌아온 로봇 있어?
+alba-1 돌아왔어?
+alba-1 가져왔어?
+꺼진 로봇 알려줘
+켜진 로봇 몇 대야
+열린 테이블 있어?
+문 닫았어?
+몇 시에 문 닫아?
+청소한 테이블 알려줘
+alba-1 멈춰 있니?
+alba-1 멈춰 있나요?
+alba-1은 멈춘 상태야?
 """
 
 

@@ -57,7 +57,7 @@ _ACTIONS = _words(
 
 _NOUNS_TOO = _words(
     "charge call set change update add lift lower run park print play alert cook serve hold stand lock mark dock press plug "
-    "book reserve seat pick get give make keep back speed hurry power check slow"
+    "cut sleep wake watch book reserve seat pick get give make keep back speed hurry power check slow"
 )
 """Verbs that are as often nouns: they count where an order would have them."""
 
@@ -186,7 +186,7 @@ def _orders(words: list[str]) -> bool:
     if head in _MODALS:
         return any(word in _VERBS or word in _DONE for word in words)
     if head in _ANY:
-        return "please" in words and any(word in _ACTIONS for word in words)
+        return ("please" in words or " way to " in text) and any(word in _VERBS for word in words)
     if head in _INFORM or (head in ("give", "get") and words[1:2] in (["me"], ["us"])):
         rest = words[1:]
         while rest and rest[0] in _LISTENERS:
@@ -289,7 +289,9 @@ _INFO = re.compile(
 _SAID_TO = re.compile(
     r"(?:(?:[하추우내키끄가오두주려]|[아어여와춰])라|자|달라)고(?:좀)?(?:말|전|얘기|이야기|해|하|시키|명령|지시|알)"
 )
-_HOW_TO_STOP = re.compile(r"(?:멈추|세우|정지하|정지시키|중지하|끄)는(?:방)?법")
+_HOW_TO_STOP = re.compile(
+    r"(?:멈추|세우|정지하|정지시키|중지하|끄)는(?:방법|법|버튼)|(?:정지|빨간)버튼|어떻게(?:하면)?(?:꺼|끄)"
+)
 
 # What comes behind a verb's stem (멈춰-, 보내-) in an order.
 _ORDERS = (
@@ -310,7 +312,7 @@ _STOP = re.compile(
 _STOP_NOUNS = "정지|중지|중단|스톱|스탑|스돕|정차|프리즈|홀드"
 _STRONG_NOUNS = (
     "이동|출발|복귀|귀환|취소|캔슬|후진|전진|회전|우회전|좌회전|감속|가속|재개|재시작|스타트|전송|배달|배송|해제|삭제|유턴|도킹|"
-    "리셋|재부팅|차단|파견|출동|철수|대피|운반|전달|잠금|리턴|오프|제거|추가|활성화|비활성화|복구|초기화"
+    "리셋|재부팅|차단|파견|출동|철수|대피|운반|전달|잠금|리턴|컴백|오프|제거|추가|활성화|비활성화|복구|초기화"
 )
 _NOUNS_OF_STATES = (
     "호출|충전|청소|서빙|조리|요리|대기|안내|순찰|준비|주문|예약|등록|변경|수정|설정|교체|보충|발주|결제|정리|세팅|점검|연결|포장|"
@@ -326,16 +328,20 @@ _MADE = (
     r"할(?:수있(?!는)|래|까|게요?$|께요?$|것$)|합시다|시켜|시키(?:라|세|십|자|게|도록|면|지)|시킬(?:수있|래|까)|부탁|바람|바랍|요망|"
     r"(?:요청|명령|지시)(?=$|해|합|드|내|하)|please)"
 )
+_MAY_BE_MADE = "(?:이|은|도)?가능(?:해|할|하|한가)"
 _MADE_NOW = (
     r"(?:을|를|좀|만|도|바로|즉시|당장|빨리)*해(?=$|[요용여욧유]$|빨리|당장|지금|제발|즉시|좀|alba|robot|모두|전부|모든)"
 )
 
-_NOUN_MADE = re.compile(rf"(?:{_STOP_NOUNS}|{_ACTION_NOUNS}){_MADE}|(?:{_STOP_NOUNS}){_MADE_NOW}")
+_NOUN_MADE = re.compile(
+    rf"(?:{_STOP_NOUNS}|{_STRONG_NOUNS}){_MAY_BE_MADE}|(?:{_STOP_NOUNS}|{_ACTION_NOUNS}){_MADE}|(?:{_STOP_NOUNS}){_MADE_NOW}"
+)
 _NOUN_MADE_NOW = re.compile(rf"(?:{_ACTION_NOUNS}){_MADE_NOW}")
 _STOP_NOUN = re.compile(rf"(?:{_STOP_NOUNS})(?=$|요$|!|빨리|당장|지금|제발|즉시|alba|robot|모두|전부|모든)")
 _STRONG_NOUN = re.compile(rf"(?:{_STRONG_NOUNS})요?$")
 _OF_ROBOT = re.compile(
-    r"(?:^|재|\d|번|호|봇|테이블|모두|전부|다)(?:에|을|를|이|가|은|는|도|좀|빨리|지금|바로)*(?:충전|청소|정리|서빙|조리|요리|대기|안내|순찰|출발|시작|종료)$"
+    r"(?:^|재|\d|번|호|봇|테이블|모두|전부|다)(?:에|을|를|이|가|은|는|도|좀|빨리|지금|바로)*(?:충전|청소|정리|서빙|조리|요리|대기|안내|순찰|출발|시작|종료|빨리)$|"
+    r"(?:충전|청소|조리|서빙|운행|작업)(?:을|를)?(?:시작|종료)$"
 )
 
 _VERBS_DONE = (
@@ -343,12 +349,12 @@ _VERBS_DONE = (
     "밀어|당겨|돌려|틀어|눌러|바꿔|지워|넣어|전해|데려와|데려가|데리고와|데리고가|옮겨|들어가|들어와|올라가|올라와|내려가|내려와|다녀와|다가와|"
     "다가가|물러나|물러서|비켜서|쉬어|끝내|끊어|만들어|구워|끓여|볶아|튀겨|썰어|부어|잡아|놓아|내려놔|풀어|잠가|막아|서둘러|뛰어|달려|앉혀|"
     "기다려|일어나|맡겨|챙겨|날라|채워|비워|깨워|시켜|늦춰|낮춰|높여|줄여|늘려|건너가|지나가|관둬|냅둬|놔둬|내버려둬|꺼내|담아|섞어|뒤집어|"
-    "도와|살려|춤춰|구해|실어|실행해|따라|붙여|떼|던져|굴러|굴려|켜|놔|빼|(?<![내니네거것])(?<!(?<!이)제)꺼|(?<![누하])나가|(?<!하)나와"
+    "도와|살려|춤춰|없애|불러와|구해|실어|실행해|따라|붙여|떼|던져|굴러|굴려|켜|놔|빼|(?<![내니네거것])(?<!(?<!이)제)꺼|(?<![누하])나가|(?<!하)나와"
 )
 _VERB_TOLD = re.compile(rf"(?:{_VERBS_DONE}){_ORDERS}")
 _VERB_BARE = re.compile(rf"(?:{_VERBS_DONE}){_BARE}")
 _VERB_STEM = re.compile(
-    r"(?:보내|움직이|가져오|가져가|돌아오|돌아가|데려오|옮기|치우|닦|끄|켜|열|닫|누르|내리|올리|오|가|비키|기다리|만들|따라오|부르|놓|빼|잡|넣)"
+    r"(?:보내|움직이|나르|가져오|가져가|돌아오|돌아가|데려오|옮기|치우|닦|끄|켜|열|닫|누르|내리|올리|오|가|비키|기다리|만들|따라오|부르|놓|빼|잡|넣)"
     r"(?:라(?:고|$)|으?세요|으?십시|으?시오|으?셔|자$|도록|으?면(?:좋|돼|되|안)|고싶|거라|너라|렴$)|"
     r"(?:보낼|움직일|가져올|가져갈|돌아올|돌아갈|데려올|데려갈|옮길|치울|닦을|끌|켤|닫을|누를|내릴|올릴|비킬|갈|올|열)(?:수있(?!는)|래|까$|까요)"
 )
