@@ -147,6 +147,13 @@ async def test_what_an_application_does_wrong_does_not_end_its_client(start_serv
             await client.ready()
 
 
+async def test_an_application_without_handlers_says_that_it_can_be_asked_nothing(start_server: Callable[..., Server]) -> None:
+    server = start_server(ASSISTANT__ASK_UNDECLARED="true")
+    async with Client(f"http://127.0.0.1:{server.port}") as client:
+        async with asyncio.timeout(9):  # being asked would take ten seconds
+            assert "do not know" in (await client.request("what is the wifi password")).text
+
+
 async def test_an_application_that_gives_no_token_in_time_counts_as_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_session, "TOKEN_S", 0.1)
 

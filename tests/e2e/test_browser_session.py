@@ -853,6 +853,24 @@ def test_the_app_is_asked_for_what_the_server_does_not_know(server: Server, new_
     assert answers[2:] == ["INVALID_MESSAGE", "TOO_LARGE", "TIMEOUT", "CLOSED", "closed"]
 
 
+def test_an_app_without_handlers_says_that_it_can_be_asked_nothing(
+    start_server: Callable[..., Server], new_page: Callable[..., Any]
+) -> None:
+    server = start_server(ASSISTANT__ASK_UNDECLARED="true")
+    page = new_page()
+    client_page(page, server)
+    answer = page.evaluate(
+        """async () => {
+          const { connect } = await import("/static/robodyne-client.js");
+          const session = connect({});
+          const { response } = await session.request("what is the wifi password", { timeout: 9 });
+          session.close();
+          return response;
+        }"""
+    )
+    assert "do not know" in answer
+
+
 def test_a_session_gives_up_after_its_tries_with_topics_and_without(
     start_server: Callable[..., Server], new_page: Callable[..., Any]
 ) -> None:
