@@ -402,6 +402,9 @@ i command you to stop
 you have to stop alba-1
 you need to stop alba-1
 alba-1 needs to be stopped
+did alba-1 arrive stop it
+has alba-1 arrived stop all robots
+why does alba-1 move stop it
 alba-1 has to be stopped now
 alba-1 ought to stop
 let's stop alba-1

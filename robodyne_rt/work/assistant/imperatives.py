@@ -7,6 +7,7 @@ the spaces are.
 """
 
 import re
+from itertools import pairwise
 
 _PARTS = re.compile(r"[.!?,;:~…\n()\"“”/|]+|\s[-–—]+\s|[–—]|\b(?:and|then|but|so|because)\b")
 
@@ -68,6 +69,8 @@ _VERBS = _ACTIONS | _NOUNS_TOO | _ADJECTIVES_TOO | {"order", "place"}
 _WH = _words(
     "what which who whom whose where when why how what's where's when's who's how's why's whats wheres hows whos since"
 )
+_YOU_DO = re.compile(rf"\byou (?:\w+ ){{0,2}}?(?:{'|'.join(_ACTIONS)})\b")
+_STOPS = _words("stop halt freeze abort cancel kill")
 _COPULAS = _words("is are was were am isn't aren't wasn't weren't")
 _AUXILIARIES = _COPULAS | _words("do don't dont does did doesn't didn't has had hasn't hadn't have haven't")
 _MODALS = _words("can could would will shall should may might must won't can't couldn't wouldn't shouldn't")
@@ -92,6 +95,7 @@ _LEADS = _words(
 
 _ORDERED = _words("more some a an another me us new it that this again the my our")
 _OBJECTS = _words("it him her them everything everybody everyone all")
+_NO_PIECES = _VERBS | _WH | _AUXILIARIES
 _INFORM = _words(
     "show tell list say describe explain find check count display report summarize summarise name look see read know ask hear "
     "wonder"
@@ -144,7 +148,7 @@ def _spelled(words: list[str]) -> list[str]:
         for length in (4, 3, 2):
             joined = "".join(words[index : index + length])
             pieces = words[index : index + length]
-            if len(pieces) == length and joined in _ACTIONS and not _VERBS.union(_WH, _AUXILIARIES).intersection(pieces):
+            if len(pieces) == length and joined in _ACTIONS and not _NO_PIECES.intersection(pieces):
                 found.append(joined)
                 index += length
                 break
@@ -227,9 +231,11 @@ def _asks_for_action(words: list[str], text: str, head: str) -> bool:
             return True
     if re.match(r"(?:how|what) about\b", text) and any(word in _VERBS or word in _DOING for word in words):
         return True
-    if re.search(r"\byou (?:\w+ ){0,2}?(?:" + "|".join(_ACTIONS) + r")\b", text) and "did" not in words:
+    if _YOU_DO.search(text) and "did" not in words:
         return True
     if "please" in words and any(word in _VERBS for word in words[1:]):
+        return True
+    if any(word in _STOPS and after in _OBJECTS for word, after in pairwise(words)):
         return True
     has_helper = any(word in _AUXILIARIES or word in _MODALS for word in words)
     is_subject = head in _WH and head not in ("when", "since") and not has_helper
