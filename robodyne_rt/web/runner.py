@@ -38,8 +38,8 @@ class _RequestHandler(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         if not self._is_refused:
             self._connections.leave(self)
-            # aiohttp would close what is lost. asyncio's TLS transport breaks at that: it forgets its protocol, and whoever asks
-            # it afterwards how much is unsent (the hub) gets an AttributeError.
+            # aiohttp would close what is lost. asyncio's TLS transport breaks at that: it forgets its protocol, and whoever
+            # asks it afterwards how much is unsent (the hub) gets an AttributeError.
             self.transport = None
             super().connection_lost(exc)
 
