@@ -48,8 +48,9 @@ class TimeShare:
 
     def spend(self, started: float, ended: float) -> float:
         """Count work from `started` to `ended` (monotonic seconds); return for how long to rest now, 0.0 to go on."""
-        left_s = min(self._burst_s, self._left_s + (ended - self._at) * self._share) - (ended - started)
-        self._left_s, self._at = left_s, ended
+        saved_s = min(self._burst_s, self._left_s + (started - self._at) * self._share)
+        left_s = self._left_s = saved_s - (ended - started) * (1.0 - self._share)
+        self._at = ended
         return 0.0 if left_s > 0.0 else (self._burst_s - left_s) / self._share
 
 

@@ -94,8 +94,18 @@ def test_work_within_its_share_of_the_time_never_rests() -> None:
 def test_work_beyond_its_share_rests_until_it_may_take_as_much_again() -> None:
     share = TimeShare(share=0.5, burst_s=0.01)
     assert share.spend(0.0, 0.004) == 0.0
-    assert share.spend(0.004, 0.03) == pytest.approx((0.01 + 0.007) / 0.5)  # 0.006 left + 0.013 earned - 0.026 worked
-    assert share.spend(0.03 + 0.034, 0.03 + 0.034) == 0.0
+    rest_s = share.spend(0.004, 0.03)
+    assert rest_s == pytest.approx((0.01 + 0.005) / 0.5)  # half of the 0.03 s worked is paid by the share, 0.01 was saved
+    assert share.spend(0.03 + rest_s, 0.03 + rest_s) == 0.0
+
+
+def test_in_the_long_run_work_takes_its_share() -> None:
+    share, now, worked_s = TimeShare(share=0.25, burst_s=0.01), 0.0, 0.0
+    while now < 100.0:
+        rest_s = share.spend(now, now + 0.02)
+        now += 0.02 + rest_s
+        worked_s += 0.02
+    assert worked_s / now == pytest.approx(0.25, rel=0.01)
 
 
 def test_time_without_work_is_saved_up_to_the_burst_only() -> None:
