@@ -141,11 +141,6 @@ def told(type: str, **fields: Any) -> bytes:
     return orjson.dumps({"type": type, **fields})
 
 
-def ping_after(seq: int, timestamp: float) -> bytes:
-    """Return the JSON of a ping whose pong proves that an answer, sent before it, arrived."""
-    return orjson.dumps({"type": "ping", "topic": LABEL, "data": {"timestamp": timestamp, "seq": seq}})
-
-
 def proven(data: Any) -> int | None:
     """Return the number of the answer that a pong proves to have arrived."""
     seq = data.get("seq") if isinstance(data, dict) else None

@@ -11,6 +11,7 @@ import orjson
 from robodyne_rt.core.json_depth import DEPTH_AT_MOST, is_too_deep
 from robodyne_rt.errors import RobodyneError
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.model.topics import STATUS
 
 OPCODE_TEXT, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG = 0x1, 0x8, 0x9, 0xA
 
@@ -28,9 +29,6 @@ def frame(payload: bytes, opcode: int = OPCODE_TEXT) -> bytes:
 def close_frame(code: int, reason: str) -> bytes:
     """Return a close frame; `reason` is one of the fixed words of section 3."""
     return frame(code.to_bytes(2, "big") + reason.encode()[:123], OPCODE_CLOSE)
-
-
-PROTOCOL_PING = frame(b"", OPCODE_PING)
 
 
 PART_BYTES = 1 << 20
@@ -78,9 +76,26 @@ def volatile(topic: str, entities: list[Entity]) -> bytes:
     return orjson.dumps({"type": "update", "topic": topic, "data": entities, "volatile": True})
 
 
-def ping(topic: str, timestamp: float) -> bytes:
-    """Return the JSON of a ping; `timestamp` is server time in epoch seconds."""
-    return orjson.dumps({"type": "ping", "topic": topic, "data": {"timestamp": timestamp}})
+def ping(timestamp: float, **more: Any) -> bytes:
+    """Return the JSON of a ping; `timestamp` is server time in epoch seconds, `more` comes back in the pong as well."""
+    return orjson.dumps({"type": "ping", "topic": STATUS, "data": {"timestamp": timestamp, **more}})
+
+
+def protocol_ping(timestamp: float) -> bytes:
+    """Return the frame of a protocol ping; its pong repeats the timestamp."""
+    return frame(repr(timestamp).encode(), OPCODE_PING)
+
+
+def answered_ping(data: Any) -> float | None:
+    """Return the timestamp of the ping that a pong answers, from its `data` or a protocol pong's bytes; None where it names
+    none."""
+    if isinstance(data, bytes):
+        try:
+            return float(data)
+        except ValueError:
+            return None
+    timestamp = data.get("timestamp") if isinstance(data, dict) else None
+    return float(timestamp) if isinstance(timestamp, int | float) and not isinstance(timestamp, bool) else None
 
 
 def pong(topic: str, data: Any) -> bytes:
@@ -88,9 +103,9 @@ def pong(topic: str, data: Any) -> bytes:
     return orjson.dumps({"type": "pong", "topic": topic, "data": data})
 
 
-def shutdown(topic: str, reason: str) -> bytes:
+def shutdown(reason: str) -> bytes:
     """Return the JSON of the notice before close 1001."""
-    return orjson.dumps({"type": "shutdown", "topic": topic, "data": {"reason": reason}})
+    return orjson.dumps({"type": "shutdown", "topic": STATUS, "data": {"reason": reason}})
 
 
 def error(topic: str, code: str, text: str, details: Entity | None = None) -> bytes:

@@ -59,6 +59,8 @@ class Owner(Protocol):
 
     def resume(self, connection: "Connection") -> None: ...
 
+    def watch(self, connection: "Connection") -> None: ...
+
 
 class Listener(Protocol):
     """Who wants to know of a connection what it does not say in messages."""
@@ -264,7 +266,7 @@ class Connection:
         match message.type:
             case "pong":
                 if self.heartbeat_kind == "message":
-                    self.heartbeat.pong()
+                    self._pong(message.data, now)
                 if self.listener is not None:
                     self.listener.alive(message.data)
             case "ping":
@@ -277,10 +279,15 @@ class Connection:
                 return message
         return None
 
-    def received_pong(self, now: float) -> None:
+    def received_pong(self, now: float, data: bytes = b"") -> None:
         """Take a protocol pong."""
         if self.admit(now) and self.heartbeat_kind == "protocol":
-            self.heartbeat.pong()
+            self._pong(data, now)
+
+    def _pong(self, data: Any, now: float) -> None:
+        self.heartbeat.pong(now, wire.answered_ping(data))
+        if self.due < self.watched_at:
+            self.manager.watch(self)
 
     def received_ping(self, data: bytes, now: float) -> None:
         """Answer a protocol ping, unless they come as a flood."""

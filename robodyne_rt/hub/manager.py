@@ -182,7 +182,7 @@ class ConnectionManager:
         )
         self._open.add(connection)
         self._by_label[label] += 1
-        self._watch(connection)
+        self.watch(connection)
         if self.draining:
             connection.close(ShuttingDown())
         elif at_most is not None and self._by_label[label] > at_most:
@@ -193,7 +193,8 @@ class ConnectionManager:
         """Return the monotonic time at which a token ends."""
         return self._clock.now() + principal.expires_at - self._clock.wall()
 
-    def _watch(self, connection: Connection) -> None:
+    def watch(self, connection: Connection) -> None:
+        """Look at a connection when it is due next."""
         connection.watched_at = connection.due
         heapq.heappush(self._due, (connection.watched_at, next(self._sequence), connection))
 
@@ -248,7 +249,7 @@ class ConnectionManager:
         """Give a living connection new rights; what it may not read any more ends at once."""
         connection.principal = principal
         connection.expires_at = self._ends_at(principal)
-        self._watch(connection)
+        self.watch(connection)
         for subscription in connection.subscriptions:
             try:
                 check_right(principal, subscription.topic)
@@ -494,7 +495,10 @@ class ConnectionManager:
 
     def _tick_connections(self, now: float) -> None:
         """Ping who is due, and end whose heartbeat or token is over."""
-        pings: dict[str, bytes] = {}
+        if not self._due or self._due[0][0] > now:
+            return
+        timestamp = self._clock.wall()
+        pings = {"message": wire.frame(wire.ping(timestamp)), "protocol": wire.protocol_ping(timestamp)}
         while self._due and self._due[0][0] <= now:
             due, _, connection = heapq.heappop(self._due)
             if connection.closing or due != connection.watched_at:
@@ -502,19 +506,13 @@ class ConnectionManager:
             if now >= connection.expires_at:
                 connection.close(TokenExpired())
                 continue
-            decision = connection.heartbeat.tick(now)
+            decision = connection.heartbeat.tick(now, timestamp)
             if decision == "expired":
                 connection.close(HeartbeatLost())
                 continue
             if decision == "ping":
-                if connection.heartbeat_kind == "protocol":
-                    connection.write(wire.PROTOCOL_PING)
-                else:
-                    label = connection.label
-                    if label not in pings:
-                        pings[label] = wire.frame(wire.ping(label, self._clock.wall()))
-                    connection.write(pings[label])
-            self._watch(connection)
+                connection.write(pings[connection.heartbeat_kind])
+            self.watch(connection)
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -523,8 +521,8 @@ class ConnectionManager:
         self.draining = True
         for feed in self.feeds.values():
             feed.flush()
+        notice = wire.frame(wire.shutdown(reason))
         for connection in list(self._open):
-            notice = wire.frame(wire.shutdown(connection.label, reason))
             self.close(connection, ShuttingDown.close_code, ShuttingDown.close_reason, notice=notice)
 
     async def drained(self, deadline_s: float) -> None:

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import anyio
 
-from robodyne_rt.core import session_wire, times
+from robodyne_rt.core import session_wire, times, wire
 from robodyne_rt.core.session import Outbox
 from robodyne_rt.errors import RobodyneError, SessionReplaced, StorageUnavailable, TokenInvalid
 from robodyne_rt.model.access import Principal
@@ -337,7 +337,7 @@ class SessionManager:
         for payload in answers.values():
             (link.send_owed if owed else link.send)(payload)
         link.expect_pong()
-        link.send(session_wire.ping_after(max(answers), self._clock.wall()))
+        link.send(wire.ping(self._clock.wall(), seq=max(answers)))
 
     def current(self, session: Session) -> Session:
         """Return a session as it is now: it may have been forgotten and loaded anew."""

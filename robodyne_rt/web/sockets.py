@@ -197,7 +197,7 @@ def _text_of(message: WSMessage, connection: Connection, now: float) -> bytes | 
         case WSMsgType.PING:
             connection.received_ping(message.data, now)
         case WSMsgType.PONG:
-            connection.received_pong(now)
+            connection.received_pong(now, message.data)
         case _:
             connection.received_binary(now)
     return None

@@ -555,7 +555,7 @@ async def test_who_answers_no_ping_is_closed_and_comes_back_to_what_waits(start_
     await deaf.until(lambda: len(deaf.answers("q")) == 2)
     assert deaf.greeting["resumed"] is True
     ping = await good.message(lambda m: m["type"] == "ping")
-    assert ping["topic"] == "session" and abs(ping["data"]["timestamp"] - datetime.now(UTC).timestamp()) < 30
+    assert ping["topic"] == "status" and abs(ping["data"]["timestamp"] - datetime.now(UTC).timestamp()) < 30
     assert good.closed is None and protocol.closed is None
     # Its pongs are no messages, but signs of life.
     await until_listed(server, "protocol", lambda found: found[0]["lastSeen"] > found[0]["connectedAt"], within_s=5)
@@ -563,7 +563,7 @@ async def test_who_answers_no_ping_is_closed_and_comes_back_to_what_waits(start_
     await asyncio.to_thread(server.stop)
     assert await good.ended() == (1001, "shutting_down") and await protocol.ended() == (1001, "shutting_down")
     notice = good.heard[-1]
-    assert notice["type"] == "shutdown" and notice["topic"] == "session" and notice["data"]["reason"]
+    assert notice["type"] == "shutdown" and notice["topic"] == "status" and notice["data"]["reason"]
     for app in (deaf, good, protocol):
         await app.close()
 

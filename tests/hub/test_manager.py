@@ -40,10 +40,10 @@ async def test_an_unknown_topic_is_told_so(rig: Rig) -> None:
 async def test_a_client_that_answers_pings_lives_and_one_that_does_not_is_closed(rig: Rig) -> None:
     alive, dead = await rig.connect("robots"), await rig.connect("robots")
     alive.take(), dead.take()
-    for _ in range(1010):
+    for _ in range(1210):
         rig.tick(0.1)
         for message in alive.take():
-            assert message["type"] == "ping" and message["topic"] == "robots"
+            assert message["type"] == "ping" and message["topic"] == "status"
             alive.say(type="pong", data=message["data"])
     assert not alive.connection.closing
     frames = dead.transport.frames()
@@ -55,7 +55,7 @@ async def test_protocol_pongs_count_only_for_who_asked_for_it(rig: Rig) -> None:
     asked = await rig.connect("robots", heartbeat_kind="protocol")
     other = await rig.connect("robots")
     asked.take(), other.take()
-    for _ in range(1010):
+    for _ in range(1210):
         rig.tick(0.1)
         for screen in (asked, other):
             if not screen.connection.closing:
@@ -64,6 +64,47 @@ async def test_protocol_pongs_count_only_for_who_asked_for_it(rig: Rig) -> None:
                     screen.connection.received_pong(rig.clock.now())
     assert not asked.connection.closing
     assert other.connection.closing
+
+
+@pytest.mark.parametrize("kind", ["message", "protocol"])
+async def test_who_answers_each_ping_twelve_seconds_late_lives_and_the_pong_of_an_old_ping_does_not_count(
+    rig: Rig, kind: HeartbeatKind
+) -> None:
+    late, stuck = [await rig.connect("robots", heartbeat_kind=kind) for _ in range(2)]
+    pings: dict[Screen, list[tuple[float, bytes]]] = {late: [], stuck: []}
+    for screen in pings:
+        screen.take()
+
+    def answer(screen: Screen, ping: bytes) -> None:
+        if kind == "protocol":
+            screen.connection.received_pong(rig.clock.now(), ping)
+        else:
+            screen.say(type="pong", data=json.loads(ping)["data"])
+
+    for _ in range(5000):
+        rig.tick(0.1)
+        for screen, sent in pings.items():
+            for opcode, payload in screen.transport.frames():
+                if opcode == (9 if kind == "protocol" else 1):
+                    sent.append((rig.clock.now(), payload))
+                    if screen is stuck:
+                        answer(stuck, sent[0][1])
+        if pings[late] and rig.clock.now() >= pings[late][0][0] + 12:
+            answer(late, pings[late].pop(0)[1])
+    assert stuck.connection.closing and not late.connection.closing
+
+
+async def test_the_next_ping_may_come_before_the_answer_was_due(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(ping_interval_s=1, pong_timeout_s=60)
+    screen = await rig.connect("robots")
+    screen.take()
+    pings = 0
+    for _ in range(100):
+        rig.tick(0.1)
+        for message in screen.take():
+            pings += 1
+            screen.say(type="pong", data=message["data"])
+    assert 9 <= pings <= 10
 
 
 async def test_a_clients_own_ping_is_answered_at_once_and_limited(rig: Rig) -> None:
@@ -121,7 +162,7 @@ async def test_draining_tells_everyone_and_newcomers_too(rig: Rig) -> None:
     rig.hub.drain("restart")
     for screen in screens:
         (_, notice), (opcode, close) = screen.transport.frames()
-        assert json.loads(notice)["type"] == "shutdown" and json.loads(notice)["data"] == {"reason": "restart"}
+        assert json.loads(notice) == {"type": "shutdown", "topic": "status", "data": {"reason": "restart"}}
         assert (opcode, close) == (8, (1001).to_bytes(2, "big") + b"shutting_down")
     assert (await rig.connect("robots")).transport.close_reason() == (1001, "shutting_down")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robodyne_rt.core import session_wire
+from robodyne_rt.core import session_wire, wire
 from robodyne_rt.core.callbacks import CallbackKind, PendingCallbacks
 from robodyne_rt.core.session_wire import CLIENT_TYPES
 from robodyne_rt.core.wire import BadMessage
@@ -151,6 +151,6 @@ def test_a_pong_that_names_no_number_proves_nothing(data: Any) -> None:
 
 
 def test_a_pong_proves_the_number_of_the_ping_behind_an_answer() -> None:
-    ping = json.loads(session_wire.ping_after(7, 123.5))
-    assert ping == {"type": "ping", "topic": "session", "data": {"timestamp": 123.5, "seq": 7}}
+    ping = json.loads(wire.ping(123.5, seq=7))
+    assert ping == {"type": "ping", "topic": "status", "data": {"timestamp": 123.5, "seq": 7}}
     assert session_wire.proven(ping["data"]) == 7
