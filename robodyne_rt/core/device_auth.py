@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from robodyne_rt.errors import Forbidden, InvalidPayload
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.model.names import forms, nfc
 
 LABEL = "robodyne-rt"
 NONCES_KNOWN = 10_000
@@ -68,8 +69,8 @@ def known(device: Entity | None, key_of: Callable[[str], bytes]) -> Known:
         return Known(keys, None)
     # Another program may have written anything there: what is no list names no robot.
     robots = device["robots"] if isinstance(device["robots"], list) else []
-    speaks_for = None if ALL_ROBOTS in robots else frozenset(robot for robot in robots if isinstance(robot, str))
-    return Known(keys, Identity(device["device_id"], speaks_for))
+    speaks_for = None if ALL_ROBOTS in robots else frozenset(nfc(robot) for robot in robots if isinstance(robot, str))
+    return Known(keys, Identity(nfc(device["device_id"]), speaks_for))
 
 
 class Challenge(NamedTuple):
@@ -119,7 +120,8 @@ class DeviceAuth:
         matches = [
             id
             for id, key in known.keys.items()
-            if hmac.compare_digest(proof(key, device_id, asked.nonce, asked.client_nonce).encode(), given.lower().encode())
+            for said in forms(device_id)  # a device computes over its name as it has it
+            if hmac.compare_digest(proof(key, said, asked.nonce, asked.client_nonce).encode(), given.lower().encode())
         ]
         used = (asked.device_id, asked.client_nonce)
         in_time = challenge is not None and challenge.device_id == device_id and now < challenge.deadline

@@ -7,10 +7,11 @@ Used by every shell that devices speak to (TCP, serial, HTTP). Which rows a mess
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 import orjson
 from pydantic import (
@@ -22,11 +23,13 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from robodyne_rt.core import times
 from robodyne_rt.core.json_depth import DEPTH_AT_MOST, is_too_deep
 from robodyne_rt.errors import BadRequest, InvalidPayload, RobodyneError, UnknownMessageType
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.model.names import nfc
 from robodyne_rt.model.words import LogLevel, OrderStatus, RobotStatus, Severity, TableStatus
 
 CLOCK_AHEAD_S = 60.0
@@ -60,10 +63,28 @@ def _time(value: Any) -> Any:
         return math.inf  # a time that no clock shows: a clock fault, not a bad message
 
 
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+def _text_id(value: Any) -> Any:
+    """Return the digits of a whole number, and anything else as it is; a fraction's digits are known to its frame only."""
+    if isinstance(value, float):
+        raise PydanticCustomError(_INEXACT, "expected a text or a whole number")
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _name(value: Any) -> Any:
+    return nfc(value) if isinstance(value, str) else _text_id(value)
+
+
+_INEXACT = "inexact"
+
+TextId = Annotated[str, StringConstraints(min_length=1, max_length=200), BeforeValidator(_text_id)]
+Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"),
+    BeforeValidator(_name),
+]
 Text = Annotated[str, StringConstraints(max_length=20000)]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
-Battery = Annotated[float, Field(ge=0, le=100)]
+Battery = Annotated[float, Field(allow_inf_nan=False, ge=0, le=100)]
 TableNumber = Annotated[int, Field(ge=1, le=9999)]
 Quantity = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1e9)]
 RowId = Annotated[int, Field(ge=1, lt=2**53)]
@@ -81,8 +102,11 @@ class DeviceMessage(BaseModel):
     model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
     answered: ClassVar[bool] = True
 
+    left_out: ClassVar[tuple[str, ...]] = ()
+    """Optional numbers of a robot's state that could not be taken; `check` lays them over it in the message itself."""
+
     msg_type: str
-    id: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    id: TextId | None = None
     ts: Annotated[float | None, BeforeValidator(_time)] = None
 
     def device(self, said_hello: str | None, peer: str) -> str:
@@ -292,7 +316,7 @@ class StockReport(DeviceMessage):
             for name in ("ingredient_id", "inventory_id"):
                 if name in values:
                     values["key"] = values[name]
-            if isinstance(values.get("id"), int):
+            if isinstance(values.get("id"), int) and not isinstance(values["id"], bool):
                 values.setdefault("key", values["id"])
                 del values["id"]
         return values
@@ -310,7 +334,7 @@ class Face(DeviceMessage):
     table_id: TableNumber
     exist: bool
     nowdetected: Annotated[int, Field(ge=0, le=1000)] | bool | None = None
-    reliability: Annotated[float, Field(ge=0, le=100)] = 1.0
+    reliability: Annotated[float, Field(allow_inf_nan=False, ge=0, le=100)] = 1.0
     history: Any = None
 
 
@@ -339,7 +363,7 @@ class CommandReport(DeviceMessage):
     command_id: Name
     robot_id: Name | None = None
     status: Annotated[str, StringConstraints(max_length=64)] | None = None
-    progress: Annotated[float, Field(ge=0, le=100)] | None = None
+    progress: Annotated[float, Field(allow_inf_nan=False, ge=0, le=100)] | None = None
     result: Any = None
 
 
@@ -360,6 +384,17 @@ MESSAGES: dict[str, type[DeviceMessage]] = {
     "CommandAck": CommandReport,
     "CommandResult": CommandReport,
 }
+
+
+_OPTIONAL_NUMBERS: dict[type[DeviceMessage], frozenset[str]] = {
+    model: frozenset(
+        name
+        for name, field in model.model_fields.items()
+        if any(kind in (Number, Battery) for kind in get_args(field.annotation))
+    )
+    for model in (Albabot, Cookbot, Telemetry)
+}
+"""What is left out of a robot's state where it cannot be taken, so that one broken sensor does not hide the robot."""
 
 
 class Parsed(NamedTuple):
@@ -383,10 +418,11 @@ def parse(frame: bytes) -> Parsed:
         raise BadRequest(f"not JSON: {error}") from error
     if not isinstance(body, dict):
         raise BadRequest("expected a JSON object")
-    if rb"\u0000" in frame and _has_nul(body):
+    if rb"\u0000" in frame and _has_nul(_without_numbers(body)):
         raise _with_id(InvalidPayload("a text holds the character U+0000, which databases cannot keep"), body)
     # Counting brackets is cheap, and hardly any message has so many that its depth must be looked at.
-    return check(body, may_be_deep=frame.count(b"[") + frame.count(b"{") > DEPTH_AT_MOST)
+    may_be_deep = frame.count(b"[") + frame.count(b"{") > DEPTH_AT_MOST
+    return _check(body, frame, may_be_deep=may_be_deep)
 
 
 def _has_nul(value: Any) -> bool:
@@ -399,21 +435,85 @@ def _has_nul(value: Any) -> bool:
 
 def check(body: dict[str, Any], *, may_be_deep: bool = True) -> Parsed:
     """Return the message of a decoded JSON object; errors as in `parse`."""
-    name = body.get("msg_type")
-    model = MESSAGES.get(name) if isinstance(name, str) else None
+    return _check(body, b"", may_be_deep=may_be_deep)
+
+
+def _check(body: dict[str, Any], frame: bytes, *, may_be_deep: bool) -> Parsed:
+    model = _model_of(body)
     if model is None:
         known = ", ".join(MESSAGES)
-        raise _with_id(UnknownMessageType(f"unknown msg_type {str(name)[:64]!r}; known: {known}"), body)
-    if may_be_deep and is_too_deep(body):
+        raise _with_id(UnknownMessageType(f"unknown msg_type {str(body.get('msg_type'))[:64]!r}; known: {known}"), body)
+    if may_be_deep and is_too_deep(_without_numbers(body)):
         raise _with_id(InvalidPayload(f"nested more than {DEPTH_AT_MOST} levels deep"), body)
+    left_out: tuple[str, ...] = ()
     try:
         message: DeviceMessage = model.__pydantic_validator__.validate_python(body)
-        return Parsed(message, digest(body) if message.id is not None else "")
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        text = f"{field}: {first['msg']}" if field else first["msg"]
-        raise _with_id(InvalidPayload(text), body) from error
+        errors = error.errors(include_url=False, include_input=False)
+        try:
+            body, left_out = _mended(model, body, errors, frame)
+            message = model.__pydantic_validator__.validate_python(body)
+        except ValidationError as again:
+            raise _with_id(_refusal(again.errors(include_url=False, include_input=False)), body) from again
+        except InvalidPayload as refusal:
+            raise _with_id(refusal, body) from error
+    if left_out:
+        message.__dict__["left_out"] = left_out
+    return Parsed(message, digest(body) if message.id is not None else "")
+
+
+def _model_of(body: dict[str, Any]) -> type[DeviceMessage] | None:
+    name = body.get("msg_type")
+    return MESSAGES.get(name) if isinstance(name, str) else None
+
+
+def _mended(
+    model: type[DeviceMessage], body: dict[str, Any], errors: list[ErrorDetails], frame: bytes
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return a body that may pass, and what is left out of it; SPEC sections 2 ("never rounded") and 5 (`left_out`).
+
+    Raises:
+        InvalidPayload: it will not pass.
+    """
+    numbers = _OPTIONAL_NUMBERS.get(model, frozenset())
+    left_out: dict[str, None] = {}
+    inexact: list[ErrorDetails] = []
+    for error in errors:
+        field = error["loc"][0] if error["loc"] else ""
+        if field in numbers:
+            left_out[str(field)] = None
+        elif error["type"] == _INEXACT and frame:
+            inexact.append(error)
+        else:
+            raise _refusal([error])
+    body = {name: value for name, value in body.items() if name not in left_out}
+    if inexact:
+        try:
+            sent = json.loads(frame, parse_float=str, parse_int=str)
+        except RecursionError:  # what is left out may be nested as deeply as orjson reads
+            raise _refusal(inexact) from None
+        for error in inexact:
+            _copy(sent, body, error["loc"])
+    return body, tuple(left_out)
+
+
+def _copy(source: Any, target: Any, place: tuple[int | str, ...]) -> None:
+    for step in place[:-1]:
+        source, target = source[step], target[step]
+    target[place[-1]] = source[place[-1]]
+
+
+def _without_numbers(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a body without the optional numbers: whatever stands there, it need not be looked at."""
+    model = _model_of(body)
+    numbers = _OPTIONAL_NUMBERS.get(model) if model is not None else None
+    return {name: value for name, value in body.items() if name not in numbers} if numbers else body
+
+
+def _refusal(errors: list[ErrorDetails]) -> InvalidPayload:
+    first = errors[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return InvalidPayload(f"{field}: {first['msg']}" if field else first["msg"])
 
 
 def _with_id(error: RobodyneError, body: dict[str, Any]) -> RobodyneError:

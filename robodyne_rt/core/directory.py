@@ -6,7 +6,7 @@ when the database is not.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +14,14 @@ from robodyne_rt.core import times
 from robodyne_rt.errors import Conflict, TokenExpired, TokenInvalid
 from robodyne_rt.model.access import AccessPolicy, Principal, Profile, normal_name
 from robodyne_rt.model.changes import Entity, Update
+from robodyne_rt.model.names import nfc
 
-_NAMED_BY = {"users": "name", "tokens": "id", "devices": "device_id"}
+_NAMED_BY: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "users": ("name", normal_name),
+    "tokens": ("id", int),
+    "devices": ("device_id", nfc),
+}
+"""The column that names a row, and the form in which it is compared."""
 
 
 class Directory:
@@ -32,7 +38,7 @@ class Directory:
 
     def take(self, update: Update) -> set[str]:
         """Take what the change log brought; return the names that nobody bears any more."""
-        topic, name = update.topic, _NAMED_BY[update.topic]
+        topic, (column, form) = update.topic, _NAMED_BY[update.topic]
         known, by_name = self._entities[topic], self._by_name[topic]
         gone: set[str] = set()
         for key in list(known) if update.snapshot else (*update.removed, *update.entities):
@@ -41,19 +47,27 @@ class Directory:
                 continue
             if topic == "tokens":
                 self._count_token(old, -1)
-            if by_name.get(old[name]) is old:  # else another row bears it by now
-                del by_name[old[name]]
-                gone.add(old[name])
+            name = form(old[column])
+            if by_name.get(name) is old:  # else another row bears it by now
+                del by_name[name]
+                gone.add(name)
         for key, entity in update.entities.items():
-            known[key] = by_name[entity[name]] = entity
+            known[key] = entity
+            name = form(entity[column])
+            # Of two rows of one name the one that is written in its form counts.
+            if name not in by_name or entity[column] == name:
+                by_name[name] = entity
             if topic == "tokens":
                 self._count_token(entity, 1)
+        if (gone := gone - by_name.keys()) and topic != "tokens":
+            by_name |= {name: entity for entity in known.values() if (name := form(entity[column])) in gone}
         return gone - by_name.keys()
 
     def _count_token(self, token: Entity, step: int) -> None:
-        self._token_names[token["user_name"]] += step
+        name = normal_name(token["user_name"])
+        self._token_names[name] += step
         if token["kind"] == "LOGIN" and (address := token.get("address")):
-            place = token["user_name"], address
+            place = name, address
             self._login_places[place] += step
             if not self._login_places[place]:
                 del self._login_places[place]
@@ -101,7 +115,7 @@ class Directory:
 
     def device(self, device_id: str) -> Entity | None:
         """Return a device that may speak; None also for one that was revoked."""
-        device = self._by_name["devices"].get(normal_name(device_id))
+        device = self._by_name["devices"].get(nfc(device_id))
         return None if device is None or device["revoked"] else device
 
     def knows(self, name: str) -> bool:

@@ -3,13 +3,14 @@
 `LiveRobots` is told of every stored robot and of every message heard; it says how a robot looks now, whether telemetry is
 due to be stored, and which robots vanished. `now` is monotonic seconds; `heard_at` is the server's wall time of receipt
 as text, strictly growing, which is also what the database keeps as `last_seen`: the later one wins, so a robot never jumps
-back.
+back. A `robot_id` is in NFC here, whatever the form of the stored one.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.model.names import nfc
 
 STORE_INTERVAL_S = 1.0
 """Telemetry is stored at most this often per robot."""
@@ -42,9 +43,12 @@ class LiveRobots:
 
     def stored(self, entity: Entity, now: float) -> None:
         """Take the stored state of a robot."""
-        robot = self._robots.get(entity["robot_id"])
+        name = nfc(entity["robot_id"])
+        robot = self._robots.get(name)
         if robot is None:
-            robot = self._robots[entity["robot_id"]] = _Robot(heard=now)
+            robot = self._robots[name] = _Robot(heard=now)
+        elif robot.entity is not None and robot.entity["id"] != entity["id"] and robot.entity["robot_id"] == name:
+            return  # a second row of one name, in another form: what is said of the robot goes to the first
         robot.entity = entity
         robot.silent = entity["link"] != "ONLINE"
         if robot.telemetry and (entity["last_seen"] or "") >= robot.telemetry_at:
@@ -52,7 +56,7 @@ class LiveRobots:
 
     def optimistic(self, entity: Entity) -> None:
         """Take a robot's state that is not stored yet: one that spoke again can fall silent again."""
-        robot = self._robots.get(entity["robot_id"])
+        robot = self._robots.get(nfc(entity["robot_id"]))
         if robot is not None:
             robot.silent = entity["link"] != "ONLINE"
 
@@ -65,7 +69,7 @@ class LiveRobots:
 
     def overlay(self, entity: Entity) -> Entity:
         """Return a stored entity as it looks now: newer telemetry laid over it."""
-        robot = self._robots.get(entity["robot_id"])
+        robot = self._robots.get(nfc(entity["robot_id"]))
         if robot is None or not robot.telemetry or (entity["last_seen"] or "") >= robot.telemetry_at:
             return entity
         return {**entity, **robot.telemetry, "last_seen": robot.telemetry_at}

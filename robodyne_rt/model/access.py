@@ -158,8 +158,9 @@ def is_reserved(name: str) -> bool:
 
 
 def normal_name(text: str) -> str:
-    """Return a name in the one form in which names are compared (NFC): what was typed elsewhere may come decomposed."""
-    return unicodedata.normalize("NFC", text)
+    """Return a user's name in the one form in which they are compared (NFKC; capitals count): however it was typed, it is one
+    person."""
+    return unicodedata.normalize("NFKC", text)
 
 
 class AccessPolicy:

@@ -324,8 +324,8 @@ def give_out(
             the user loses theirs.
     """
     lifetime_s = min(lifetime_s, LONGEST_S)
-    user = names.checked_name(user, "user")
-    is_user = db.execute("SELECT 1 FROM user_ WHERE name = ?", (user,)).fetchone() is not None
+    user = names.checked_user_name(user)
+    is_user = users.stored_name(db, user) is not None
     if roles is None and not is_user:
         raise ResourceNotFound(f"there is no user {user!r}; name a role to make a token for a program")
     if roles is not None and is_user:

@@ -63,6 +63,14 @@ async def test_the_same_id_is_taken_once_and_answered_alike(running: Running, lo
     assert look("SELECT count(*) FROM event") == [(2,)]
 
 
+async def test_what_is_left_out_of_a_robots_state_is_told_again_and_the_rest_is_stored(running: Running, look: Any) -> None:
+    report = {"msg_type": "Albabot", "robot_id": "a", "battery_level": 100.4, "world_x": 1, "world_y": 2, "id": "1"}
+    for _ in range(2):
+        assert await running.tell(**report) == {"left_out": ["battery_level"]}
+    assert await running.tell(msg_type="Cookbot", robot_id="c", angle_1="?") == {"left_out": ["angle_1"]}
+    assert look("SELECT robot_id, battery_level, x FROM robot ORDER BY id") == [("a", None, 1), ("c", None, None)]
+
+
 async def test_the_same_id_with_another_body_is_a_conflict_and_changes_nothing(running: Running, look: Any) -> None:
     await running.tell(msg_type="Event", type="CALL", table_number=3, id="1")
     assert isinstance(await running.tell(msg_type="Event", type="CALL", table_number=4, id="1"), Conflict)

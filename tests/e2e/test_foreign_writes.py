@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import unicodedata
 from collections.abc import Callable
 
 import pytest
@@ -143,6 +144,26 @@ async def test_orders_carry_their_items_and_follow_them(server: Server) -> None:
         server.sql("DELETE FROM order_ WHERE id = ?", order_id)
         assert (await receive(screen))["removed"] == [order_id]
         assert server.sql("SELECT count(*) FROM order_item") == [(0,)]
+
+
+async def test_a_robot_that_another_program_wrote_decomposed_is_the_one_that_speaks(server: Server) -> None:
+    stored = unicodedata.normalize("NFD", "알바-1")
+    server.sql("INSERT INTO robot(robot_id, link) VALUES (?, 'OFFLINE')", stored)
+    async with server.watch("/ws/robots") as screen:
+        await receive(screen)
+        (told,) = server.tell({"msg_type": "Albabot", "robot_id": "알바-1", "battery_level": 100.4, "world_x": 1, "world_y": 1})
+        assert told["details"] == {"left_out": ["battery_level"]}
+        here = await updates_until(screen, lambda message: message["data"][0]["link"] == "ONLINE" and "offset" in message)
+        (robot,) = here[-1]["data"]
+        assert (robot["robot_id"], robot["x"]) == (stored, 1)
+        with server.dial() as sock:
+            sock.sendall('{"msg_type":"Telemetry","robot_id":"알바-1","x":2,"y":1,"battery_level":"?"}\n'.encode())
+            pushed = await updates_until(screen, lambda message: message["data"][0]["x"] == 2)
+        assert pushed[-1]["volatile"] and [(row["id"], row["robot_id"]) for row in pushed[-1]["data"]] == [
+            (robot["id"], stored)
+        ]
+    names = [name for (name,) in server.sql("SELECT robot_id FROM robot")]
+    assert [name for name in names if unicodedata.normalize("NFC", name) == "알바-1"] == [stored]
 
 
 async def test_a_dropped_trigger_is_put_back_within_seconds_and_screens_catch_up(start_server: Callable[..., Server]) -> None:

@@ -36,7 +36,7 @@ async def test_length_prefix_and_raw_reach_the_screen_like_a_line(server: Server
             for number in range(2):
                 sock.sendall(json.dumps(ROBOT | {"robot_id": "by-raw", "battery_level": number}).encode())
                 assert read_exactly(sock, 2) == b"OK"
-            sock.sendall(json.dumps(ROBOT | {"robot_id": "by-raw", "battery_level": 1000}).encode())
+            sock.sendall(json.dumps(ROBOT | {"robot_id": "by-raw", "status": "FLYING"}).encode())
             assert read_exactly(sock, 5) == b"ERROR"
         with server.dial() as sock:
             body = json.dumps(ROBOT | {"robot_id": "by-crc", "id": "1"}).encode()

@@ -1,7 +1,8 @@
 """One device message -> rows, inside the writer's transaction (SPEC section 5, the table of messages).
 
-Names are resolved here, because only the transaction knows what exists. The rule of every method: look up, refuse
-(`InvalidPayload`), then write; a refused message leaves no trace.
+Names are resolved here, because only the transaction knows what exists. Messages bring them in NFC; a row that a foreign
+program wrote in another form is the same thing. The rule of every method: look up, refuse (`InvalidPayload`), then write; a
+refused message leaves no trace.
 """
 
 import contextlib
@@ -29,6 +30,7 @@ from robodyne_rt.core.device_messages import (
 )
 from robodyne_rt.errors import Conflict, DeadLettered, InvalidPayload
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.model.names import nfc
 from robodyne_rt.model.words import OrderStatus, TableStatus
 from robodyne_rt.store.engine.database import DbConnection
 
@@ -51,6 +53,12 @@ _STAMPED_BY = {"PREPARING": "preparing_at", "READY": "ready_at", "SERVED": "serv
 _ROBOT_STATE = ("status", "battery_level", "name", "mac_address", "ip_address", *POSE, "joints", "link")
 _ROBOT_COLUMNS = ("id", *_ROBOT_STATE, "last_seen", "reported_at")
 _SELECT_ROBOT = f"SELECT {', '.join(_ROBOT_COLUMNS)} FROM robot WHERE robot_id = ?"
+_NAME_COLUMNS = {
+    "robot": ("robot_id",),
+    "menu_item": ("name", "name_en"),
+    "ingredient": ("name", "name_en"),
+    "inventory": ("name",),
+}
 
 
 class DeviceMessageWriter:
@@ -64,7 +72,9 @@ class DeviceMessageWriter:
         self._reported: dict[str, float] = {}
         self._heard: dict[tuple[str, Any], str] = {}
         """When the newest state of a thing was heard that was stored, or said nothing new."""
-        self._handlers: dict[type[DeviceMessage], Callable[..., None]] = {
+        self._spellings: dict[tuple[str, str], str] = {}
+        """How a name is stored that is not stored in NFC, by table and name; where a row was renamed it is looked for anew."""
+        self._handlers: dict[type[DeviceMessage], Callable[..., Entity | None]] = {
             Hello: self._hello,
             Bye: self._bye,
             TableReport: self._table,
@@ -94,8 +104,7 @@ class DeviceMessageWriter:
         elif self.db.commit_may_be_unknown:
             key = ("", f"#{ids[0]}")  # our own name for it: a commit that was never answered must not be done twice
         else:
-            self._apply(message, device, heard_at, ids)
-            return details(message, ids)
+            return self._apply(message, device, heard_at, ids)
         taken = self._execute(
             'INSERT INTO device_message(device, id, body, "row", at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING',
             (*key, digest, ids[0], self.age_s),
@@ -106,12 +115,11 @@ class DeviceMessageWriter:
                 ids = [self._row_of_claim(device, message.id, digest)]
             return details(message, ids)
         try:
-            self._apply(message, device, heard_at, ids)
+            return self._apply(message, device, heard_at, ids)
         except InvalidPayload:
             # Refused is not stored: the device may repair the message and send it under the same id.
             self._execute("DELETE FROM device_message WHERE device = ? AND id = ?", key)
             raise
-        return details(message, ids)
 
     def claim(self, device: str, id: str, digest: str, row: int) -> int:
         """Take an id; return the row that it was first taken for, which is `row` where that is now.
@@ -137,9 +145,11 @@ class DeviceMessageWriter:
 
     def vanished(self, robot_id: str, heard_at: str, event_id: int) -> None:
         """Store that a robot fell silent, with an event."""
-        gone = self._execute("UPDATE robot SET link = 'CONNECTIONBROKEN' WHERE robot_id = ? AND link = 'ONLINE'", (robot_id,))
+        row = self._find("SELECT id FROM robot WHERE robot_id = ?", "robot", robot_id)
+        if row is None:
+            return
+        gone = self._execute("UPDATE robot SET link = 'CONNECTIONBROKEN' WHERE id = ? AND link = 'ONLINE'", row)
         if gone.rowcount:
-            row = self._execute("SELECT id FROM robot WHERE robot_id = ?", (robot_id,)).fetchone()
             data = {"robot_id": robot_id, "link": "CONNECTIONBROKEN"}
             self.event(event_id, "LINK", "WARNING", "robot", row[0], f"robot {robot_id} fell silent", data, heard_at)
 
@@ -191,13 +201,13 @@ class DeviceMessageWriter:
             return True
         table, key = state
         query = {
-            "robot": "SELECT last_seen FROM robot WHERE robot_id = ?",
+            "robot": "SELECT last_seen FROM robot WHERE id = ?",
             "table_": "SELECT updated_at FROM table_ WHERE table_number = ?",
             "inventory": "SELECT updated_at FROM inventory WHERE id = ?",
             "ingredient": "SELECT updated_at FROM inventory WHERE ingredient_id = ?",
         }[table]
-        if table in ("inventory", "ingredient") and isinstance(key, str):
-            row = self._execute(f"SELECT id FROM {table} WHERE name = ?", (key,)).fetchone()
+        if isinstance(key, str):
+            row = self._find(f"SELECT id FROM {table} WHERE {_is_named(table)}", table, key)
             key = row[0] if row else 0
         return self._is_newer(self._execute(query, (key,)).fetchone(), heard_at)
 
@@ -211,15 +221,17 @@ class DeviceMessageWriter:
 
     # -- the messages --------------------------------------------------------------------------------------------
 
-    def _apply(self, message: DeviceMessage, device: str, heard_at: str, ids: Sequence[int]) -> None:
+    def _apply(self, message: DeviceMessage, device: str, heard_at: str, ids: Sequence[int]) -> Entity | None:
+        told: Entity | None = None
         if isinstance(message, RobotReport):
             self._robot(message.robot_id, message.robot_type, message.fields(), heard_at, message.ts)
         else:
-            self._handlers[type(message)](message, device, heard_at, ids)
+            told = self._handlers[type(message)](message, device, heard_at, ids)
         if isinstance(message, _STATE_REPORTS) and (state := _state_of(message)) is not None:
             self._heard[state] = heard_at
             if len(self._heard) > MAX_NOTED:
                 self._heard.clear()  # what is stored says nearly the same
+        return details(message, ids) if told is None else told
 
     def _row_of_claim(self, device: str, id: str, digest: str) -> int:
         row = row_of_claim(self.db, device, id, digest, self.age_s)
@@ -232,16 +244,14 @@ class DeviceMessageWriter:
     def _bye(self, message: Bye, device: str, heard_at: str, ids: Sequence[int]) -> None:
         if message.robot_id is None:
             return
-        if not self._execute("SELECT 1 FROM robot WHERE robot_id = ?", (message.robot_id,)).fetchone():
+        row = self._find("SELECT id FROM robot WHERE robot_id = ?", "robot", message.robot_id)
+        if row is None:
             raise InvalidPayload(f"unknown robot {message.robot_id!r}")
-        self._execute(
-            "UPDATE robot SET link = 'OFFLINE', last_seen = ? WHERE robot_id = ? AND link <> 'OFFLINE'",
-            (heard_at, message.robot_id),
-        )
+        self._execute("UPDATE robot SET link = 'OFFLINE', last_seen = ? WHERE id = ? AND link <> 'OFFLINE'", (heard_at, row[0]))
 
     def _robot(self, robot_id: str, type: str, fields: Entity, heard_at: str, ts: float | None) -> int:
         """Bring one robot up to date; make it at first mention. Return its row's id."""
-        values = self._execute(_SELECT_ROBOT, (robot_id,)).fetchone()
+        values = self._find(_SELECT_ROBOT, "robot", robot_id)
         reported, is_outdated = self._newest_ts(robot_id, values and values[-1], heard_at, ts)
         if values is None:
             self._make_room("robot")
@@ -364,23 +374,21 @@ class DeviceMessageWriter:
             )
 
     def _menu_item(self, id: int | None, name: str | None) -> tuple[int, str, str | None]:
-        where, values = _by(id, name)
-        row = self._execute(f"SELECT id, name, station FROM menu_item WHERE {where}", values).fetchone()
+        row = self._by("SELECT id, name, station FROM menu_item", "menu_item", id, name)
         if row is None:
-            raise InvalidPayload(f"unknown menu item {values[0]!r}")
+            raise InvalidPayload(f"unknown menu item {id if id is not None else name!r}")
         return (row[0], row[1], row[2])
 
     def _stock(self, message: StockReport, device: str, heard_at: str, ids: Sequence[int]) -> None:
+        said = message.key if message.key is not None else message.name
         if message.msg_type == "Inventory":
-            where, value = ("id = ?", message.key) if message.key is not None else ("name = ?", message.name)
-            found = self._execute(f"SELECT id, count, updated_at FROM inventory WHERE {where}", (value,)).fetchone()
+            found = self._by("SELECT id, count, updated_at FROM inventory", "inventory", message.key, message.name)
             if found is None:
-                raise InvalidPayload(f"unknown inventory {value!r}")
+                raise InvalidPayload(f"unknown inventory {said!r}")
         else:
-            where, values = _by(message.key, message.name)
-            ingredient = self._execute(f"SELECT id, name FROM ingredient WHERE {where}", values).fetchone()
+            ingredient = self._by("SELECT id, name FROM ingredient", "ingredient", message.key, message.name)
             if ingredient is None:
-                raise InvalidPayload(f"unknown ingredient {values[0]!r}")
+                raise InvalidPayload(f"unknown ingredient {said!r}")
             found = self._execute(
                 "SELECT id, count, updated_at FROM inventory WHERE ingredient_id = ?", (ingredient[0],)
             ).fetchone()
@@ -450,6 +458,38 @@ class DeviceMessageWriter:
         self._insert("command_report", columns | {"timestamp": heard_at})
 
     # -- SQL -----------------------------------------------------------------------------------------------------
+
+    def _by(self, select: str, table: str, id: int | None, name: str | None) -> Any:
+        """Return the row of a thing that is named by its id, else by its name."""
+        if id is not None:
+            return self._execute(f"{select} WHERE id = ?", (id,)).fetchone()
+        assert name is not None
+        return self._find(f"{select} WHERE {_is_named(table)}", table, name)
+
+    def _find(self, query: str, table: str, name: str) -> Any:
+        """Return the row of a name: as it is said (NFC), else as another program spelled it.
+
+        An index knows bytes only, and no function of ours may stand in it (SPEC section 2), so a name that is not found is
+        looked for among all of its table; what was found is remembered.
+        """
+        columns = len(_NAME_COLUMNS[table])
+        row = self._execute(query, (name,) * columns).fetchone()
+        if row is not None or name.isascii():
+            return row
+        spelling = self._spellings.get((table, name))
+        if spelling is not None:
+            row = self._execute(query, (spelling,) * columns).fetchone()
+        if row is None and (spelling := self._spelling(table, name)) is not None:
+            if len(self._spellings) > MAX_NOTED:
+                self._spellings.clear()
+            self._spellings[table, name] = spelling
+            row = self._execute(query, (spelling,) * columns).fetchone()
+        return row
+
+    def _spelling(self, table: str, name: str) -> str | None:
+        columns = _NAME_COLUMNS[table]
+        rows = self.db.select(f"SELECT {', '.join(columns)} FROM {table} ORDER BY id")
+        return next((text for row in rows for text in row if text is not None and nfc(text) == name), None)
 
     def _make_room(self, table: str) -> None:
         (count,) = self._execute(f"SELECT count(*) FROM {table}").fetchone()
@@ -524,7 +564,7 @@ def details(message: DeviceMessage, ids: Sequence[int]) -> Entity | None:
         return {"event_id": ids[0]}
     if isinstance(message, OrderReport):
         return {"order_id": message.order_id or ids[0]}
-    return None
+    return {"left_out": list(message.left_out)} if message.left_out else None
 
 
 def ids_needed(message: DeviceMessage) -> int:
@@ -532,9 +572,9 @@ def ids_needed(message: DeviceMessage) -> int:
     return 1 + len(message.items) if isinstance(message, OrderReport) else 1
 
 
-def _by(id: int | None, name: str | None) -> tuple[str, tuple[Any, ...]]:
-    """Return the condition for a thing named by its id, else by its name in either language."""
-    return ("id = ?", (id,)) if id is not None else ("name = ? OR name_en = ?", (name, name))
+def _is_named(table: str) -> str:
+    """Return the condition for a thing that is named, in either language where it has two."""
+    return " OR ".join(f"{column} = ?" for column in _NAME_COLUMNS[table])
 
 
 def _json(value: Any) -> str | None:

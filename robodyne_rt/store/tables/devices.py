@@ -5,6 +5,7 @@ import secrets
 from robodyne_rt.core import times
 from robodyne_rt.errors import Conflict, InvalidPayload, ResourceNotFound
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.model.names import nfc
 from robodyne_rt.store.engine.database import DbConnection, insert
 from robodyne_rt.store.tables import names
 
@@ -29,6 +30,11 @@ def list_devices(db: DbConnection) -> list[Entity]:
     return found
 
 
+def stored_name(db: DbConnection, device_id: str) -> str:
+    """Return how a device's name is written in its row; the name in NFC where there is no such device."""
+    return names.stored_name(db, "device", "device_id", device_id, nfc) or nfc(device_id)
+
+
 def add_device(db: DbConnection, device_id: str, *, robots: list[str] | None, now: float) -> str:
     """Add a device, or give a revoked one a new life; return the id of its key.
 
@@ -44,14 +50,15 @@ def add_device(db: DbConnection, device_id: str, *, robots: list[str] | None, no
     spoken_for = [names.checked_name(robot, "robot") for robot in (robots if robots is not None else [device_id])]
     if len(spoken_for) > MAX_ROBOTS:
         raise InvalidPayload(f"robots: at most {MAX_ROBOTS}; {ALL_ROBOTS!r} stands for all")
-    row = db.execute("SELECT revoked FROM device WHERE device_id = ?", (device_id,)).fetchone()
+    stored = stored_name(db, device_id)
+    row = db.execute("SELECT revoked FROM device WHERE device_id = ?", (stored,)).fetchone()
     if row is not None and not row[0]:
         raise Conflict(f"there is a device {device_id!r} already; rotate its key, or revoke it first")
     key_id = secrets.token_hex(8)
     if row is not None:
         db.execute(
             "UPDATE device SET robots = ?, key_id = ?, previous_key_id = NULL, revoked = 0, created_at = ? WHERE device_id = ?",
-            (names.dump_list(spoken_for), key_id, times.to_text(now), device_id),
+            (names.dump_list(spoken_for), key_id, times.to_text(now), stored),
         )
     else:
         columns = {
@@ -73,6 +80,7 @@ def rotate_device(db: DbConnection, device_id: str, *, again: bool = False) -> s
         ResourceNotFound: no such device.
         Conflict: it has two keys, and one of them may be the one in use.
     """
+    device_id = stored_name(db, device_id)
     row = db.execute("SELECT previous_key_id FROM device WHERE device_id = ? AND revoked = 0", (device_id,)).fetchone()
     if row is None:
         raise ResourceNotFound(f"no device {device_id!r}")
@@ -94,6 +102,7 @@ def finish_rotation(db: DbConnection, device_id: str) -> Entity:
     Raises:
         ResourceNotFound: no such device.
     """
+    device_id = stored_name(db, device_id)
     done = db.execute("UPDATE device SET previous_key_id = NULL WHERE device_id = ? AND revoked = 0", (device_id,))
     if not done.rowcount:
         raise ResourceNotFound(f"no device {device_id!r}")
@@ -106,6 +115,7 @@ def revoke_device(db: DbConnection, device_id: str) -> Entity:
     Raises:
         ResourceNotFound: no such device.
     """
+    device_id = stored_name(db, device_id)
     if not db.execute("UPDATE device SET revoked = 1 WHERE device_id = ? AND revoked = 0", (device_id,)).rowcount:
         raise ResourceNotFound(f"no device {device_id!r}")
     return names.one(list_devices(db), "device_id", device_id)

@@ -5,6 +5,7 @@ from typing import Any
 from robodyne_rt.core import session_wire
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.store.engine.database import DbConnection
+from robodyne_rt.store.tables import users
 from robodyne_rt.store.tables.requests import MAX_HISTORY
 
 MAX_UNREAD = 1000
@@ -28,7 +29,15 @@ def unread(
         " (sender <> ? AND timestamp >= coalesce((SELECT created_at FROM user_ WHERE name = ?), timestamp))) AND NOT EXISTS"
         " (SELECT 1 FROM staff_message_receipt WHERE message_id = staff_message.id AND user_name = ?)"
         " ORDER BY id DESC LIMIT ?",
-        (*recipients, before if before is not None else 1 << 53, user, own, user, user, min(limit, MAX_UNREAD)),
+        (
+            *recipients,
+            before if before is not None else 1 << 53,
+            user,
+            own,
+            users.stored_name(db, user),
+            user,
+            min(limit, MAX_UNREAD),
+        ),
     )
     return [_message(db, row) for row in reversed(rows)]
 

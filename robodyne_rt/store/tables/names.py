@@ -1,6 +1,6 @@
-"""What names and lists of people and devices must be, in the database."""
+"""What names and lists of people and devices must be, in the database, and how a name finds its row there."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import orjson
@@ -8,23 +8,43 @@ import orjson
 from robodyne_rt.errors import InvalidPayload
 from robodyne_rt.model.access import ROLES, is_reserved, normal_name
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.model.names import nfc
+from robodyne_rt.store.engine.database import DbConnection
 
 MAX_NAME_LENGTH = 100
 
 
 def checked_name(name: Any, what: str) -> str:
-    """Return a name as it is stored (NFC).
+    """Return the name of a device or a robot as it is stored (NFC).
 
     Raises:
         InvalidPayload: not a text of 1 to 100 printable characters without space at its ends.
     """
     if isinstance(name, str):
-        name = normal_name(name)
-        if is_reserved(name):
+        name = nfc(name)
+        if is_reserved(normal_name(name)):
             raise InvalidPayload(f"{what}: {name[:MAX_NAME_LENGTH]!r} has a meaning of its own; choose another name")
         if 0 < len(name) <= MAX_NAME_LENGTH and name.isprintable() and name == name.strip():
             return str(name)
     raise InvalidPayload(f"{what}: expected a name of 1 to {MAX_NAME_LENGTH} printable characters")
+
+
+def checked_user_name(name: Any) -> str:
+    """Return the name of a user, a program or a screen as it is stored (NFKC); errors as in `checked_name`."""
+    return checked_name(normal_name(name) if isinstance(name, str) else name, "user")
+
+
+def stored_name(db: DbConnection, table: str, column: str, name: str, form: Callable[[str], str]) -> str | None:
+    """Return how a name is written in its row, which another program may have put there in another form; None: there is none.
+
+    Args:
+        form: in which names of this table are compared.
+    """
+    name = form(name)
+    if db.execute(f"SELECT 1 FROM {table} WHERE {column} = ?", (name,)).fetchone():
+        return name
+    rows = db.select(f"SELECT {column} FROM {table} ORDER BY id")
+    return next((stored for (stored,) in rows if form(stored) == name), None)
 
 
 def checked_roles(roles: Any, known: Collection[str] = ROLES) -> None:

@@ -54,7 +54,7 @@ def add_token(  # noqa: PLR0917
         {
             "id": id,
             "kind": kind,
-            "user_name": names.checked_name(user, "user"),
+            "user_name": names.checked_user_name(user),
             "roles": None if roles is None else names.dump_list(roles),
             "label": label,
             "refresh_digest": refresh_digest,

@@ -33,6 +33,11 @@ def list_users(db: DbConnection) -> list[Entity]:
     ]
 
 
+def stored_name(db: DbConnection, name: str) -> str | None:
+    """Return how a user's name is written in its row, None where there is no such user."""
+    return names.stored_name(db, "user_", "name", name, normal_name)
+
+
 def add_user(
     db: DbConnection,
     *,
@@ -48,9 +53,9 @@ def add_user(
         InvalidPayload: the name or a role cannot be used.
         Conflict: there is one with this name.
     """
-    name = names.checked_name(name, "user")
+    name = names.checked_user_name(name)
     names.checked_roles(roles, known_roles)
-    if db.execute("SELECT 1 FROM user_ WHERE name = ?", (name,)).fetchone():
+    if stored_name(db, name) is not None:
         raise Conflict(f"there is a user {name!r} already")
     if _has_namesake(db, name, now):
         raise Conflict(f"{name!r} is the name of a program or a screen, which would read this user's messages")
@@ -68,14 +73,14 @@ def remember_issuers_user(db: DbConnection, name: str, profile: Profile, *, now:
 
 
 def _found(db: DbConnection, name: str) -> str:
-    """Return the name of who is meant: by it, or an issuer's user by what only they are called.
+    """Return how the name of who is meant is written: by it, or an issuer's user by what only they are called.
 
     Raises:
         ResourceNotFound, Conflict: nobody is, or several are.
     """
     name = normal_name(name)
-    if db.execute("SELECT 1 FROM user_ WHERE name = ?", (name,)).fetchone():
-        return name
+    if (stored := stored_name(db, name)) is not None:
+        return stored
     called = [row[0] for row in db.execute("SELECT name FROM user_ WHERE username = ? ORDER BY name", (name,)).fetchall()]
     if len(called) > 1:
         raise Conflict(f"{len(called)} users are called {name!r}; say which by id: {', '.join(called[:20])}")
@@ -96,10 +101,11 @@ def change_user(db: DbConnection, name: str, *, now: float, known_roles: Collect
     Raises:
         ResourceNotFound, Conflict, InvalidPayload.
     """
-    is_new = name.startswith(ISSUER_PREFIX) and not db.execute("SELECT 1 FROM user_ WHERE name = ?", (name,)).fetchone()
+    is_new = name.startswith(ISSUER_PREFIX) and stored_name(db, name) is None
     if is_new and changes.keys() == {"disabled"} and len(name) <= MAX_ID_LENGTH:
         insert(db, "user_", {"name": name, "roles": "[]"})  # kept out before they come
-    name = _found(db, name)
+    stored = _found(db, name)
+    name = normal_name(stored)
     if name.startswith(ISSUER_PREFIX) and changes.keys() != {"disabled"}:
         raise InvalidPayload("roles and password of an issuer's user are the issuer's to change")
     if "roles" in changes:
@@ -108,10 +114,10 @@ def change_user(db: DbConnection, name: str, *, now: float, known_roles: Collect
     if "disabled" in changes:
         changes["disabled"] = int(changes["disabled"])
     sets = ", ".join(f"{column} = ?" for column in changes)
-    db.execute(f"UPDATE user_ SET {sets} WHERE name = ?", (*changes.values(), name))
+    db.execute(f"UPDATE user_ SET {sets} WHERE name = ?", (*changes.values(), stored))
     if "password_hash" in changes or changes.get("disabled"):
         revoke_where(db, now, "user_name = ? AND kind = 'LOGIN'", name)
-    return names.one(list_users(db), "name", name)
+    return names.one(list_users(db), "name", stored)
 
 
 def remove_user(db: DbConnection, name: str, *, now: float) -> Entity:
@@ -121,8 +127,9 @@ def remove_user(db: DbConnection, name: str, *, now: float) -> Entity:
     Raises:
         ResourceNotFound, Conflict: there is none, or several.
     """
-    name = _found(db, name)
-    db.execute("DELETE FROM user_ WHERE name = ?", (name,))
+    stored = _found(db, name)
+    name = normal_name(stored)
+    db.execute("DELETE FROM user_ WHERE name = ?", (stored,))
     revoke_where(db, now, "user_name = ?", name)
     former = f"{name} (until {times.to_text(now)})"
     for table, column, before, after in (

@@ -1,6 +1,7 @@
 """What is shown before it is stored is predicted by the code that stores it, then confirmed or taken back."""
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,15 @@ def test_a_prediction_builds_on_what_is_shown_and_on_those_before(bench: Bench) 
     unknown = bench.write(msg_type="Order", order_id=99, status="READY", id="c")
     bench.apply(unknown)
     assert unknown.expected is not None and isinstance(unknown.expected[1], InvalidPayload)
+
+
+def test_a_row_in_another_form_is_predicted_as_the_same_robot(bench: Bench) -> None:
+    stored = unicodedata.normalize("NFD", "알바-1")
+    bench.sink.entities["robots"] = {1: ROBOT | {"robot_id": stored}}
+    low = bench.write(msg_type="Albabot", robot_id="알바-1", battery_level=5, world_x="?")
+    bench.apply(low)
+    assert bench.told() == [("show", "robots", [1])]
+    assert low.expected == ({"left_out": ["world_x"]}, None)
 
 
 def test_what_may_be_lost_is_not_shown(bench: Bench) -> None:

@@ -2,11 +2,13 @@
 
 import hashlib
 import hmac
+import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from robodyne_rt.core import device_auth
 from robodyne_rt.core.device_auth import CHALLENGE_S, NONCES_KNOWN, DeviceAuth, Identity, Known, proof
 from robodyne_rt.errors import Forbidden, InvalidPayload
 
@@ -116,3 +118,14 @@ def test_an_identity_speaks_for_its_robots_and_no_others(robot: str, other: str)
     assert identity.may_speak_for(other) == (other == robot)
     assert not Identity("x", frozenset()).may_speak_for("x")
     assert Identity("x", None).may_speak_for(robot)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_device_proves_its_key_over_its_name_as_it_has_it(form: str) -> None:
+    row = {"device_id": unicodedata.normalize("NFD", "알바-1"), "robots": [unicodedata.normalize("NFD", "서빙")]}
+    auth = DeviceAuth(lambda _: device_auth.known(row | {"key_id": "k", "previous_key_id": None}, lambda _: KEY))
+    challenge = auth.challenge("알바-1", NONCE, 0.0)
+    said = proof(KEY, unicodedata.normalize(form, "알바-1"), challenge.nonce, NONCE)
+    identity = auth.prove(challenge, "알바-1", said, 0.0)
+    assert identity.device_id == "알바-1"
+    assert identity.may_speak_for("서빙") and not identity.may_speak_for("알바-1")

@@ -1,6 +1,7 @@
 """Device messages are checked field by field, and answered in the words of the protocol."""
 
 import json
+import unicodedata
 from typing import Any
 
 import pytest
@@ -56,19 +57,25 @@ def test_an_events_severity_is_given_or_follows_its_type(kind: str, fields: dict
         ({"msg_type": "Albabot", "robot_id": ""}, "robot_id"),
         ({"msg_type": "Albabot", "robot_id": "a\nb"}, "robot_id"),
         ({"msg_type": "Albabot", "robot_id": "a", "status": "FLYING"}, "status"),
-        ({"msg_type": "Albabot", "robot_id": "a", "battery_level": 101}, "battery_level"),
-        ({"msg_type": "Albabot", "robot_id": "a", "world_x": 1e9}, "world_x"),
+        ({"msg_type": "Albabot", "robot_id": True}, "robot_id"),
+        ({"msg_type": "Albabot", "robot_id": "a", "status": "FLYING", "battery_level": 101}, "status"),
+        ({"msg_type": "Albabot", "battery_level": 101}, "robot_id"),
+        ({"msg_type": "Albabot", "robot_id": 7.0, "status": "FLYING"}, "status"),
         ({"msg_type": "Albabot", "robot_id": "a", "ts": "yesterday"}, "ts"),
         ({"msg_type": "Albabot", "robot_id": "a", "ts": True}, "ts"),
         ({"msg_type": "Table", "table_number": 0}, "table_number"),
         ({"msg_type": "Event"}, "type"),
         ({"msg_type": "Event", "type": "no good"}, "type"),
         ({"msg_type": "Event", "type": "CALL", "id": ""}, "id"),
+        ({"msg_type": "Event", "type": "CALL", "id": True}, "id"),
         ({"msg_type": "Event", "type": "CALL", "id": "x" * 201}, "id"),
         ({"msg_type": "Order", "table_number": 1, "items": []}, "table_number and items"),
         ({"msg_type": "Order", "table_number": 1, "items": [{"quantity": 1}]}, "menu_item_id or name"),
         ({"msg_type": "Order", "order_id": 5}, "status"),
         ({"msg_type": "Ingredient", "count": 1}, "id or name"),
+        ({"msg_type": "Ingredient", "count": 1, "id": True}, "id"),
+        ({"msg_type": "Face", "table_id": 1, "exist": True, "reliability": "NaN"}, "reliability"),
+        ({"msg_type": "CommandAck", "command_id": "c", "progress": "NaN"}, "progress"),
         ({"msg_type": "Ingredient", "name": "rice", "count": -1}, "count"),
         ({"msg_type": "Log", "message": ""}, "message"),
     ],
@@ -156,3 +163,94 @@ def test_the_character_that_no_database_keeps_is_refused() -> None:
         with pytest.raises(InvalidPayload, match="U\\+0000"):
             parse(b'{"msg_type":"Event","type":"CALL","id":"7","data":' + text + b"}")
     assert parse(rb'{"msg_type":"Event","type":"CALL","description":"\\u0000"}').message.description == "\\u0000"
+
+
+@pytest.mark.parametrize("kind", ["Albabot", "Cookbot", "Telemetry"])
+@pytest.mark.parametrize("value", [100.4, -1, "abc", "NaN", "inf", "\0", 1e9, {}, ["9"], 10**30])
+def test_an_optional_number_that_cannot_be_taken_is_left_out_and_named(kind: str, value: Any) -> None:
+    report = message(msg_type=kind, robot_id="a", id="1", battery_level=value)
+    assert (report.left_out, report.battery_level) == (("battery_level",), None)
+    assert message(msg_type=kind, robot_id="a", battery_level=100).left_out == ()
+
+
+def test_what_is_left_out_takes_nothing_else_along() -> None:
+    pose = {"world_x": 1e9, "world_y": 2, "global_x": 3, "global_y": 4, "global_yaw": "north"}
+    report = message(msg_type="Albabot", robot_id="a", status="IDLE", battery_level=81, **pose)
+    assert report.left_out == ("world_x", "global_yaw")
+    assert report.fields() == {"status": "IDLE", "battery_level": 81, "x": 3, "y": 4}
+    arm = message(msg_type="Cookbot", robot_id="c", angle_1=0, angle_2="bent", endpoint_x=1, endpoint_y=None)
+    assert (arm.left_out, arm.endpoint_x) == (("angle_2",), 1)
+
+
+def test_what_is_left_out_may_be_nested_as_deeply_as_json_is_read() -> None:
+    deep = b"[" * 900 + b"]" * 900
+    assert parse(b'{"msg_type":"Albabot","robot_id":"a","id":"1","battery_level":' + deep + b"}").message.left_out
+    with pytest.raises(InvalidPayload, match="robot_id"):
+        parse(b'{"msg_type":"Albabot","robot_id":7.0,"battery_level":' + b"[" * 1000 + b"]" * 1000 + b"}")
+    with pytest.raises(InvalidPayload, match="nested"):
+        parse(b'{"msg_type":"Albabot","robot_id":"a","more":' + deep + b"}")
+    with pytest.raises(InvalidPayload, match="U\\+0000"):
+        parse(b'{"msg_type":"Albabot","robot_id":"a","battery_level":"\\u0000","more":"\\u0000"}')
+
+
+def test_nobody_tells_us_what_is_left_out_but_ourselves() -> None:
+    report = message(msg_type="Albabot", robot_id="a", left_out=["status"])
+    assert report.left_out == () and "left_out" not in report.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("digits", "text"),
+    [
+        (b"7", "7"),
+        (b"-7", "-7"),
+        (b"12345678901234567890", "12345678901234567890"),
+        (b"123456789012345678901", "123456789012345678901"),
+        (b"-12345678901234567890", "-12345678901234567890"),
+        (b"7.0", "7.0"),
+        (b"7.10", "7.10"),
+        (b"1e3", "1e3"),
+        (b"1795000000.1234567", "1795000000.1234567"),
+    ],
+)
+def test_a_number_where_a_text_is_due_counts_by_its_digits(digits: bytes, text: str) -> None:
+    report = parse(b'{"msg_type":"Albabot","id":%s,"robot_id":%s,"battery_level":101}' % (digits, digits)).message
+    assert (report.id, report.robot_id, report.left_out) == (text, text, ("battery_level",))
+    hello = parse(b'{"msg_type":"Hello","device_id":%s,"robots":["a",%s]}' % (digits, digits)).message
+    assert (hello.device_id, hello.robots) == (text, ["a", text])
+    order = parse(b'{"msg_type":"Order","table_number":1,"items":[{"name":"a"},{"name":%s}]}' % digits).message
+    assert [line.name for line in order.items] == ["a", text]
+
+
+@pytest.mark.parametrize("number", [7.0, 1e3, True, 1.5])
+def test_digits_that_are_not_known_any_more_are_refused(number: Any) -> None:
+    with pytest.raises(InvalidPayload, match="robot_id"):
+        device_messages.check({"msg_type": "Albabot", "robot_id": number})
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_name_is_one_name_in_every_form(form: str) -> None:
+    said = unicodedata.normalize(form, "서빙-1호")
+    bodies = [
+        {"msg_type": "Albabot", "robot_id": said, "name": said},
+        {"msg_type": "Telemetry", "robot_id": said},
+        {"msg_type": "Hello", "device_id": said, "robots": [said]},
+        {"msg_type": "Ingredient", "name": said, "count": 1},
+        {"msg_type": "Order", "table_number": 1, "items": [{"name": said}]},
+        {"msg_type": "Event", "type": "CALL", "robot_id": said},
+    ]
+    for body in bodies:
+        assert "서빙-1호" in str(device_messages.check(body).message.model_dump())
+    assert message(msg_type="Albabot", robot_id=said).device(None, "peer") == "서빙-1호"
+
+
+def test_a_names_length_counts_in_the_form_in_which_it_is_compared() -> None:
+    assert message(msg_type="Albabot", robot_id=unicodedata.normalize("NFD", "한" * 200)).robot_id == "한" * 200
+    with pytest.raises(InvalidPayload, match="robot_id"):
+        message(msg_type="Albabot", robot_id="\ufb2c" * 100)  # three characters each, composed or not
+
+
+def test_a_text_that_is_no_name_stays_as_it_was_sent() -> None:
+    said = unicodedata.normalize("NFD", "주문")
+    assert message(msg_type="Event", type="INFO", description=said, data=[said], id=said).model_dump(
+        include={"description", "data", "id"}
+    ) == {"description": said, "data": [said], "id": said}

@@ -1,6 +1,7 @@
 """Who is known: what a checked token is worth just now, by rows that come from the change log."""
 
 import math
+import unicodedata
 from dataclasses import replace
 from typing import Any
 
@@ -246,3 +247,42 @@ def test_a_place_is_known_for_as_long_as_a_login_from_there_is_kept(directory: D
     assert directory.has_logged_in_from("kim", "10.0.0.1"), "who logged out is known all the same"
     directory.take(update("tokens", removed=(31,)))
     assert not directory.has_logged_in_from("kim", "10.0.0.1")
+
+
+def test_a_person_is_one_however_their_name_is_written(directory: Directory) -> None:
+    directory.take(update("users", user(3, "ｂｏｂ", "staff"), user(4, unicodedata.normalize("NFD", "김민수"), "admin")))
+    assert (directory.user("bob")["id"], directory.user("ｂｏｂ")["id"], directory.user("김민수")["id"]) == (3, 3, 4)
+    assert who(directory, "bob").roles == {"staff"} and directory.knows("bob")
+    assert directory.user("Bob") is None, "capitals count"
+    directory.take(update("users", user(3, "ｂｏｂ", "staff", disabled=True)))
+    with pytest.raises(TokenInvalid):
+        who(directory, "bob")
+    assert directory.take(update("users", removed=(3, 4))) == {"bob", "김민수"}
+    directory.take(update("tokens", token(30, "ｔｉｌｌ２", ["display"])))
+    assert directory.knows("till2"), "an issuer's till2 must not read a program's messages"
+
+
+def test_of_two_rows_of_one_name_the_one_in_its_form_counts(directory: Directory) -> None:
+    for rows in ((user(3, "bob", "staff"), user(4, "ｂｏｂ", "admin")), (user(4, "ｂｏｂ", "admin"), user(3, "bob", "staff"))):
+        directory.take(update("users", *rows, snapshot=True))
+        assert who(directory, "bob").roles == {"staff"}
+    directory.take(update("users", user(4, "ｂｏｂ", "manager")))
+    assert who(directory, "bob").roles == {"staff"}
+    assert directory.take(update("users", removed=(3,))) == set()
+    assert directory.user("bob")["id"] == 4
+
+
+def test_a_token_counts_for_the_name_that_it_was_given_out_for(directory: Directory) -> None:
+    directory.take(update("users", user(3, "bob", "admin")))
+    directory.take(update("tokens", token(30, "ｂｏｂ")))  # of a release that took these for two people
+    with pytest.raises(TokenInvalid):
+        who(directory, "bob", token=30)
+
+
+def test_a_device_is_one_in_every_form(directory: Directory) -> None:
+    directory.take(update("devices", device(22, unicodedata.normalize("NFD", "키오스크"))))
+    for form in ("NFC", "NFD"):
+        assert directory.device(unicodedata.normalize(form, "키오스크"))["id"] == 22
+    assert directory.device("ａlba-1") is None, "only people's names are compared by what they look like"
+    directory.take(update("devices", device(22, unicodedata.normalize("NFD", "키오스크"), revoked=True)))
+    assert directory.device("키오스크") is None

@@ -1,5 +1,7 @@
 """Live robots: telemetry never makes a robot jump back, silence is noticed once."""
 
+import unicodedata
+
 from robodyne_rt.core.live import LiveRobots
 
 
@@ -79,3 +81,30 @@ def test_time_in_which_we_stood_still_ourselves_is_not_counted() -> None:
     robots.excuse(20.0)
     assert robots.vanished(29.0) == []
     assert robots.vanished(30.0) == ["a"]
+
+
+def test_a_robot_is_one_in_whatever_form_its_row_is_written() -> None:
+    name = "알바-1"
+    stored = robot(robot_id=unicodedata.normalize("NFD", name))
+    robots = live()
+    robots.stored(stored, now=0.0)
+    pushed = robots.telemetry(name, {"x": 5.0}, "t3", now=1.0)
+    assert pushed is not None and (pushed["id"], pushed["robot_id"], pushed["x"]) == (1, stored["robot_id"], 5.0)
+    assert robots.overlay(stored)["x"] == 5.0
+    robots.heard(name, now=9.0)
+    assert robots.vanished(18.9) == []
+    assert robots.vanished(19.0) == [name]
+    robots.optimistic(stored)
+    assert robots.vanished(19.0) == [name], "it spoke again, and is silent again"
+
+
+def test_of_two_rows_of_one_name_the_composed_one_is_the_robot() -> None:
+    composed = robot(id=1, robot_id="알바-1")
+    other = robot(id=2, robot_id=unicodedata.normalize("NFD", "알바-1"), link="CONNECTIONBROKEN")
+    for rows in ((composed, other), (other, composed)):
+        robots = live()
+        for row in rows:
+            robots.stored(row, now=0.0)
+        pushed = robots.telemetry("알바-1", {"x": 5.0}, "t3", now=1.0)
+        assert pushed is not None and pushed["id"] == 1
+        assert robots.vanished(11.0) == ["알바-1"]
