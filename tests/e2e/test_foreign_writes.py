@@ -141,6 +141,8 @@ async def test_orders_carry_their_items_and_follow_them(server: Server) -> None:
         server.tell({"msg_type": "Order", "order_id": order_id, "status": "SERVED"})
         served = (await updates_until(screen, lambda message: message["data"][0]["status"] == "SERVED"))[-1]
         assert served["data"][0]["served_at"]
+        (late,) = server.tell({"msg_type": "Order", "order_id": order_id, "status": "READY"})
+        assert (late["status"], late["details"]) == ("success", {"ignored": "stale", "current": "SERVED"})
         server.sql("DELETE FROM order_ WHERE id = ?", order_id)
         assert (await receive(screen))["removed"] == [order_id]
         assert server.sql("SELECT count(*) FROM order_item") == [(0,)]

@@ -6,13 +6,15 @@ refused message leaves no trace.
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
 
-from robodyne_rt.core import times
+from robodyne_rt.core import order_steps, times
 from robodyne_rt.core.device_messages import (
+    CLOCK_AHEAD_S,
     POSE,
     Bye,
     Chatbot,
@@ -321,10 +323,9 @@ class DeviceMessageWriter:
         at = _moment(message, heard_at)
         self.event(ids[0], message.type, message.severity_word(), entity_type, entity_id, message.description, message.data, at)
 
-    def _order(self, message: OrderReport, device: str, heard_at: str, ids: Sequence[int]) -> None:
+    def _order(self, message: OrderReport, device: str, heard_at: str, ids: Sequence[int]) -> Entity | None:
         if message.order_id is not None:
-            self._move_order(message, heard_at)
-            return
+            return self._move_order(message, message.order_id, heard_at)
         lines = [self._menu_item(line.menu_item_id, line.name) for line in message.items]
         assert message.table_number is not None
         table_id = self._set_table(message.table_number, {}, heard_at)
@@ -356,22 +357,50 @@ class DeviceMessageWriter:
                 },
             )
 
-    def _move_order(self, message: OrderReport, heard_at: str) -> None:
-        row = self._execute("SELECT status FROM order_ WHERE id = ?", (message.order_id,)).fetchone()
+        return None
+
+    def _move_order(self, message: OrderReport, order_id: int, heard_at: str) -> Entity | None:
+        """Move an order on, and those of its items that are behind; return what is told of a word that comes too late."""
+        row = self._execute(
+            "SELECT status, timestamp, preparing_at, ready_at, served_at, recalled_at FROM order_ WHERE id = ?", (order_id,)
+        ).fetchone()
         if row is None:
-            raise InvalidPayload(f"unknown order {message.order_id}")
-        status = str(message.status)
-        changes: Entity = {"status": status}
+            raise InvalidPayload(f"unknown order {order_id}")
+        current, said, moment = row[0], str(message.status), _moment(message, heard_at)
+        items = self._execute("SELECT status, changed_at FROM order_item WHERE order_id = ?", (order_id,)).fetchall()
+        steps = [*row[1:], *(changed_at for status, changed_at in items if status == current)]
+        if order_steps.is_backwards(current, said) or self._is_before(message, steps, heard_at):
+            return {"ignored": "stale", "current": current}
+        behind = order_steps.steps_before(said) if said != current else ()
+        changes: Entity = {}
+        if behind:
+            status = order_steps.with_items(said, [said if item in behind else item for item, _ in items])
+            changes = {"status": status} | {_STAMPED_BY[step]: moment for step in (said, status) if step in _STAMPED_BY}
         if message.robot_id is not None:
             changes["robot_id"] = self._robot(message.robot_id, "ALBABOT", {}, heard_at, None)
-        if stamp := _STAMPED_BY.get(status):
-            changes[stamp] = _moment(message, heard_at)
-        assert message.order_id is not None
-        if status != row[0] or "robot_id" in changes:
-            self._update("order_", message.order_id, changes)
+        if changes and not self._update_if("order_", order_id, changes, "status", current):
+            return self._move_order(message, order_id, heard_at)  # another program moved it meanwhile (Postgres)
+        if behind:
+            marks = ", ".join("?" * len(behind))
             self._execute(
-                "UPDATE order_item SET status = ? WHERE order_id = ? AND status <> 'CANCELLED'", (status, message.order_id)
+                f"UPDATE order_item SET status = ?, changed_at = ? WHERE order_id = ? AND status IN ({marks})",
+                (said, moment, order_id, *behind),
             )
+        return None
+
+    def _is_before(self, message: DeviceMessage, steps: Sequence[Any], heard_at: str) -> bool:
+        """Return whether a device says that something happened before the newest of these times."""
+        heard = times.to_epoch_s(heard_at)
+        if message.ts is None or clock_is_off(message.ts, heard):
+            return False
+        said = times.to_epoch_s(times.to_text(message.ts))
+        # What comes out of the spool was heard long ago. A step that lies ahead was stored by a clock that was wrong.
+        latest = max(heard, time.time()) + CLOCK_AHEAD_S
+        for text in map(self.db.time_text, steps):
+            with contextlib.suppress(ValueError):  # a foreign program wrote something else
+                if text is not None and said < times.to_epoch_s(text) <= latest:
+                    return True
+        return False
 
     def _menu_item(self, id: int | None, name: str | None) -> tuple[int, str, str | None]:
         row = self._by("SELECT id, name, station FROM menu_item", "menu_item", id, name)
@@ -506,6 +535,12 @@ class DeviceMessageWriter:
     def _update(self, table: str, id: int, columns: Entity) -> None:
         sets = ", ".join(f"{name} = ?" for name in columns)
         self._execute(f"UPDATE {table} SET {sets} WHERE id = ?", (*columns.values(), id))
+
+    def _update_if(self, table: str, id: int, columns: Entity, name: str, value: Any) -> bool:
+        """Update a row where a column still holds a value; return whether it does."""
+        sets = ", ".join(f"{name} = ?" for name in columns)
+        done = self._execute(f"UPDATE {table} SET {sets} WHERE id = ? AND {name} = ?", (*columns.values(), id, value))
+        return bool(done.rowcount)
 
 
 def _state_of(message: DeviceMessage) -> tuple[str, Any] | None:

@@ -118,6 +118,18 @@ def test_a_prediction_builds_on_what_is_shown_and_on_those_before(bench: Bench) 
     assert unknown.expected is not None and isinstance(unknown.expected[1], InvalidPayload)
 
 
+def test_a_late_word_about_an_order_shows_nothing_and_is_answered_as_the_database_would(bench: Bench) -> None:
+    bench.overlay.lookups = {"menu_item": [{"id": 3, "name": unicodedata.normalize("NFD", "김치"), "station": "stew"}]}
+    placed = bench.write(msg_type="Order", table_number=4, items=[{"name": "김치"}], id="a")
+    served = bench.write(msg_type="Order", order_id=placed.ids[0], status="SERVED", id="b")
+    bench.apply(placed, served)
+    bench.told()
+    late = bench.write(msg_type="Order", order_id=placed.ids[0], status="READY", id="c")
+    bench.apply(late)
+    assert late.expected == ({"ignored": "stale", "current": "SERVED"}, None)
+    assert bench.told() == []
+
+
 def test_a_row_in_another_form_is_predicted_as_the_same_robot(bench: Bench) -> None:
     stored = unicodedata.normalize("NFD", "알바-1")
     bench.sink.entities["robots"] = {1: ROBOT | {"robot_id": stored}}
