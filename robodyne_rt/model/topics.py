@@ -46,6 +46,15 @@ class Nested:
 
 
 @dataclass(frozen=True, slots=True)
+class Joined:
+    """A column of the row that `key` refers to, shown beside it: a printer need not know all tables."""
+
+    key: str
+    table: str
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
 class Topic:
     """One topic: `name` on the wire, `rows` in the database.
 
@@ -57,6 +66,7 @@ class Topic:
     rows: Rows
     window: Window | None = None
     nested: tuple[Nested, ...] = ()
+    joined: tuple[Joined, ...] = ()
     private: bool = False
 
     @property
@@ -85,6 +95,7 @@ TOPICS: dict[str, Topic] = {
                 recent_sql="served_at BETWEEN ? AND ? OR (status = 'CANCELLED' AND timestamp BETWEEN ? AND ?)",
             ),
             nested=(Nested(Rows("order_item", json=("options",)), "order_id", "items"),),
+            joined=(Joined("table_id", "table_", "table_number"),),
         ),
         Topic("systemlogs", Rows("system_log", json=("data",)), window=Window(setting="systemlogs_window")),
         Topic(

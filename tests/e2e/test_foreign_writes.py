@@ -134,6 +134,7 @@ async def test_orders_carry_their_items_and_follow_them(server: Server) -> None:
         order_id = answer["details"]["order_id"]
         order = (await receive(screen))["data"][0]
         assert order["id"] == order_id and order["status"] == "PLACED" and order_id < 2**53
+        assert order["table_number"] == 4
         (item,) = order["items"]
         assert (item["name"], item["quantity"], item["note"], item["station"]) == ("비빔밥", 2, "맵게", "rice")
         server.sql("UPDATE order_item SET status = 'READY' WHERE order_id = ?", order_id)
@@ -143,6 +144,9 @@ async def test_orders_carry_their_items_and_follow_them(server: Server) -> None:
         assert served["data"][0]["served_at"]
         (late,) = server.tell({"msg_type": "Order", "order_id": order_id, "status": "READY"})
         assert (late["status"], late["details"]) == ("success", {"ignored": "stale", "current": "SERVED"})
+        server.sql("UPDATE table_ SET table_number = 77 WHERE table_number = 4")
+        (moved,) = await updates_until(screen, lambda message: message["data"][0]["table_number"] == 77)
+        assert moved["data"][0]["status"] == "SERVED", "what is late shows nothing"
         server.sql("DELETE FROM order_ WHERE id = ?", order_id)
         assert (await receive(screen))["removed"] == [order_id]
         assert server.sql("SELECT count(*) FROM order_item") == [(0,)]

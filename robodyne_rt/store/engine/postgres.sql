@@ -506,6 +506,8 @@ CREATE TRIGGER "zz_order_item_ring" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
 
 CREATE TRIGGER "zz_order_item_guard" BEFORE INSERT OR UPDATE OF id ON @schema@.order_item FOR EACH ROW EXECUTE FUNCTION @schema@.zz_guard_id('orders');
 
+CREATE TRIGGER "zz_table__orders_update" AFTER UPDATE ON @schema@.table_ FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (OLD.table_number IS DISTINCT FROM NEW.table_number)) EXECUTE FUNCTION @schema@.zz_note_all('orders');
+
 CREATE TRIGGER "zz_system_log_insert" AFTER INSERT ON @schema@.system_log FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION @schema@.zz_note_new('systemlogs');
 
 CREATE TRIGGER "zz_system_log_update" AFTER UPDATE ON @schema@.system_log FOR EACH ROW WHEN (current_setting('robodyne.silent', true) IS DISTINCT FROM 'on' AND (record_image_ne(ROW(OLD."id", OLD."level", OLD."source", OLD."message", OLD."data", OLD."timestamp"), ROW(NEW."id", NEW."level", NEW."source", NEW."message", NEW."data", NEW."timestamp")))) EXECUTE FUNCTION @schema@.zz_note_new('systemlogs');

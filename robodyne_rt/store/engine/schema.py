@@ -63,9 +63,12 @@ def _table(statement: str) -> tuple[str, dict[str, str]]:
 
 def topics_of(kind: str, names: Iterable[str]) -> list[str]:
     """Return the topics whose changes these triggers log."""
-    by_table = {table: topic.name for topic in TOPICS.values() for table in (topic.table, *topic.nested_tables)}
-    tables = {load(kind).triggers[name].partition(" ON ")[2].split()[0].removeprefix(f"{SCHEMA}.") for name in names}
-    return sorted({by_table[table] for table in tables})
+    return sorted({_topic_of(load(kind).triggers[name]) for name in names})
+
+
+def _topic_of(trigger: str) -> str:
+    """Return the topic that a trigger is made for, which it names first."""
+    return min((trigger.index(f"'{topic}'"), topic) for topic in TOPICS if f"'{topic}'" in trigger)[1]
 
 
 def generate(kind: str) -> str:

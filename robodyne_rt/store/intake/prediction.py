@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from robodyne_rt.model.changes import Entity, Update
-from robodyne_rt.model.topics import TOPICS
+from robodyne_rt.model.topics import TOPICS, Topic
 from robodyne_rt.ports import OptimisticChange
 from robodyne_rt.store.engine import schema
 from robodyne_rt.store.engine.database import begin_history, insert
@@ -73,7 +73,7 @@ class Predictor:
         self._known: dict[str, dict[int, Entity]] = {topic: dict(current.get(topic, {})) for topic in TOPICS}
         self._expected: dict[tuple[str, int], Entity] = {}
         self._applied = 0
-        self._generated = {topic: _generated_columns(db, TOPICS[topic].table) for topic in BASE_TOPICS}
+        self._generated = {topic: _generated_columns(db, TOPICS[topic]) for topic in BASE_TOPICS}
         db.execute("BEGIN")
         for table, rows in lookups.items():
             for row in rows:
@@ -211,9 +211,10 @@ class _PredictingWriter(DeviceMessageWriter):
         return super()._insert(table, columns)
 
 
-def _generated_columns(db: SqliteConnection, table: str) -> set[str]:
-    """Return the columns of a table that SQLite computes."""
-    return {row[1] for row in db.execute(f"PRAGMA table_xinfo({table})") if row[6] in (2, 3)}
+def _generated_columns(db: SqliteConnection, topic: Topic) -> set[str]:
+    """Return the fields of a topic's entities that SQLite computes, or that stand in other rows."""
+    computed = {row[1] for row in db.execute(f"PRAGMA table_xinfo({topic.table})") if row[6] in (2, 3)}
+    return computed | {joined.column for joined in topic.joined}
 
 
 def _text(value: Any) -> str | None:

@@ -16,7 +16,7 @@ from robodyne_rt.core import times
 from robodyne_rt.core.json_depth import is_too_deep
 from robodyne_rt.core.window import WINDOW_BYTES, sizes_of
 from robodyne_rt.model.changes import Entity, Keys, Update
-from robodyne_rt.model.topics import TOPICS, Nested, Rows, Topic
+from robodyne_rt.model.topics import TOPICS, Joined, Nested, Rows, Topic
 from robodyne_rt.store.engine.database import DbConnection
 
 logger = logging.getLogger(__name__)
@@ -64,11 +64,20 @@ def _json(value: Any) -> Any:
 class _Rows:
     """How one table becomes entities."""
 
-    def __init__(self, db: DbConnection, rows: Rows) -> None:
+    def __init__(self, db: DbConnection, rows: Rows, joined: tuple[Joined, ...] = ()) -> None:
         self.name = rows.table
-        columns = db.columns(rows.table)
+        columns, select = [], []
+        for column in db.columns(rows.table):
+            columns.append(column)
+            select.append(f'"{column.name}"')
+            for other in joined:
+                if other.key == column.name:
+                    columns += [named for named in db.columns(other.table) if named.name == other.column]
+                    select.append(
+                        f"(SELECT {other.column} FROM {other.table} WHERE {other.table}.id = {rows.table}.{other.key})"
+                    )
         self.columns = tuple(column.name for column in columns)
-        self.select = ", ".join(f'"{name}"' for name in self.columns)
+        self.select = ", ".join(select)
         self.decoders: list[tuple[str, Decoder]] = [(name, _json) for name in rows.json]
         self.decoders += [(name, bool) for name in rows.boolean]
         self.decoders += [
@@ -103,7 +112,7 @@ class ChangeLog:
         self._db = db
         self._execute = db.execute
         self._windows = windows
-        self._rows = {topic.name: _Rows(db, topic.rows) for topic in TOPICS.values()}
+        self._rows = {topic.name: _Rows(db, topic.rows, topic.joined) for topic in TOPICS.values()}
         self._nested = {topic.name: [(nested, _Rows(db, nested.rows)) for nested in topic.nested] for topic in TOPICS.values()}
         self.unreadable: list[tuple[str, int, str]] = []
         self.last_lines = {} if last_lines is None else last_lines

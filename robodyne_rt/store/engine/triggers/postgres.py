@@ -16,7 +16,7 @@ What is not obvious:
 
 from collections.abc import Iterator
 
-from robodyne_rt.model.topics import TOPICS, Nested, Topic
+from robodyne_rt.model.topics import TOPICS, Joined, Nested, Topic
 from robodyne_rt.store.engine.schema import MAX_ID_LEAP, SCHEMA, TRIGGER_PREFIX
 from robodyne_rt.store.engine.triggers.sqlite import given_ids, loud_columns, sql_table
 
@@ -67,6 +67,8 @@ def statements() -> dict[str, str]:
         found.update(_of_topic(topic))
         for nested in topic.nested:
             found.update(_of_nested(topic, nested))
+        for joined in topic.joined:
+            found.update(_of_joined(topic, joined))
     return found
 
 
@@ -92,6 +94,13 @@ def _of_nested(topic: Topic, nested: Nested) -> Iterator[tuple[str, str]]:
     yield _trigger(table, "truncate", "AFTER TRUNCATE ON {} FOR EACH STATEMENT", "zz_note_all", topic)
     yield _notify_writer(table, topic)
     yield from _guard_ids(table, topic)
+
+
+def _of_joined(topic: Topic, joined: Joined) -> Iterator[tuple[str, str]]:
+    """Announce all of a topic where a value that it borrows changes: hardly ever, and nobody knows how many rows show it."""
+    differs = f"OLD.{joined.column} IS DISTINCT FROM NEW.{joined.column}"
+    head = f"AFTER UPDATE ON {{}} FOR EACH ROW WHEN ({differs})"
+    yield _trigger(joined.table, f"{topic.name}_update", head, "zz_note_all", topic)
 
 
 def _guard_ids(table: str, topic: Topic) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy import UniqueConstraint
 
 from robodyne_rt.model import entities
-from robodyne_rt.model.topics import QUIET_COLUMNS, TOPICS, Nested, Rows, Topic
+from robodyne_rt.model.topics import QUIET_COLUMNS, TOPICS, Joined, Nested, Rows, Topic
 from robodyne_rt.store.engine.schema import MAX_ID_LEAP, TRIGGER_PREFIX
 
 _NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
@@ -32,12 +32,15 @@ def statements() -> dict[str, str]:
         found.update(_of_topic(topic))
         for nested in topic.nested:
             found.update(_of_nested(topic, nested))
+        for joined in topic.joined:
+            found.update(_of_joined(topic, joined))
     return found
 
 
 def _of_topic(topic: Topic) -> Iterator[tuple[str, str]]:
     table = topic.table
-    yield _trigger(table, "insert", f"AFTER INSERT ON {table}", _log(topic, _guarded(table, "NEW.id"), "upsert"))
+    own_line = _log(topic, _guarded(table, "NEW.id"), "upsert")
+    yield _trigger(table, "insert", f"AFTER INSERT ON {table}", own_line, *_borrowers(table, "NEW"))
     yield _trigger(
         table,
         "update",
@@ -46,7 +49,8 @@ def _of_topic(topic: Topic) -> Iterator[tuple[str, str]]:
     )
     yield _trigger(table, "rekey", f"AFTER UPDATE OF id ON {table} WHEN OLD.id IS NOT NEW.id", _log(topic, "OLD.id", "delete"))
     children = [f"DELETE FROM {nested.rows.table} WHERE {nested.parent_column} = OLD.id;" for nested in topic.nested]
-    yield _trigger(table, "delete", f"AFTER DELETE ON {table}", *children, _log(topic, "OLD.id", "delete"))
+    own_line = _log(topic, "OLD.id", "delete")
+    yield _trigger(table, "delete", f"AFTER DELETE ON {table}", *children, own_line, *_borrowers(table, "OLD"))
     for column in _unique_columns(topic):
         victim = f"(SELECT id FROM {table} WHERE {column} = NEW.{column} AND id IS NOT NEW.id)"
         for verb, when in (("insert", "BEFORE INSERT"), ("update", f"BEFORE UPDATE OF {column}")):
@@ -92,13 +96,30 @@ def _of_nested(topic: Topic, nested: Nested) -> Iterator[tuple[str, str]]:
     )
 
 
+def _of_joined(topic: Topic, joined: Joined) -> Iterator[tuple[str, str]]:
+    """Announce all of a topic where a value that it borrows changes: hardly ever, and nobody knows how many rows show it."""
+    table, column = joined.table, joined.column
+    head = f"AFTER UPDATE OF {column} ON {table} WHEN OLD.{column} IS NOT NEW.{column}"
+    yield _trigger(table, f"{topic.name}_update", head, _log(topic, "0", "truncate"))
+
+
+def _borrowers(table: str, row: str) -> Iterator[str]:
+    """Announce what borrows from a row that comes or goes: where a connection enforces no references, rows may refer to what is
+    gone, or is not there yet."""
+    for topic in TOPICS.values():
+        for joined in topic.joined:
+            if joined.table == table and topic.window is not None:
+                is_shown = f"SELECT 1 FROM {topic.table} WHERE {joined.key} = {row}.id AND {topic.window.open_sql}"
+                yield _log(topic, "0", "truncate", when=f"EXISTS ({is_shown})")
+
+
 def _trigger(table: str, what: str, head: str, *body: str) -> tuple[str, str]:
     name = f"{TRIGGER_PREFIX}{table}_{what}"
     return name, f'CREATE TRIGGER "{name}" {head} BEGIN {" ".join(body)} END'
 
 
-def _log(topic: Topic, key: str, op: str) -> str:
-    head = f"topic = '{topic.name}' AND NOT is_silent"
+def _log(topic: Topic, key: str, op: str, *, when: str = "") -> str:
+    head = f"topic = '{topic.name}' AND NOT is_silent" + (f" AND {when}" if when else "")
     return (
         # The line first: `key` may ask a table for a row that is about to go.
         f'INSERT INTO change(topic, "offset", key, op, at) '
