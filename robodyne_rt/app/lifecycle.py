@@ -56,13 +56,14 @@ from robodyne_rt.store.opening import OpenStore, open_store
 from robodyne_rt.store.repositories import MessageRepository, RequestRepository, SessionRepository
 from robodyne_rt.store.storage import Storage
 from robodyne_rt.store.tables.device_writes import MAX_MENTIONED
-from robodyne_rt.web import routes
+from robodyne_rt.web import listener, routes
 from robodyne_rt.web.accounts import Accounts
 from robodyne_rt.web.auth import PAIRINGS_PER_MINUTE
 from robodyne_rt.web.connections import HttpConnections
 from robodyne_rt.web.context import Context
 from robodyne_rt.web.gate import Gate
 from robodyne_rt.web.jwks import KeySet
+from robodyne_rt.web.listener import HttpListener
 from robodyne_rt.web.metrics import Metrics
 from robodyne_rt.web.middleware import peer_fault_logger
 from robodyne_rt.web.people import presence_fields
@@ -104,6 +105,7 @@ class App:
         self._listening = False
         self._keys: KeySet | None = None
         self._control_socket: ControlSocket | None = None
+        self._http_listener: HttpListener | None = None
         self._stop = anyio.Event()
         self._stop_reason = "stopped"
 
@@ -400,16 +402,9 @@ class App:
             )
         await runner.setup()
         try:
-            tls = _tls("server", settings.server.tls_cert, settings.server.tls_key)
-            site: web.BaseSite
-            if given:  # systemd/robodyne-rt.socket: first the port for browsers, then the one for devices
-                site = web.SockSite(runner, given[0], ssl_context=tls)
-            else:
-                site = web.TCPSite(runner, settings.server.host, settings.server.port, backlog=4096, ssl_context=tls)
-            await site.start()
+            http = self._listen_for_http(runner, given[:1])
         except OSError as error:
             raise _cannot_listen("server", settings.server.host, settings.server.port, error) from error
-        http: int = runner.addresses[0][1]
         commands = self._control_socket = ControlSocket(runner, control_socket(settings))
         await commands.listen()
         self._tasks.start_soon(commands.run)
@@ -422,6 +417,19 @@ class App:
             raise _cannot_listen("devices", own.host, own.port, error) from error
         self._listening = True
         return Ports(http=http, devices=devices)
+
+    def _listen_for_http(self, runner: web.AppRunner, given: list[socket.socket]) -> int:
+        """Listen for browsers, on the socket that systemd gave where it did; return the port.
+
+        `systemd/robodyne-rt.socket` names the port for browsers first, then the one for devices.
+        """
+        server = self._settings.server
+        tls = _tls("server", server.tls_cert, server.tls_key)
+        assert runner.server is not None
+        sockets = given or listener.bind(server.host, server.port)
+        self._http_listener = HttpListener(sockets, server=runner.server, tls=tls)
+        self._tasks.start_soon(self._http_listener.run)
+        return int(sockets[0].getsockname()[1])
 
     async def _feed_watchdog(self) -> None:
         """Tell systemd that loop and writer work, only while they do."""
@@ -446,6 +454,8 @@ class App:
         self._sessions.flush()
         if self._control_socket is not None:
             self._control_socket.close()
+        if self._http_listener is not None:
+            self._http_listener.close()
         await runner.cleanup()
 
     # -- health ----------------------------------------------------------------------------------------------------

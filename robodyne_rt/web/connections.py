@@ -6,8 +6,7 @@ whose request is being worked, and a WebSocket, stays.
 
 import logging
 from collections.abc import Callable
-
-from aiohttp.web_protocol import RequestHandler
+from typing import Protocol
 
 from robodyne_rt.core.places import Places
 from robodyne_rt.model.access import Networks, source_of
@@ -20,6 +19,15 @@ ADDRESS_PART = 2
 TOLD_EVERY_S = 60.0
 
 
+class HttpConnection(Protocol):
+    """One connection."""
+
+    def cut(self) -> None:
+        """Cut it off."""
+
+    def __hash__(self) -> int: ...
+
+
 class HttpConnections:
     """Admits connections.
 
@@ -29,7 +37,7 @@ class HttpConnections:
     """
 
     def __init__(self, *, limit: int, trusted_proxies: Networks, now: Callable[[], float]) -> None:
-        self._places: Places[RequestHandler] = Places(limit=limit, per_holder=max(1, limit // ADDRESS_PART))
+        self._places: Places[HttpConnection] = Places(limit=limit, per_holder=max(1, limit // ADDRESS_PART))
         self._limit = limit
         self._trusted_proxies = trusted_proxies
         self._now = now
@@ -38,12 +46,15 @@ class HttpConnections:
     def __len__(self) -> int:
         return len(self._places)
 
-    def admit(self, connection: RequestHandler, address: str) -> bool:
+    def __contains__(self, connection: HttpConnection) -> bool:
+        return connection in self._places
+
+    def admit(self, connection: HttpConnection, address: str) -> bool:
         """Return whether a connection may stay; another one may be cut off for it."""
         holder = connection if address in self._trusted_proxies else source_of(address)
         is_admitted, victim = self._places.take(holder, connection)
-        if victim is not None and victim.transport is not None:
-            victim.transport.abort()
+        if victim is not None:
+            victim.cut()
         if (victim is not None or not is_admitted) and self._now() - self._told_at >= TOLD_EVERY_S:
             self._told_at = self._now()
             logger.warning(
@@ -56,14 +67,14 @@ class HttpConnections:
             )
         return is_admitted
 
-    def work(self, connection: RequestHandler) -> None:
+    def work(self, connection: HttpConnection) -> None:
         """Note that a whole request of a connection is being worked."""
         self._places.pin(connection)
 
-    def wait(self, connection: RequestHandler) -> None:
+    def wait(self, connection: HttpConnection) -> None:
         """Note that a connection waits for its peer again."""
         self._places.unpin(connection)
 
-    def leave(self, connection: RequestHandler) -> None:
+    def leave(self, connection: HttpConnection) -> None:
         """Note that a connection is gone."""
         self._places.leave(connection)

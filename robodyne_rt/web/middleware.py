@@ -4,7 +4,7 @@ SPEC sections 3, 7 and 8)."""
 import ipaddress
 import logging
 import re
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from aiohttp import web
@@ -25,6 +25,7 @@ from robodyne_rt.errors import (
     TooLarge,
 )
 from robodyne_rt.model.access import Principal
+from robodyne_rt.web.connections import HttpConnection
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL, Context
 from robodyne_rt.web.gate import ORIGIN
 
@@ -58,8 +59,9 @@ _BY_STATUS: dict[int, type[RobodyneError]] = {
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Check whom the request is for and whence it comes; turn every error into its answer."""
+    context = request.app[CONTEXT]
+    connection = cast(HttpConnection, request.protocol)  # our runner makes no others
     try:
-        context = request.app[CONTEXT]
         check_host(request, context)
         # Several lines of one name are one list (RFC 9110 section 5.3), and a list is no origin.
         said = request.headers.getall("Origin", None)
@@ -68,7 +70,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             return web.Response(status=204, headers=PREFLIGHT_HEADERS)
         check_origin(request, context)
         if request.content.is_eof():  # else it still waits for the peer
-            context.connections.work(request.protocol)
+            context.connections.work(connection)
         return await handler(request)
     except RobodyneError as error:
         return problem(error)
@@ -85,7 +87,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         logger.exception("request failed: %s %s", request.method, request.path, extra={"action": "request_failed"})
         return problem(Internal("an unforeseen error; the server's log has the cause"))
     finally:
-        request.app[CONTEXT].connections.wait(request.protocol)
+        context.connections.wait(connection)
 
 
 def _is_gone(request: web.Request) -> bool:
@@ -191,7 +193,7 @@ def check_origin(request: web.Request, context: Context) -> None:
     """
     if request[ORIGIN] is OriginKind.FOREIGN and (context.access.is_open or not bears_token(request)):
         origin = request.headers["Origin"]
-        raise Forbidden(f"pages of {origin[:100]!r} may not use this server; add it to [server] allowed_origins")
+        raise Forbidden(f"pages of {origin[:100]!r} need a token of their own, or a line in [server] allowed_origins")
 
 
 def bears_token(request: web.Request) -> bool:

@@ -3,6 +3,7 @@ bytes, a token among them perhaps, and tells which versions run here.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 import orjson
@@ -14,29 +15,50 @@ from robodyne_rt.web.connections import HttpConnections
 from robodyne_rt.web.middleware import HEADERS
 
 
-class _RequestHandler(RequestHandler):
-    """One connection. One that is refused never reaches aiohttp."""
+class Connection(RequestHandler):
+    """One connection. The control socket's need no place: only this machine's own user may open it."""
 
     def __init__(self, *arguments: Any, connections: HttpConnections, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._connections = connections
-        self._is_refused = False
+        self._is_gone = False
+        self._cut: Callable[[], None] | None = None
+
+    def begin(self, address: str, *, cut: Callable[[], None]) -> bool:
+        """Take a place for what was accepted; return whether there is one.
+
+        Args:
+            cut: ends the handshake.
+        """
+        self._cut = cut
+        return self._connections.admit(self, address)
+
+    def failed(self) -> None:
+        """Give the place back: the handshake failed."""
+        self._connections.leave(self)
+
+    def cut(self) -> None:
+        """Cut it off: another one needs the place."""
+        if self.transport is not None:
+            self.transport.abort()
+        elif self._cut is not None:
+            self._cut()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        peer = transport.get_extra_info("peername")
-        # The control socket has no address: only this machine's own user may open it.
-        self._is_refused = isinstance(peer, tuple) and not self._connections.admit(self, str(peer[0]))
-        if self._is_refused:
+        if self._cut is not None and self not in self._connections:
+            # Cut off at the very end of its handshake.
+            self._is_gone = True
             cast(asyncio.Transport, transport).abort()  # uvloop's are no subclass
             return
+        self._cut = None
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if not self._is_refused:
+        if not self._is_gone:
             super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if not self._is_refused:
+        if not self._is_gone:
             self._connections.leave(self)
             # aiohttp would close what is lost. asyncio's TLS transport breaks at that: it forgets its protocol, and whoever
             # asks it afterwards how much is unsent (the hub) gets an AttributeError.
@@ -67,7 +89,7 @@ class _Server(web.Server):
     admitted: HttpConnections
 
     def __call__(self) -> RequestHandler:
-        return _RequestHandler(self, loop=self._loop, connections=self.admitted, **self._kwargs)
+        return Connection(self, loop=self._loop, connections=self.admitted, **self._kwargs)
 
 
 class Runner(web.AppRunner):

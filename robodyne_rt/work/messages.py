@@ -13,7 +13,7 @@ import orjson
 from robodyne_rt.core import session_wire
 from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.errors import InvalidPayload, RateLimited, ResourceNotFound, StorageUnavailable
-from robodyne_rt.model.access import ANONYMOUS, MAX_ID_LENGTH, ROLE_PREFIX, ROLES, Principal, normal_name
+from robodyne_rt.model.access import ANONYMOUS, ISSUER_PREFIX, MAX_ID_LENGTH, ROLE_PREFIX, ROLES, Principal, normal_name
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
 from robodyne_rt.sessions.manager import Session, SessionManager
@@ -21,6 +21,7 @@ from robodyne_rt.sessions.manager import Session, SessionManager
 logger = logging.getLogger(__name__)
 
 TEXT_AT_MOST = 4000
+NAME_AT_MOST = 100
 URL_AT_MOST = 2000
 TYPES = ("TEXT", "ALERT", "VOICE", "TASK")
 SENT_PER_MINUTE = 60
@@ -268,14 +269,18 @@ def _is_for(principal: Principal, message: Entity) -> bool:
     return recipient in addresses(principal) and (recipient == principal.name or message["sender"] != _own(principal))
 
 
+def _longest(recipient: str) -> int:
+    return MAX_ID_LENGTH if recipient.startswith(ISSUER_PREFIX) else NAME_AT_MOST
+
+
 def _checked(body: Any, roles: Collection[str]) -> Entity:
     if not isinstance(body, dict):
         raise InvalidPayload("expected a JSON object")
     if unknown := sorted(set(body) - {"recipient", "message", "message_type", "audio_url"}):
         raise InvalidPayload(f"unknown field {unknown[0][:100]!r}")
     recipient, message = body.get("recipient"), body.get("message")
-    if not isinstance(recipient, str) or not 0 < len(recipient) <= MAX_ID_LENGTH or not recipient.isprintable():
-        raise InvalidPayload('recipient: expected a user\'s name, or "role:NAME"')
+    if not isinstance(recipient, str) or not 0 < len(recipient) <= _longest(recipient) or not recipient.isprintable():
+        raise InvalidPayload('recipient: expected a user\'s name or id, or "role:NAME"')
     recipient = normal_name(recipient)
     if recipient.startswith(ROLE_PREFIX) and (role := recipient.removeprefix(ROLE_PREFIX)) not in roles:
         raise ResourceNotFound(f"no role {role!r}; known: {', '.join(roles)}")

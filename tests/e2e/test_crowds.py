@@ -4,11 +4,14 @@ import contextlib
 import json
 import resource
 import socket
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e.authority import Authority
 from tests.e2e.raw import head, open_files, open_socket, stays_well, wait_until
 from tests.e2e.server import Server
 
@@ -89,6 +92,39 @@ def test_connections_without_end_keep_nobody_out(server: Server, kind: str, addr
             if sock is not None:
                 sock.close()
         assert wait_until(lambda: open_files(server) < 60, within_s=10)
+
+
+def test_handshakes_that_never_end_keep_nobody_out(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("localhost")
+    settings = {"SERVER__TLS_CERT": cert, "SERVER__TLS_KEY": key, "DEVICES__MAX_CONNECTIONS": str(DEVICES)}
+    trusting = ssl.create_default_context(cafile=str(authority.path))
+    with FewDescriptors(tmp_path, **settings).start() as server:
+
+        def ask_by_tls(address: str) -> bytes:
+            sock = socket.create_connection(("127.0.0.1", server.port), timeout=5, source_address=(address, 0))
+            with sock, trusting.wrap_socket(sock, server_hostname="localhost") as link:
+                link.sendall(head(server, "GET /livez"))
+                return link.recv(1000).partition(b"\r\n")[0]
+
+        assert ask_by_tls("127.0.0.9").endswith(b"200 OK")
+        hello = b"\x16\x03\x01\x02\x00\x01"
+        held = [dial(server, f"127.0.0.{2 + number % 3}", hello if number % 2 else b"") for number in range(700)]
+        assert open_files(server) <= DESCRIPTORS - DEVICES
+        for number in range(DEVICES - 10):
+            assert (
+                server.tell({"msg_type": "Table", "table_number": number + 1, "status": "OCCUPIED"})[0]["status"] == "success"
+            )
+        assert ask_by_tls("127.0.0.9").endswith(b"200 OK")
+        assert wait_until(lambda: open_files(server) < 60, within_s=15), "a handshake may take 5 s"
+        no_tls = dial(server, "127.0.0.2", head(server, "GET /livez"))
+        assert no_tls is not None
+        assert not no_tls.recv(1000).startswith(b"HTTP")
+        for sock in (*held, no_tls):
+            if sock is not None:
+                sock.close()
+        assert server.stop() == 0
+        assert "Traceback" not in server.log(), server.log()
 
 
 def test_it_takes_the_descriptors_that_it_may_have(server: Server) -> None:

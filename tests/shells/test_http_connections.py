@@ -11,14 +11,12 @@ from robodyne_rt.web.connections import TOLD_EVERY_S, HttpConnections
 
 
 class Connection:
-    """What aiohttp's connection is to its transport."""
+    """Something that can be cut off."""
 
-    def __init__(self) -> None:
-        self.transport = self
-        self.is_aborted = False
+    is_cut = False
 
-    def abort(self) -> None:
-        self.is_aborted = True
+    def cut(self) -> None:
+        self.is_cut = True
 
 
 @pytest.fixture
@@ -38,7 +36,7 @@ def build(clock: HandClock, limit: int = 10, proxies: tuple[str, ...] = ()) -> H
 def test_one_address_holds_half_at_most(clock: HandClock) -> None:
     connections = build(clock)
     held = admit(connections, "10.0.0.1", 7)
-    assert [item.is_aborted for item in held] == [True, True, False, False, False, False, False]
+    assert [item.is_cut for item in held] == [True, True, False, False, False, False, False]
     assert len(connections) == 5
     for item in held[2:]:
         connections.work(item)
@@ -51,7 +49,7 @@ def test_the_largest_holder_gives_way_and_networks_of_ipv6_are_one(clock: HandCl
     held = admit(connections, "2001:db8::1", 3) + admit(connections, "2001:db8::2", 2)
     admit(connections, "10.0.0.1", 4)
     assert len(admit(connections, "10.0.0.2", 2)) == 2
-    assert [item.is_aborted for item in held] == [True, False, False, False, False]
+    assert [item.is_cut for item in held] == [True, False, False, False, False]
 
 
 def test_what_is_worked_on_stays_and_waits_longest_from_then(clock: HandClock) -> None:
@@ -61,17 +59,17 @@ def test_what_is_worked_on_stays_and_waits_longest_from_then(clock: HandClock) -
     connections.work(held[1])
     connections.wait(held[0])
     admit(connections, "10.0.0.1", 3)
-    assert [item.is_aborted for item in held] == [False, False, True, True, True]
+    assert [item.is_cut for item in held] == [False, False, True, True, True]
     admit(connections, "10.0.0.1")
-    assert held[0].is_aborted and not held[1].is_aborted
+    assert held[0].is_cut and not held[1].is_cut
 
 
 def test_a_trusted_proxy_brings_many(clock: HandClock) -> None:
     connections = build(clock, proxies=("10.0.0.0/24",))
     held = admit(connections, "10.0.0.1", 8)
     strangers = admit(connections, "10.1.0.1", 4)
-    assert not any(item.is_aborted for item in held)
-    assert [item.is_aborted for item in strangers] == [True, True, False, False]
+    assert not any(item.is_cut for item in held)
+    assert [item.is_cut for item in strangers] == [True, True, False, False]
 
 
 def test_it_is_told_once_a_minute(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
@@ -91,4 +89,4 @@ def test_who_leaves_gives_the_place_back(clock: HandClock) -> None:
         connections.leave(item)
         connections.leave(item)
     assert len(connections) == 0
-    assert not any(item.is_aborted for item in admit(connections, "10.0.0.1", 5))
+    assert not any(item.is_cut for item in admit(connections, "10.0.0.1", 5))
