@@ -315,6 +315,12 @@ class App:
     def _web_runner(self, policy: AccessPolicy) -> web.AppRunner:
         settings = self._settings
         server = settings.server
+        proxies = Networks(server.trusted_proxies)
+        connections = HttpConnections(
+            limit=descriptors.http_share(descriptors.raise_limit(), devices=settings.devices.max_connections),
+            trusted_proxies=proxies,
+            now=self._clock.now,
+        )
         metrics = Metrics(
             hub=self._hub,
             receiver=self._receiver.stats,
@@ -322,9 +328,9 @@ class App:
             intake=self._storage.intake,
             sessions=self._sessions,
             desk=self._desk,
+            http=connections,
         )
         tokens = self._tokens(policy)
-        proxies = Networks(server.trusted_proxies)
         accounts = Accounts(
             intake=self._storage.intake,
             readers=self._storage.readers,
@@ -357,15 +363,11 @@ class App:
             max_device_message_bytes=settings.devices.max_message_bytes,
             allowed_hosts=routes.own_hosts(server.host, server.name, socket.gethostname(), server.allowed_hosts),
             origins=Origins(server.allowed_origins),
-            connections=HttpConnections(
-                limit=descriptors.http_share(descriptors.raise_limit(), devices=settings.devices.max_connections),
-                trusted_proxies=proxies,
-                now=self._clock.now,
-            ),
+            connections=connections,
         )
         return Runner(
             routes.build(context),
-            connections=context.connections,
+            connections=connections,
             access_log=None,  # it would log tokens in query strings
             logger=peer_fault_logger(),
             auto_decompress=False,  # nothing compressed is taken, so nothing is unpacked

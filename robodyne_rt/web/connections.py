@@ -34,6 +34,9 @@ class HttpConnections:
     Args:
         limit: of all.
         trusted_proxies: they bring many people; none of their connections counts for another.
+
+    Attributes:
+        cut: how many were cut off or refused.
     """
 
     def __init__(self, *, limit: int, trusted_proxies: Networks, now: Callable[[], float]) -> None:
@@ -42,6 +45,7 @@ class HttpConnections:
         self._trusted_proxies = trusted_proxies
         self._now = now
         self._told_at = float("-inf")
+        self.cut = 0
 
     def __len__(self) -> int:
         return len(self._places)
@@ -55,7 +59,9 @@ class HttpConnections:
         is_admitted, victim = self._places.take(holder, connection)
         if victim is not None:
             victim.cut()
-        if (victim is not None or not is_admitted) and self._now() - self._told_at >= TOLD_EVERY_S:
+        is_full = victim is not None or not is_admitted
+        self.cut += is_full
+        if is_full and self._now() - self._told_at >= TOLD_EVERY_S:
             self._told_at = self._now()
             logger.warning(
                 "HTTP connections are full (%d of %d, %d of them from %s): those that wait longest are cut off",

@@ -121,7 +121,7 @@ class Gate:
             except TokenInvalid:
                 self.guessing.wrong(source_of(address), self._clock.now())
                 raise
-        if request[ORIGIN] is not OriginKind.FOREIGN and (cookie := request.cookies.get(COOKIE)):
+        if cookie := request.cookies.get(COOKIE):
             return await self._of_cookie(request, cookie)
         return None
 

@@ -12,6 +12,7 @@ from robodyne_rt.ingest.receiver import ReceiverStats
 from robodyne_rt.sessions.manager import SessionManager
 from robodyne_rt.store.intake.intake import Intake
 from robodyne_rt.store.stats import WriterStats
+from robodyne_rt.web.connections import HttpConnections
 from robodyne_rt.work.requests import RequestDesk
 
 
@@ -27,6 +28,7 @@ class Metrics(Collector):
         intake: Intake,
         sessions: SessionManager,
         desk: RequestDesk,
+        http: HttpConnections,
     ) -> None:
         self._hub = hub
         self._receiver = receiver
@@ -34,6 +36,7 @@ class Metrics(Collector):
         self._intake = intake
         self._sessions = sessions
         self._desk = desk
+        self._http = http
         self._registry = CollectorRegistry()
         self._commit_s = Histogram(
             "robodyne_db_commit_seconds",
@@ -86,6 +89,8 @@ class Metrics(Collector):
         for state in ("ok", "late", "spooling", "draining", "refusing"):
             states.add_metric([state], float(intake.state == state))
         yield states
+        yield _gauge("robodyne_http_connections", "HTTP connections, WebSockets among them", len(self._http))
+        yield _counter("robodyne_http_connections_cut", "HTTP connections cut off or refused: too many", self._http.cut)
         yield _gauge("robodyne_sessions", "Sessions with a connection", len(self._sessions))
         yield _gauge("robodyne_callbacks_open", "Questions to clients that wait for an answer", len(self._desk.callbacks))
         yield _counter("robodyne_callbacks", "Questions that clients were asked", self._desk.stats.callbacks)

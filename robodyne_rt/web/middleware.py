@@ -198,9 +198,7 @@ def check_origin(request: web.Request, context: Context) -> None:
 
 def bears_token(request: web.Request) -> bool:
     """Return whether a request bears a token or a ticket of its own, good or bad."""
-    if "Authorization" in request.headers:
-        return True
-    return "Upgrade" in request.headers and not {"token", "ticket"}.isdisjoint(request.query)
+    return "Authorization" in request.headers or not {"token", "ticket"}.isdisjoint(request.query)
 
 
 def _is_preflight(request: web.Request) -> bool:

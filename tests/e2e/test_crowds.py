@@ -22,19 +22,25 @@ DEVICES = 100
 class FewDescriptors(Server):
     """A server that may open few files, and has a lower limit that it may raise."""
 
+    loop = "uvloop"
+
     def start(self, *, wait_s: float = 20.0) -> "FewDescriptors":
-        code = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, (128, {DESCRIPTORS}));"
-        self.program = (
-            "-c",
-            code + "import sys; sys.argv[0] = 'robodyne-rt'; runpy.run_module('robodyne_rt', run_name='__main__')",
+        lines = (
+            f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (128, {DESCRIPTORS}))",
+            "" if self.loop == "uvloop" else "sys.modules['uvloop'] = None",
+            "sys.argv[0] = 'robodyne-rt'; runpy.run_module('robodyne_rt', run_name='__main__')",
         )
+        self.program = ("-c", "\n".join(lines))
         super().start(wait_s=wait_s)
         return self
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with FewDescriptors(tmp_path_factory.mktemp("few"), DEVICES__MAX_CONNECTIONS=str(DEVICES)).start() as running:
+@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """On both loops: they accept in different ways."""
+    made = FewDescriptors(tmp_path_factory.mktemp("few"), DEVICES__MAX_CONNECTIONS=str(DEVICES))
+    made.loop = request.param
+    with made.start() as running:
         yield running
         assert running.is_running, running.log()
 

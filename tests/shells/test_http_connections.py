@@ -76,11 +76,12 @@ def test_it_is_told_once_a_minute(clock: HandClock, caplog: pytest.LogCaptureFix
     connections = build(clock)
     with caplog.at_level(logging.WARNING):
         admit(connections, "10.0.0.1", 5)
-        assert caplog.records == []
+        assert (caplog.records, connections.cut) == ([], 0)
         admit(connections, "10.0.0.1", 50)
         clock.advance(TOLD_EVERY_S)
         admit(connections, "10.0.0.1", 50)
     assert [record.__dict__["action"] for record in caplog.records] == ["http_full"] * 2
+    assert connections.cut == 100
 
 
 def test_who_leaves_gives_the_place_back(clock: HandClock) -> None:
