@@ -1,24 +1,20 @@
 """Predicts what the database will say about a write that it has not confirmed: for pushes that must not wait for storage, and
 for checking messages while the database is away (SPEC section 6). Used by `optimistic.py` only.
 
-A second, small database in memory holds what screens show now, and the very code that writes to the real one writes to it.
-So there is one set of rules for what a message does, and a new message needs nothing here. It lives on the loop, is filled
-when storage first is late, and is dropped when everything is stored.
+A second, small database in memory (`stand_in.py`) answers as if it held what screens show now, and the very code that writes to
+the real one writes to it. So there is one set of rules for what a message does, and a new message needs nothing here. It lives
+on the loop, is made when storage first is late, and is dropped when everything is stored.
 """
 
 import itertools
-import sqlite3
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-
-import orjson
 
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import TOPICS, Topic
 from robodyne_rt.ports import OptimisticChange
-from robodyne_rt.store.engine import schema
-from robodyne_rt.store.engine.database import begin_history, insert
-from robodyne_rt.store.engine.sqlite import SqliteConnection
+from robodyne_rt.store.engine.database import DbConnection
+from robodyne_rt.store.intake.stand_in import StandIn
 from robodyne_rt.store.intake.writes import Write
 from robodyne_rt.store.log.change_log import ChangeLog, Lookups
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
@@ -48,7 +44,7 @@ class Predictor:
 
     def __init__(self, *, windows: Mapping[str, int]) -> None:
         self._windows = windows
-        self._db: SqliteConnection | None = None
+        self._db: StandIn | None = None
 
     @property
     def is_active(self) -> bool:
@@ -62,26 +58,16 @@ class Predictor:
             current: entities by topic and id, as stored.
             lookups: rows of the tables that are no topics.
         """
-        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        db = self._db = SqliteConnection(connection)
-        shipped = schema.load("sqlite")
-        for statement in (*shipped.creation, *shipped.triggers.values()):
-            db.execute(statement)
-        begin_history(db, "prediction")
-        self._tables = _PredictingWriter(db)
-        self._log = ChangeLog(db, windows=self._windows)
-        self._known: dict[str, dict[int, Entity]] = {topic: dict(current.get(topic, {})) for topic in TOPICS}
         self._expected: dict[tuple[str, int], Entity] = {}
+        self._db = StandIn(
+            {topic: dict(current.get(topic, {})) for topic in BASE_TOPICS},
+            lookups,
+            expected=lambda topic, key: self._expected.get((topic, key), {}),
+        )
+        self._tables = _PredictingWriter(self._db)
+        self._log = ChangeLog(self._db.raw, windows=self._windows)
+        self._grown = {topic: dict(current.get(topic, {})) for topic in TOPICS if topic not in BASE_TOPICS}
         self._applied = 0
-        self._generated = {topic: _generated_columns(db, TOPICS[topic]) for topic in BASE_TOPICS}
-        db.execute("BEGIN")
-        for table, rows in lookups.items():
-            for row in rows:
-                self._insert(table, row)
-        for topic in BASE_TOPICS:
-            for entity in self._known[topic].values():
-                self._put(topic, entity)
-        db.execute("COMMIT")
         self._positions = self._log.heads()
 
     def end(self) -> None:
@@ -115,14 +101,17 @@ class Predictor:
         return Prediction(result, changes)
 
     def _optimistic(self, topic: str, key: int, entity: Entity) -> OptimisticChange:
+        assert self._db is not None
         shown = {name: None if type(value) is int and value >= HIDDEN_FROM else value for name, value in entity.items()}
-        known = self._known[topic].get(key)
+        known = self._grown[topic].get(key) if topic in self._grown else self._db.known(topic, key)
         if known is None:
             expected = shown
         else:
             expected = {name: value for name, value in shown.items() if known.get(name) != value}
             shown = known | expected
         self._expected[topic, key] = expected
+        if topic in BASE_TOPICS:
+            self._db.mark_present(topic, key)
         return OptimisticChange(shown, expected)
 
     def forget(self, write: Write) -> None:
@@ -135,56 +124,25 @@ class Predictor:
 
     def learn(self, update: Update) -> None:
         """Take what was stored; what is still expected of an entity stays laid over it."""
-        topic, known = update.topic, self._known[update.topic]
-        for key, entity in update.entities.items():
-            known[key] = entity
-            if topic in BASE_TOPICS:
-                self._put(topic, entity | self._expected.get((topic, key), {}))
-        for key in update.removed:
-            known.pop(key, None)
-            self._remove(topic, key)
         assert self._db is not None
-        self._positions = self._log.heads()
+        topic = update.topic
+        changed = [*update.entities.items(), *((key, None) for key in update.removed)]
+        if topic in BASE_TOPICS:
+            self._db.learn(topic, changed)
+            return
+        for key, entity in changed:
+            if entity is None:
+                self._grown[topic].pop(key, None)
+            else:
+                self._grown[topic][key] = entity
 
     def confirm(self, topic: str, key: int) -> None:
         """Expect nothing more of an entity: it is as it is stored."""
-        if self._expected.pop((topic, key), None) is None or topic not in BASE_TOPICS:
-            return
-        if (entity := self._known[topic].get(key)) is not None:
-            self._put(topic, entity)
-        else:
-            self._remove(topic, key)
-        self._positions = self._log.heads()
-
-    def _put(self, topic: str, entity: Entity) -> None:
-        """Make a row, and its nested ones, what an entity says."""
-        rows = TOPICS[topic].rows
-        row = {name: entity[name] for name in entity if name not in self._generated[topic]}
-        for name in rows.json:
-            row[name] = _text(row.get(name))
-        self._remove(topic, entity["id"])
-        for nested in TOPICS[topic].nested:
-            for child in row.pop(nested.field, ()):
-                child_row = {**child, nested.parent_column: entity["id"]}
-                for name in nested.rows.json:
-                    child_row[name] = _text(child_row.get(name))
-                self._insert(nested.rows.table, child_row)
-        self._insert(rows.table, row)
-
-    def _insert(self, table: str, row: Entity) -> None:
         assert self._db is not None
-        try:
-            insert(self._db, table, row)
-        except sqlite3.IntegrityError:
-            return  # what a foreign program wrote elsewhere does not fit here: the stand-in goes without it
+        if self._expected.pop((topic, key), None) is not None and topic in BASE_TOPICS:
+            self._db.renew(topic, [key])
 
-    def _remove(self, topic: str, key: int) -> None:
-        assert self._db is not None
-        for nested in TOPICS[topic].nested:
-            self._db.execute(f"DELETE FROM {nested.rows.table} WHERE {nested.parent_column} = ?", (key,))
-        self._db.execute(f"DELETE FROM {TOPICS[topic].table} WHERE id = ?", (key,))
-
-    def _trim(self, db: SqliteConnection) -> None:
+    def _trim(self, db: StandIn) -> None:
         """Keep it small however long the database stays away."""
         db.execute("BEGIN")
         for table in GROWING_TABLES:
@@ -201,7 +159,7 @@ class Predictor:
 class _PredictingWriter(DeviceMessageWriter):
     """Gives the ids that the database would give, out of reach of real ones."""
 
-    def __init__(self, db: SqliteConnection) -> None:
+    def __init__(self, db: DbConnection) -> None:
         super().__init__(db)
         self._hidden = itertools.count(HIDDEN_FROM)
 
@@ -209,13 +167,3 @@ class _PredictingWriter(DeviceMessageWriter):
         if "id" not in columns:
             columns = {"id": next(self._hidden), **columns}
         return super()._insert(table, columns)
-
-
-def _generated_columns(db: SqliteConnection, topic: Topic) -> set[str]:
-    """Return the fields of a topic's entities that SQLite computes, or that stand in other rows."""
-    computed = {row[1] for row in db.execute(f"PRAGMA table_xinfo({topic.table})") if row[6] in (2, 3)}
-    return computed | {joined.column for joined in topic.joined}
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else orjson.dumps(value).decode()
