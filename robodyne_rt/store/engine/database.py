@@ -121,15 +121,15 @@ class DbConnection(ABC):
 
     @abstractmethod
     def assign_offsets(self) -> None:
-        """Give the changes of this transaction, and others that are committed, their offsets."""
+        """Give the changes of this transaction, and some others that are committed, their offsets."""
 
     @abstractmethod
     def has_foreign_changes(self, positions: dict[str, int]) -> bool:
         """Return whether other programs committed changes since the last call; cheap."""
 
     @abstractmethod
-    def assign_foreign_offsets(self) -> None:
-        """Give what other programs committed its offsets, where that is ours to do."""
+    def assign_foreign_offsets(self) -> bool:
+        """Give some of what others committed its offsets, where that is ours to do; return whether there may be more."""
 
     @abstractmethod
     def present_columns(self) -> set[tuple[str, str]]:

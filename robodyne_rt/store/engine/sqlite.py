@@ -173,8 +173,8 @@ class SqliteConnection(DbConnection):
         has_foreign_changes, self._data_version = version != self._data_version, version
         return has_foreign_changes
 
-    def assign_foreign_offsets(self) -> None:
-        return None
+    def assign_foreign_offsets(self) -> bool:
+        return False
 
     def present_columns(self) -> set[tuple[str, str]]:
         query = "SELECT m.name, x.name FROM sqlite_master AS m JOIN pragma_table_xinfo(m.name) AS x WHERE m.type = 'table'"

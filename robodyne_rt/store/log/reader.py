@@ -14,11 +14,11 @@ from robodyne_rt.store.stats import WriterStats
 
 logger = logging.getLogger(__name__)
 
-MAX_LINES_PER_UPDATE = 500
-"""Lines of the log that become one update: a bulk load must not become one endless message."""
+MAX_LINES_PER_UPDATE = 100
+"""Lines of the log that become one update: a bulk load must not become one endless message, nor one long turn of the loop."""
 
-MAX_UPDATES_PER_CYCLE = 10
-"""Updates of one topic per cycle; the rest waits for the next one, so that a bulk load does not hold up the devices."""
+READ_BUDGET_S = 0.003
+"""No further update is read in a cycle that has read for so long: devices wait for the next commit meanwhile."""
 
 
 class LogReader:
@@ -91,16 +91,16 @@ class LogReader:
         Raises:
             HistoryLost: the log is not the one that was read before.
         """
-        if assign_offsets:
-            self._db.assign_foreign_offsets()
-        self.has_more = False
+        until = self._clock.now() + READ_BUDGET_S
+        self.has_more = self._db.assign_foreign_offsets() if assign_offsets else False
         # No transaction around it: a state that is newer than its position is right, and comes again.
-        for topic, head in sorted(self._log.heads().items() - self.positions.items()):
-            position = self.positions.get(topic)
-            if position is None:
-                continue  # of another program's making
+        positions = self.positions
+        behind = [(head - positions[topic], topic, head) for topic, head in self._log.heads().items() if topic in positions]
+        # The least first: what our own commit has just changed does not wait for another program's bulk load.
+        for _, topic, head in sorted(lag for lag in behind if lag[0]):
+            position = positions[topic]
             try:
-                position = self._read_topic(topic, position, head, updates)
+                position = self._read_topic(topic, position, head, updates, until)
             except GapInLog as gap:
                 logger.error("%s: sending snapshots", gap, extra={"action": "log_gap"})
                 update = self._snapshot(topic)
@@ -112,12 +112,10 @@ class LogReader:
         if updates:
             self._stats.published_at = self._clock.wall()
 
-    def _read_topic(self, topic: str, position: int, head: int, updates: list[Update]) -> int:
+    def _read_topic(self, topic: str, position: int, head: int, updates: list[Update], until: float) -> int:
         if position > head:
             raise HistoryLost(f"{topic}: the head went back from {position} to {head}")
-        for _ in range(MAX_UPDATES_PER_CYCLE):
-            if position >= head:
-                break
+        while position < head and not (updates and self._clock.now() > until):
             update = self._log.after(topic, position, MAX_LINES_PER_UPDATE)
             if update.offset == position:
                 raise GapInLog(f"{topic}: nothing after {position}, though the head is {head}")

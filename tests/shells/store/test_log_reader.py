@@ -21,7 +21,8 @@ class Bench:
         self.database = MemoryDatabase()
         self.db = self.database.open_writer()
         self.stats = WriterStats()
-        self.reader = LogReader(self.db, windows=WINDOWS, history=History("first"), stats=self.stats, clock=HandClock())
+        self.clock = HandClock()
+        self.reader = LogReader(self.db, windows=WINDOWS, history=History("first"), stats=self.stats, clock=self.clock)
         self.reader.snapshots()
         self.log = ChangeLog(self.db, windows=WINDOWS)
 
@@ -51,15 +52,48 @@ def test_each_topic_that_moved_gives_an_update_from_where_it_was_read(bench: Ben
     assert bench.stats.newest_change_at and bench.stats.published_at
 
 
+def reading_takes(bench: Bench, seconds: float) -> None:
+    honest = bench.reader._log.after
+
+    def after(topic: str, offset: int, limit: int) -> Update:
+        bench.clock.advance(seconds)
+        return honest(topic, offset, limit)
+
+    bench.reader._log.after = after  # type: ignore[method-assign]
+
+
 def test_a_bulk_load_comes_in_pieces_over_several_cycles(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices wait for their next commit while the log is read: no piece is begun after 3 ms."""
     monkeypatch.setattr(reader_module, "MAX_LINES_PER_UPDATE", 2)
-    monkeypatch.setattr(reader_module, "MAX_UPDATES_PER_CYCLE", 3)
+    reading_takes(bench, 0.00101)
     bench.tables(*range(1, 12))
-    first = bench.read()
-    assert [(update.prev, update.offset) for update in first] == [(0, 2), (2, 4), (4, 6)]
+    assert [(update.prev, update.offset) for update in bench.read()] == [(0, 2), (2, 4), (4, 6)]
     assert bench.reader.has_more
     assert [(update.prev, update.offset) for update in bench.read()] == [(6, 8), (8, 10), (10, 11)]
     assert not bench.reader.has_more
+
+
+def test_a_piece_is_a_hundred_lines(bench: Bench) -> None:
+    bench.tables(*range(1, 202))
+    assert [update.offset for update in bench.read()] == [100, 200, 201]
+
+
+def test_each_cycle_reads_something_however_slow_the_disk_is(bench: Bench) -> None:
+    reading_takes(bench, 5.0)
+    bench.tables(*range(1, 102))
+    assert [[update.offset for update in bench.read()] for _ in range(2)] == [[100], [101]]
+
+
+def test_what_moved_least_does_not_wait_for_a_bulk_load(bench: Bench) -> None:
+    reading_takes(bench, 5.0)
+    bench.database.ask(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) "
+        "INSERT INTO inventory(name) SELECT i FROM n"
+    )
+    bench.tables(1)
+    assert [update.topic for update in bench.read()] == ["tables"]
+    assert bench.reader.has_more
+    assert [update.topic for update in bench.read()] == ["inventory"]
 
 
 @pytest.mark.parametrize(
