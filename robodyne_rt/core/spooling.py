@@ -26,6 +26,9 @@ Invariants, which `tests/unit/core/test_spooling_machine.py` holds against a mod
 6. A healthy database is never kept waiting by a broken spool: a spool that cannot be read or is gone is set aside, and what
    waited for it takes the direct way.
 
+A lock of another program is an outage like any other but for three things: what cannot be spooled waits for its end
+(`PATIENCE_S`) instead of being refused, without a spool everything does, and people are told only where it lasts (`LATE_S`).
+
 `queued` cannot be configured yet.
 """
 
@@ -38,7 +41,7 @@ LATE_S = 1.0
 """A commit that takes longer than this is reported as late."""
 
 PATIENCE_S = 5.0
-"""A database that has not answered for this long is taken to be away."""
+"""A database that has not answered for this long is taken to be away; so long a lock is waited for by what is not spooled."""
 
 SPOOL_RETRY_S = 1.0
 """After a failed append the spool is left alone for this long."""
@@ -218,6 +221,9 @@ class SpoolingLedger(Generic[S]):
         self._is_away = False
         self._turn_is_open = False
         self._told_behind = False
+        # Whether the database is only locked; and since when, or was, in the newest outage of that kind.
+        self._waits_for_lock = False
+        self._locked_at = float("-inf")
         # On the direct way, by number: gathered for the writer, or given to it and not answered.
         self._direct: dict[int, S] = {}
         self._gathered: list[S] = []
@@ -304,13 +310,17 @@ class SpoolingLedger(Generic[S]):
         return next(iter(self._direct.values()), None)
 
     def state(self, now: float) -> State:
-        """Return the state of storage as people are told it."""
+        """Return the state of storage."""
         if self._is_away:
             return "refusing" if not self._has_spool or self._spool_fault is not None else "spooling"
         if self.spool_backlog and not self._is_queued_mode:
             return "draining"
         oldest = self.next_direct
         return "late" if oldest is not None and now - oldest.submitted_at > LATE_S else "ok"
+
+    def told_state(self, now: float) -> State:
+        """Return the state of storage as people are told it: a lock of a moment, and what follows it, is no news."""
+        return "ok" if now - self._locked_at <= LATE_S else self.state(now)
 
     def next_tick_s(self, now: float) -> float | None:
         """Return after how many seconds `tick` is due, None where nothing waits."""
@@ -320,6 +330,8 @@ class SpoolingLedger(Generic[S]):
         if not waiting:
             return None
         due = min(min(entry.submitted_at for entry in waiting) + self._answer_within_s, now + PATIENCE_S)
+        if oldest is not None and self._is_away:
+            due = min(due, oldest.submitted_at + PATIENCE_S)
         if oldest is not None and self._push_deadline_s:
             unshown = next((entry for entry in self._direct.values() if entry.number > self._predicted_upto), None)
             due = min(due, (now if unshown is None else unshown.submitted_at) + self._push_deadline_s)
@@ -336,13 +348,10 @@ class SpoolingLedger(Generic[S]):
         self._number = number = self._number + 1
         entry.number = number
         entry.submitted_at = now
-        if self._is_spooling or (self._is_queued_mode and entry.spoolable and self._spool_comes_first(now)):
+        if self._goes_to_spool(entry, now):
             self._to_check.append(entry)
         else:
-            self._direct[number] = entry
-            self._gathered.append(entry)
-            if entry.spoolable:
-                self._newest_direct = number
+            self._hold(entry)
         if self._turn_is_open:
             return False
         self._turn_is_open = True
@@ -368,22 +377,34 @@ class SpoolingLedger(Generic[S]):
         decisions: list[Decision[S]] = [Acknowledge(answered)] if answered else []
         return self._finish(decisions)
 
-    def failed(self, generation: int, now: float, *, may_be_stored: bool = True) -> list[Decision[S]]:
+    def failed(self, generation: int, now: float, *, may_be_stored: bool = True, is_locked: bool = False) -> list[Decision[S]]:
         """The database is away, locked or full. Nothing of this generation and before that was not reported as committed will
         be written; what it had goes to the spool, in order.
 
         Args:
             may_be_stored: whether a commit was under way whose answer is missing; not where the database was locked or full.
+            is_locked: whether another program's lock is all that is in the way: what cannot go to the spool waits for its end.
         """
         if generation < self._generation:
             return []  # its entries were taken back before
+        if not is_locked:
+            self._locked_at = float("-inf")
+        elif not self._is_spooling and not self.spool_backlog:
+            self._locked_at = now
         self._generation = generation + 1
         self._given_up.clear()
         self._is_away = self._is_spooling = True
+        self._waits_for_lock = is_locked
         if may_be_stored:
             self._in_doubt |= self._direct.keys() - {entry.number for entry in self._gathered}
-        self._to_check = self._in_order([*self._direct.values(), *self._to_check])
-        self._direct, self._gathered = {}, []
+        taken = self._in_order([*self._direct.values(), *self._to_check])
+        self._direct = {}
+        self._to_check, self._gathered = [], []
+        for entry in taken:
+            if self._goes_to_spool(entry, now):
+                self._to_check.append(entry)
+            else:
+                self._hold(entry)
         return self._finish(self._to_spool(now))
 
     def recovered(self) -> list[Decision[S]]:
@@ -482,6 +503,8 @@ class SpoolingLedger(Generic[S]):
         decisions = self._time_out(now)
         oldest = self.next_direct
         if oldest is not None:
+            if self._is_away:
+                decisions += self._give_up_lock(now)
             if self._push_deadline_s:
                 decisions += self._show_late(now)
             was_given = not self._gathered or oldest.number < self._gathered[0].number
@@ -500,6 +523,14 @@ class SpoolingLedger(Generic[S]):
             return []
         self._predicted_upto = late[-1].number
         return [Show(late)]
+
+    def _give_up_lock(self, now: float) -> list[Decision[S]]:
+        """Refuse what has waited for the lock of another program for long enough."""
+        late = [entry for entry in self._direct.values() if now - entry.submitted_at > PATIENCE_S]
+        for entry in late:
+            del self._direct[entry.number]
+        self._gathered = [entry for entry in self._gathered if entry.number in self._direct]
+        return self._refuse(late)
 
     def _time_out(self, now: float) -> list[Decision[S]]:
         """Answer what is over its time: the writer and the spool may still store what they have."""
@@ -529,9 +560,22 @@ class SpoolingLedger(Generic[S]):
         """Return entries that were taken back in the order of their submission."""
         return sorted(entries, key=lambda entry: entry.number)
 
+    def _goes_to_spool(self, entry: S, now: float) -> bool:
+        """Return whether a submission takes the way of the spool (where it may be refused), and not the direct one."""
+        if self._is_spooling and not self._waits_for_lock:
+            return True
+        return (self._is_spooling or self._is_queued_mode) and entry.spoolable and self._spool_comes_first(now)
+
     def _spool_comes_first(self, now: float) -> bool:
         """Return whether the spool works, and nothing older is on the direct way: taken back it would come behind."""
-        return now >= self._spool_again_at and self._newest_direct not in self._direct
+        return self._has_spool and now >= self._spool_again_at and self._newest_direct not in self._direct
+
+    def _hold(self, entry: S) -> None:
+        """Let a submission take the direct way, at the end of the turn, or when the database can be written again."""
+        self._direct[entry.number] = entry
+        self._gathered.append(entry)
+        if entry.spoolable:
+            self._newest_direct = entry.number
 
     def _to_spool(self, now: float) -> list[Decision[S]]:
         """Route what goes to the spool: to be checked and appended, or refused."""
@@ -551,7 +595,7 @@ class SpoolingLedger(Generic[S]):
     def _give(self) -> list[Decision[S]]:
         """Give the writer what is gathered, up to what is behind an append that is under way."""
         gathered = self._gathered
-        if not gathered or self._in_check:
+        if not gathered or self._in_check or self._is_away:
             return []
         if self._appending:
             first = self._appending[0].first_number
@@ -567,7 +611,7 @@ class SpoolingLedger(Generic[S]):
         """Take the direct way again where the database is back and little is left in the spool."""
         if not self._is_spooling or self._is_away or self.spool_backlog > self._leave_below_rows:
             return []
-        self._is_spooling = False
+        self._is_spooling = self._waits_for_lock = False
         return [EndOutage()]
 
     def _refuse(self, entries: list[S], fault: Any = None) -> list[Decision[S]]:

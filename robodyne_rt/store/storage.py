@@ -168,7 +168,7 @@ class Storage:
         if self.is_stuck():
             return "stalled", f"the writer has not turned for {self._clock.now() - stats.cycled_at:.0f} s"
         details = [stats.trouble, self._spool.trouble if self._spool else "", self._listener.trouble if self._listener else ""]
-        state = intake.state
+        state = intake.told_state
         if state in ("spooling", "draining"):
             details.append(f"{intake.spool_backlog} messages in {self._spool_path}")
         if state == "late":

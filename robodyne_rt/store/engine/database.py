@@ -116,6 +116,11 @@ class DbConnection(ABC):
         same time are logged as ever."""
 
     @abstractmethod
+    def limit_lock_waits(self) -> None:
+        """Let nothing wait for the lock of another program for longer than devices may wait for their answers: from now on it
+        fails as busy."""
+
+    @abstractmethod
     def impatiently(self) -> AbstractContextManager[None]:
         """Return a block in which nothing waits for the lock of another program: what is met there fails at once as busy."""
 
@@ -338,6 +343,10 @@ class Database(ABC):
     @abstractmethod
     def fault(self, error: BaseException) -> Fault:
         """Return what an error means."""
+
+    def has_yielded(self, error: BaseException) -> bool:
+        """Return whether a busy database undid a transaction for the sake of others, and may take it if it comes again."""
+        return False
 
     def change_listener(self, notify: Callable[[], None]) -> "ChangeListener | None":
         """Return what calls `notify` when another program commits; None where looking is as quick."""

@@ -59,8 +59,12 @@ MAX_ASSIGNED_AT_ONCE = 500
 OWNER_LOCK = 0x526F6265
 """First half of the advisory lock of whoever writes; the second is the schema's name."""
 
-IMPATIENCE_MS = 200
-"""How long maintenance waits for the locks of others: a till's transaction may hold a row, or a table, for hours."""
+LOCK_PATIENCE_MS = 100
+"""How long a commit waits for the locks of others before the spool takes what is waiting (SPEC section 6): a till's transaction
+may hold a row, or a table, for hours."""
+
+IMPATIENCE_MS = 20
+"""The same for maintenance, while devices wait."""
 
 OWN_RETRY_S = (0.05, 0.1, 0.2)
 
@@ -118,7 +122,8 @@ _IDENTITY = """SELECT system_identifier::text, (SELECT oid FROM pg_database WHER
 """The timeline is the one that is written now: that of the last checkpoint would still be the one before a promotion."""
 
 _AWAY_CLASSES = ("08", "57", "58", "53", "25")
-_BUSY_STATES = ("40001", "40P01", "55P03", "57014")
+_YIELDED_STATES = ("40001", "40P01", "57014")
+_BUSY_STATES = (*_YIELDED_STATES, "55P03")
 _HOPELESS_STATES = ("28000", "28P01", "3D000", "3F000", "42501", "0A000")
 
 
@@ -130,6 +135,7 @@ class PostgresConnection(DbConnection):
     def __init__(self, connection: "psycopg.Connection[Any]", *, has_doorbell: bool = True) -> None:
         self.connection = connection
         self._has_doorbell = has_doorbell
+        self._lock_timeout_ms = 0
         connection.prepare_threshold = 3
         connection.prepared_max = 500
         adapters = connection.adapters
@@ -172,6 +178,10 @@ class PostgresConnection(DbConnection):
             self.rollback()
             raise
 
+    def limit_lock_waits(self) -> None:
+        self._lock_timeout_ms = LOCK_PATIENCE_MS
+        self._run(f"SET lock_timeout = {LOCK_PATIENCE_MS}")
+
     @contextlib.contextmanager
     def impatiently(self) -> Iterator[None]:
         self._run(f"SET lock_timeout = {IMPATIENCE_MS}")
@@ -180,7 +190,7 @@ class PostgresConnection(DbConnection):
         finally:
             with contextlib.suppress(psycopg.Error):  # where the connection is gone the error that says so is on its way
                 self.rollback()
-                self._run("SET lock_timeout = 0")
+                self._run(f"SET lock_timeout = {self._lock_timeout_ms}")
 
     def rollback(self) -> None:
         if self.connection.closed or self.connection.broken:
@@ -332,6 +342,9 @@ class PostgresDatabase(Database):
         if state == "53100":
             return Fault.FULL
         return Fault.AWAY if state[:2] in _AWAY_CLASSES else Fault.WRITE
+
+    def has_yielded(self, error: BaseException) -> bool:
+        return getattr(error, "sqlstate", None) in _YIELDED_STATES
 
     def _connect(self) -> "psycopg.Connection[Any]":
         try:

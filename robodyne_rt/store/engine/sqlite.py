@@ -45,6 +45,11 @@ from robodyne_rt.store.migrations.runner import SqliteRunner
 logger = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_MS = 5000
+"""At start, and of readers."""
+
+LOCK_PATIENCE_MS = 10
+"""How long a commit waits for another program's lock before the spool takes what waits; 100 is the bound (SPEC section 6)."""
+
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 
 CHECKPOINT_PAGES = 400
@@ -119,6 +124,7 @@ class SqliteConnection(DbConnection):
         self._checkpointed_changes = 0
         self._checkpointed_commits = 0
         self._pages_per_commit = 12.0
+        self._busy_timeout_ms = BUSY_TIMEOUT_MS
 
     @property
     def in_transaction(self) -> bool:
@@ -143,13 +149,17 @@ class SqliteConnection(DbConnection):
             self.rollback()
             raise
 
+    def limit_lock_waits(self) -> None:
+        self._busy_timeout_ms = LOCK_PATIENCE_MS
+        self.connection.execute(f"PRAGMA busy_timeout = {LOCK_PATIENCE_MS}")
+
     @contextlib.contextmanager
     def impatiently(self) -> Iterator[None]:
         self.connection.execute("PRAGMA busy_timeout = 0")
         try:
             yield
         finally:
-            self.connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            self.connection.execute(f"PRAGMA busy_timeout = {self._busy_timeout_ms}")
 
     def limit_reads(self) -> None:
         """Interrupt reads that run over the deadline."""

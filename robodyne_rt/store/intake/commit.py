@@ -191,7 +191,7 @@ class Committer:
             raise error
         if isinstance(error, self._database.errors):
             fault = self._database.fault(error)
-            if fault is Fault.BUSY and self._database.kind == "postgres":
+            if self._database.has_yielded(error):
                 self._db.rollback()  # a deadlock: we were chosen to yield, and nothing of it happened
                 return
             if fault is not Fault.WRITE:

@@ -86,6 +86,11 @@ class Intake(Submissions):
         return self._ledger.state(self._clock.now())
 
     @property
+    def told_state(self) -> spooling.State:
+        """The same as people are told it: a lock of a moment is no news."""
+        return self._ledger.told_state(self._clock.now())
+
+    @property
     def is_behind(self) -> bool:
         return self._ledger.is_behind
 
@@ -150,7 +155,9 @@ class Intake(Submissions):
         if (report.drained or report.drain_failed) and not ledger.rows_left:
             self._earlier_run_is_drained.set()
         if report.fault is not None:
-            self._obey(ledger.failed(report.generation, self._clock.now(), may_be_stored=report.fault is Fault.AWAY), updates)
+            may_be_stored, is_locked = report.fault is Fault.AWAY, report.fault is Fault.BUSY
+            failed = ledger.failed(report.generation, self._clock.now(), may_be_stored=may_be_stored, is_locked=is_locked)
+            self._obey(failed, updates)
         if report.recovered:
             self._obey(ledger.recovered(), updates)
         if report.lookups is not None:

@@ -21,7 +21,7 @@ from typing import NoReturn
 from robodyne_rt.core import times
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.core.retry import Backoff
-from robodyne_rt.core.spooling import Give
+from robodyne_rt.core.spooling import LATE_S, Give
 from robodyne_rt.errors import DataOwned, FilesReplaced, StorageBroken, StorageUnavailable
 from robodyne_rt.ports import Clock
 from robodyne_rt.settings import ConfigError
@@ -54,6 +54,9 @@ FIRST_RETRY_S, LONGEST_RETRY_S = 0.05, 2.0
 
 WRITER_NODE = 30
 """Node number of the ids that this thread gives: the loop gives others at the same time."""
+
+LOCK_RETRY_S = 0.002
+"""Pause before a database that is only locked is tried again, while the lock is younger than `LATE_S`: most are soon gone."""
 
 MAX_MEASURED = 10_000
 """Commits whose duration is kept until `/metrics` asks for it."""
@@ -116,6 +119,8 @@ class Writer:
         self._was_notified = False
         self._backup: BackupRequest | None = None
         self._is_away = False
+        # Since when another program's lock lets nothing of ours through.
+        self._locked_since: float | None = None
         self._backoff = Backoff(FIRST_RETRY_S, LONGEST_RETRY_S)
         self._next_try = 0.0
         self._next_fallback = 0.0
@@ -146,6 +151,7 @@ class Writer:
 
     def _use(self, db: DbConnection) -> None:
         self._db = db
+        db.limit_lock_waits()
         self._tables = DeviceMessageWriter(db)
         self._tables.age_s = self._maintenance.age_s
         self._committer = Committer(
@@ -252,7 +258,7 @@ class Writer:
 
     def fetch(self, *, wait: bool) -> None:
         """Take from the queue what fits into one transaction."""
-        is_busy = self._held or self._log.has_more or self._is_drain_due()
+        is_busy = self._held or self._log.has_more or self._is_drain_due() or (self._is_away and self._is_briefly_locked)
         try:
             item = self._queue.get(timeout=BUSY_POLL_S if is_busy else POLL_S) if wait else self._queue.get_nowait()
             while True:
@@ -324,6 +330,7 @@ class Writer:
         finally:
             if not report.is_empty:
                 report_to(report)
+        self._end_lock()
         self._maintain(report_to, now, wrote=bool(batch))
 
     def _commit(self, batch: list[Write], report: Report) -> None:
@@ -352,6 +359,7 @@ class Writer:
             self._begin_history(report, error)
         finally:
             report_to(report)
+        self._end_lock()
         self._maintain(report_to, now, wrote=True)
 
     def _has_news(self) -> bool:
@@ -391,19 +399,38 @@ class Writer:
         fault = self._database.fault(error)
         if fault is Fault.BROKEN:
             raise StorageBroken(f"{self._database.name}: {error}") from error
-        text = f"{fault.value}: {' '.join(str(error).split())}" if fault is not Fault.BUSY else fault.value
-        if self.stats.trouble != text:
-            logger.error("cannot store in %s: %s", self._database.name, text, extra={"action": "store_trouble"})
-        self.stats.trouble = text
+        now = self._clock.now()
+        if fault is not Fault.BUSY:
+            self._locked_since = None
+        elif self._locked_since is None:
+            self._locked_since = now
+        self._note_trouble(fault, error)
         self.stats.failures += 1
         self._held = []
         self._later.clear()
         self._close_unless_usable(fault)
         self._backoff.reset()
         self._is_away = True
-        self._next_try = self._clock.now() + self._backoff.next_s()
+        self._next_try = now + self._pause_s()
         over, self._generation = self._generation, self._generation + 1
         report_to(Report(over, fault=fault))
+
+    @property
+    def _is_briefly_locked(self) -> bool:
+        return self._locked_since is not None and self._clock.now() - self._locked_since <= LATE_S
+
+    def _pause_s(self) -> float:
+        """Return how long to wait before the next try."""
+        return LOCK_RETRY_S if self._is_briefly_locked else self._backoff.next_s()
+
+    def _note_trouble(self, fault: Fault, error: Exception) -> None:
+        """Tell people why nothing is stored, once; a lock of a moment is no news."""
+        if self._is_briefly_locked:
+            return
+        text = f"{fault.value}: {' '.join(str(error).split())}" if fault is not Fault.BUSY else fault.value
+        if self.stats.trouble != text:
+            logger.error("cannot store in %s: %s", self._database.name, text, extra={"action": "store_trouble"})
+        self.stats.trouble = text
 
     def _close_unless_usable(self, fault: Fault) -> None:
         if self._db is not None and (fault is Fault.AWAY or not self._rolled_back(self._db)):
@@ -428,8 +455,11 @@ class Writer:
                 self._use(db)
                 self._log.use(db)
             db.begin()
-            write_meta(db, "written_at", times.to_text(self._clock.wall()))  # a disk with room, a database that commits
-            db.commit()
+            if self._locked_since is None:
+                write_meta(db, "written_at", times.to_text(self._clock.wall()))  # a disk with room, a database that commits
+                db.commit()
+            else:
+                db.rollback()  # nothing else was the matter than the lock, and that is free
             if self._drain is not None:
                 report.drained = self._drain.read_mark(db)
             try:  # last: what it finds must be told, and not fall to another error
@@ -447,18 +477,33 @@ class Writer:
             self._stay_away(error)
             return False
         self._is_away = False
-        self.stats.trouble = ""
+        if self._locked_since is None:
+            self._end_trouble()
         self._log.has_more = True
-        logger.info("%s can be written again", self._database.name, extra={"action": "store_recovered"})
         report_to(report)
         return True
+
+    def _end_lock(self) -> None:
+        """Note that a cycle got through: only then is a lock over, which may have let a transaction begin (on Postgres)."""
+        if self._locked_since is not None:
+            self._locked_since = None
+            self._end_trouble()
+
+    def _end_trouble(self) -> None:
+        if self.stats.trouble:
+            logger.info("%s can be written again", self._database.name, extra={"action": "store_recovered"})
+        self.stats.trouble = ""
 
     def _stay_away(self, error: Exception) -> None:
         fault = self._database.fault(error)
         if isinstance(error, self._database.errors) and fault is Fault.BROKEN:
             raise StorageBroken(f"{self._database.name}: {error}") from error
+        if fault is Fault.BUSY:
+            self._note_trouble(fault, error)
+        else:
+            self._locked_since = None
         self._close_unless_usable(fault)
-        self._next_try = self._clock.now() + self._backoff.next_s()
+        self._next_try = self._clock.now() + self._pause_s()
 
     def _begin_history(self, report: Report, loss: HistoryLost) -> None:
         """The database is not the one that was read before: a new history begins, so that no client goes on from the old one

@@ -168,13 +168,21 @@ def test_a_commit_that_is_refused_is_taken_apart_and_only_the_guilty_one_is_kept
     assert [letter.write for letter in report.dead_letters] == [bad, poison]
 
 
-def test_a_write_that_yields_to_others_again_and_again_goes_upwards(bench: Bench) -> None:
+def test_a_write_that_yields_to_others_again_and_again_goes_upwards(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """On Postgres a deadlock or a statement's own time limit: nothing happened, but not for ever."""
-    bench.database.kind = "postgres"
+    monkeypatch.setattr(bench.database, "has_yielded", lambda error: error.fault is Fault.BUSY)
     bench.database.fail("commit", Fault.WRITE, times=2)  # together, and one by one
     bench.database.fail("commit", Fault.BUSY, times=99)
     with pytest.raises(ScriptedError):
         bench.commit(table(1))
+    assert bench.tables() == []
+
+
+def test_a_lock_of_another_program_goes_upwards_at_once(bench: Bench) -> None:
+    """Trying again would wait for it again, while devices wait behind."""
+    bench.database.fail("begin", Fault.BUSY)
+    with pytest.raises(ScriptedError):
+        bench.commit(table(1), table(2))
     assert bench.tables() == []
 
 

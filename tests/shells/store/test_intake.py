@@ -259,7 +259,7 @@ def test_a_full_database_is_no_doubt_and_a_lost_one_is(bench: Bench) -> None:
         bench.report(drained=9)
 
 
-@pytest.mark.parametrize(("fault", "told"), [(Fault.BUSY, StorageUnavailable), (Fault.AWAY, StorageTimeout)])
+@pytest.mark.parametrize(("fault", "told"), [(Fault.FULL, StorageUnavailable), (Fault.AWAY, StorageTimeout)])
 def test_without_a_spool_everything_is_refused_and_what_may_be_stored_is_told_so(
     tmp_path: Path, fault: Fault, told: type[Exception]
 ) -> None:
@@ -269,6 +269,18 @@ def test_without_a_spool_everything_is_refused_and_what_may_be_stored_is_told_so
     bench.report(generation=0, fault=fault)
     assert bench.heard() == [("a", told)]
     assert bench.intake.state == "refusing"
+
+
+def test_only_a_locked_database_is_waited_for_by_what_no_spool_takes(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, has_spool=False)
+    bench.say("a")
+    bench.loop.turn()
+    bench.given()
+    bench.report(generation=0, fault=Fault.BUSY)
+    assert bench.heard() == [] and bench.intake.told_state == "ok"
+    bench.report(generation=1, recovered=True)
+    bench.commit(generation=1)
+    assert bench.heard() == [("a", "success")]
 
 
 def test_a_device_is_answered_within_ten_seconds_whatever_storage_does(bench: Bench) -> None:

@@ -111,7 +111,8 @@ def test_a_fault_lets_go_of_everything_and_names_the_generation_that_is_over(ben
     bench.cycle()
     (report,) = bench.take()
     assert (report.fault, report.generation, report.done) == (fault, 0, [])
-    assert bench.writer.stats.failures == 1 and bench.writer.stats.trouble.startswith(fault.value)
+    assert bench.writer.stats.failures == 1
+    assert bench.writer.stats.trouble.startswith(fault.value) == (fault is not Fault.BUSY)
     bench.clock.advance(1)
     bench.cycle()
     assert bench.stored() == []  # also of the one that had not been tried yet
@@ -194,6 +195,79 @@ def test_pauses_double_up_to_two_seconds_and_begin_anew(bench: Bench) -> None:
     expected = [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
     assert pauses(7) == pytest.approx(expected, abs=0.02)
     assert pauses(2) == pytest.approx(expected[:3], abs=0.02)
+
+
+def locked(bench: Bench, number: int, *, times: int) -> None:
+    """Let a write meet a lock that is there for some more tries."""
+    bench.database.fail("begin", Fault.BUSY, times=1 + times)
+    bench.give(table(number), generation=bench.writer._generation)
+    bench.cycle()
+
+
+def test_a_lock_is_tried_again_at_once_and_no_news(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    locked(bench, 1, times=1)
+    bench.clock.advance(0.0019)
+    bench.cycle()
+    assert [report.recovered for report in bench.take()] == [False]
+    for _ in range(2):
+        bench.clock.advance(0.00201)
+        bench.cycle()
+    assert [report.recovered for report in bench.take()] == [True]
+    assert not bench.writer.stats.trouble and not caplog.records
+
+
+def test_a_lock_is_news_after_a_second_and_tried_less_often_then(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    locked(bench, 1, times=999)
+    for _ in range(99):
+        bench.clock.advance(0.01)
+        bench.cycle()
+    assert not bench.writer.stats.trouble and not caplog.records
+    bench.clock.advance(0.02)
+    bench.cycle()
+    assert bench.writer.stats.trouble == Fault.BUSY.value
+    assert [record.action for record in caplog.records] == ["store_trouble"]  # type: ignore[attr-defined]
+    bench.clock.advance(0.049)
+    met = len(bench.database._faults)
+    bench.cycle()
+    assert len(bench.database._faults) == met
+    bench.clock.advance(0.002)
+    bench.cycle()
+    assert len(bench.database._faults) == met - 1
+
+
+def test_a_lock_that_lets_only_the_first_statement_through_is_the_same_lock(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On Postgres a row is locked, and a transaction begins all the same."""
+    caplog.set_level("INFO")
+    bench.database.fail("commit", Fault.BUSY, times=999)
+    for number in range(40):
+        bench.give(table(number), generation=bench.writer._generation)
+        bench.cycle()
+        bench.clock.advance(0.1)
+    assert bench.writer.stats.failures > 10 and bench.writer.stats.trouble == Fault.BUSY.value
+    bench.database.work()
+    for _ in range(2):
+        bench.cycle()
+        bench.clock.advance(0.1)
+    assert not bench.writer.stats.trouble
+    assert [record.action for record in caplog.records] == ["store_trouble", "store_recovered"]  # type: ignore[attr-defined]
+
+
+def test_a_backup_goes_on_while_another_program_holds_the_lock_for_a_moment(bench: Bench, tmp_path: Any) -> None:
+    errors: list[BaseException | None] = []
+    honest = bench.db.copy
+
+    def copy(target: Any, *, pages: int, between: Callable[[], object]) -> None:
+        locked(bench, 1, times=0)
+        honest(target, pages=pages, between=between)
+
+    bench.db.copy = copy  # type: ignore[method-assign]
+    bench.writer.back_up(BackupRequest(tmp_path / "copy.db", errors.append))
+    bench.writer.stop()
+    bench.writer.run(bench.reports.append)
+    assert errors == [None]
 
 
 def test_it_comes_back_only_when_a_write_reaches_the_disk(bench: Bench) -> None:

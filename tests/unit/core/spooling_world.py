@@ -81,6 +81,7 @@ class World:
         self.names = 0
         self.last_seq = 0
         self.database_works = True
+        self.is_locked = False  # why it does not
         self.spool_works = True
         self.spool_is_readable = True
         self.begin()
@@ -196,7 +197,8 @@ class World:
             self.writer_is_away = True
             self.generation += 1
             over = self.generation - 1
-            self.reports.append(lambda: self.ledger.failed(over, self.now))
+            is_locked = self.is_locked and not self.database_works
+            self.reports.append(lambda: self.ledger.failed(over, self.now, is_locked=is_locked))
 
     def write(self, *, is_heard: bool = True) -> None:
         """The writer's cycle: come back, else drain up to the next batch, else write it."""

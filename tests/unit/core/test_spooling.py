@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from robodyne_rt.core import spooling
 from robodyne_rt.core.spooling import (
     Acknowledge,
     Append,
@@ -187,6 +188,108 @@ def test_what_was_never_given_is_surely_not_stored_when_its_time_is_over(bench: 
     bench.now += 10.0
     refused = {refuse.reason: texts(refuse) for refuse in of(Refuse, bench.ledger.tick(bench.now))}
     assert refused == {Reason.TIMEOUT: ["spooled"], Reason.UNAVAILABLE: ["new"]}
+
+
+# -- locked ------------------------------------------------------------------------------------------------------------
+
+
+def lock(bench: Bench, generation: int = 0) -> list[Any]:
+    return bench.accept(bench.ledger.failed(generation, bench.now, may_be_stored=False, is_locked=True))
+
+
+def test_a_lock_sends_to_the_spool_what_waits_and_what_comes(bench: Bench) -> None:
+    bench.submit("a")
+    (append,) = lock(bench)
+    assert texts(append) == ["a"]
+    (append,) = bench.submit("b")
+    assert isinstance(append, Append) and texts(append) == ["b"]
+
+
+def test_what_cannot_be_spooled_waits_for_the_end_of_a_lock(bench: Bench) -> None:
+    bench.submit("call", spoolable=False)
+    assert lock(bench) == []
+    assert bench.submit("another", spoolable=False) == []
+    assert bench.ledger.waiting == 2
+    assert [texts(give) for give in of(Give, bench.ledger.recovered())] == [["call", "another"]]
+
+
+def test_it_comes_behind_what_was_spooled_meanwhile(bench: Bench) -> None:
+    bench.submit("call", spoolable=False)
+    lock(bench)
+    bench.submit("event")
+    bench.ledger.appended(1)
+    (give,) = of(Give, bench.ledger.recovered())
+    assert (texts(give), give.after_seq, give.generation) == (["call"], 1, 1)
+
+
+def test_without_a_spool_everything_waits_for_the_end_of_a_lock() -> None:
+    bench = Bench(has_spool=False)
+    bench.submit("a")
+    assert not of(Refuse, lock(bench))
+    bench.submit("b")
+    assert [texts(give) for give in of(Give, bench.ledger.recovered())] == [["a", "b"]]
+
+
+def test_a_spool_in_trouble_keeps_nothing_from_waiting_for_a_lock_in_its_order(bench: Bench) -> None:
+    bench.away()
+    bench.submit("refused")
+    bench.ledger.append_failed(1, "full", bench.now)
+    bench.ledger.recovered()
+    bench.submit("a")
+    lock(bench, 1)
+    bench.now += spooling.SPOOL_RETRY_S + 0.1
+    bench.submit("b")  # the spool may work again, but "a" is older
+    assert [texts(give) for give in of(Give, bench.ledger.recovered())] == [["a", "b"]]
+
+
+def test_a_lock_is_waited_for_for_five_seconds(bench: Bench) -> None:
+    bench.submit("call", spoolable=False)
+    lock(bench)
+    assert not of(Refuse, bench.tick(4.9))
+    assert bench.ledger.next_tick_s(bench.now) == pytest.approx(0.05)
+    (refuse,) = of(Refuse, bench.tick(0.2))
+    assert (texts(refuse), refuse.reason) == (["call"], Reason.UNAVAILABLE)
+    assert not of(Give, bench.ledger.recovered())
+
+
+def test_what_waits_for_a_lock_is_refused_where_the_database_goes_away(bench: Bench) -> None:
+    bench.submit("call", spoolable=False)
+    lock(bench)
+    bench.ledger.recovered()
+    assert [texts(refuse) for refuse in of(Refuse, bench.away(1))] == [["call"]]
+
+
+def test_people_are_told_of_a_lock_that_lasts_for_a_second(bench: Bench) -> None:
+    bench.submit("a")
+    lock(bench)
+    bench.ledger.appended(1)
+    assert bench.ledger.state(bench.now) == "spooling"
+    assert bench.ledger.told_state(bench.now + 1.0) == "ok"
+    assert bench.ledger.told_state(bench.now + 1.1) == "spooling"
+    bench.ledger.recovered()
+    assert bench.ledger.told_state(bench.now + 1.0) == "ok"
+    assert bench.ledger.told_state(bench.now + 1.1) == "draining"
+
+
+def test_people_are_told_of_any_other_outage_at_once(bench: Bench) -> None:
+    lock(bench)
+    bench.ledger.recovered()
+    bench.away(1)
+    assert bench.ledger.told_state(bench.now) == "spooling"
+
+
+def test_each_lock_counts_for_itself_but_not_one_that_lets_nothing_through(bench: Bench) -> None:
+    bench.submit("a")
+    lock(bench)
+    bench.ledger.appended(1)
+    bench.ledger.recovered()
+    bench.now += 0.9
+    lock(bench, 1)  # before anything was drained: the same one
+    assert bench.ledger.told_state(bench.now + 0.2) == "spooling"
+    bench.ledger.recovered()
+    bench.ledger.drained(1)
+    lock(bench, 2)
+    assert bench.ledger.told_state(bench.now + 0.2) == "ok"
 
 
 # -- away --------------------------------------------------------------------------------------------------------------

@@ -64,16 +64,16 @@ class SpoolingMachine(RuleBasedStateMachine):
         self.world.append(may_be_stored=may_be_stored)
         self.perform(dies)
 
-    @rule(works=st.booleans())
-    def database(self, works: bool) -> None:
-        self.world.database_works = works
+    @rule(works=st.booleans(), is_locked=st.booleans())
+    def database(self, works: bool, is_locked: bool) -> None:
+        self.world.database_works, self.world.is_locked = works, is_locked
         self.world.write()
 
-    @rule(device=st.integers(0, 2))
-    def outage(self, device: int) -> None:
+    @rule(device=st.integers(0, 2), is_locked=st.booleans())
+    def outage(self, device: int, is_locked: bool) -> None:
         """What mostly happens: a device goes on speaking while the database goes away and comes back."""
         for works in (False, True):
-            self.world.database_works = works
+            self.world.database_works, self.world.is_locked = works, is_locked
             self.world.write()
             while self.world.reports:
                 self.world.hear()
@@ -137,9 +137,9 @@ class AcknowledgesTooEarly(SpoolingLedger[Entry]):
 class AnswersTwice(SpoolingLedger[Entry]):
     """2: does not forget what it answered."""
 
-    def failed(self, generation: int, now: float) -> list[Decision[Entry]]:
+    def failed(self, generation: int, now: float, **options: Any) -> list[Decision[Entry]]:
         before = dict(self._direct)
-        decisions = super().failed(generation, now)
+        decisions = super().failed(generation, now, **options)
         self._direct = before
         return decisions
 
@@ -188,8 +188,8 @@ class WaitsForTheSpool(SpoolingLedger[Entry]):
 class KeepsItsGeneration(SpoolingLedger[Entry]):
     """2: goes on under the generation that failed, so that the writer writes what the spool has as well."""
 
-    def failed(self, generation: int, now: float) -> list[Decision[Entry]]:
-        decisions = super().failed(generation, now)
+    def failed(self, generation: int, now: float, **options: Any) -> list[Decision[Entry]]:
+        decisions = super().failed(generation, now, **options)
         self._generation = generation
         return decisions
 
