@@ -35,7 +35,7 @@ from robodyne_rt.store.intake.spool import Spool
 from robodyne_rt.store.intake.writes import Write
 from robodyne_rt.store.log.change_log import HistoryLost
 from robodyne_rt.store.log.history import History
-from robodyne_rt.store.log.maintenance import Maintenance
+from robodyne_rt.store.log.maintenance import PRUNE_PAUSE_S, Maintenance
 from robodyne_rt.store.log.reader import LogReader
 from robodyne_rt.store.log.retention import Retention
 from robodyne_rt.store.stats import WriterStats
@@ -258,9 +258,8 @@ class Writer:
 
     def fetch(self, *, wait: bool) -> None:
         """Take from the queue what fits into one transaction."""
-        is_busy = self._held or self._log.has_more or self._is_drain_due() or (self._is_away and self._is_briefly_locked)
         try:
-            item = self._queue.get(timeout=BUSY_POLL_S if is_busy else POLL_S) if wait else self._queue.get_nowait()
+            item = self._queue.get(timeout=self._idle_s()) if wait else self._queue.get_nowait()
             while True:
                 if isinstance(item, Give):
                     self._hold(item)
@@ -275,6 +274,12 @@ class Writer:
                 item = self._queue.get_nowait()
         except queue.Empty:
             return
+
+    def _idle_s(self) -> float:
+        """Return how long to wait for more before the next cycle."""
+        if self._held or self._log.has_more or self._is_drain_due() or (self._is_away and self._is_briefly_locked):
+            return BUSY_POLL_S
+        return PRUNE_PAUSE_S if self._maintenance.is_behind else POLL_S
 
     def _hold(self, batch: Give[Write]) -> None:
         if batch.generation != self._generation:

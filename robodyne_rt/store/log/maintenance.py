@@ -23,9 +23,13 @@ NOTE_AGE_S = 300.0
 ID_STEP = 2**40
 """How far ids go before the database is told again: three days."""
 
-PRUNE_STEP = 500
+PRUNE_STEP = 200
+"""Lines of the log, or message ids, in one transaction: one or two milliseconds, for which devices wait."""
+
 STEP_INTERVAL_S = 0.25
-MAX_STEPS_PER_TOPIC = 20
+
+PRUNE_PAUSE_S = 0.01
+"""Between two steps where there is more to prune, after a bulk load."""
 
 
 class Maintenance:
@@ -64,7 +68,9 @@ class Maintenance:
         self._noted_id = 0
         self._clock = clock
         self.started_at = clock.now()
-        self._next_step = 0.0
+        self._next_step = self._next_round = 0.0
+        self.is_behind = False
+        """Whether there is more to prune: the next step comes after `PRUNE_PAUSE_S`."""
         self._next_look = 0.0
         self._next_trigger_look = 0.0
         self.mended_topics: list[str] = []
@@ -88,10 +94,19 @@ class Maintenance:
         """
         if now < self._next_step:
             return  # after most commits: whatever is due is due at such a step
-        self._next_step = now + STEP_INTERVAL_S
+        self.is_behind = False
+        is_round = now >= self._next_round
+        if is_round:
+            self._next_round = now + STEP_INTERVAL_S
+        self._next_step = self._next_round
         try:
             with db.impatiently():
-                self._prune(db, tables, positions)
+                self.is_behind = self._prune(db, positions)
+                if self.is_behind:
+                    self._next_step = min(now + PRUNE_PAUSE_S, self._next_round)
+                if not is_round:
+                    return
+                self._prune_messages(db, tables)
                 if now >= self._next_trigger_look:
                     self._next_trigger_look = now + min(TRIGGER_LOOK_S, self._look_interval_s)
                     self._look_for_triggers(db)
@@ -143,14 +158,13 @@ class Maintenance:
             db.execute("UPDATE topic_head SET next_id = ?", (next_id,))
             self._noted_id = next_id
 
-    def _prune(self, db: DbConnection, tables: DeviceMessageWriter, positions: Mapping[str, int]) -> None:
-        """Forget old lines of the log and old message ids, in steps that hold up nobody."""
+    def _prune(self, db: DbConnection, positions: Mapping[str, int]) -> bool:
+        """Forget old lines of the log, a step at most; return whether there may be more."""
         for topic in TOPICS:
             last = positions.get(topic, 0) - self._changes_retained
-            for _ in range(MAX_STEPS_PER_TOPIC):
-                if last <= 0 or not self._prune_step(db, topic, last):
-                    break
-        self._prune_messages(db, tables)
+            if last > 0 and self._prune_step(db, topic, last):
+                return True
+        return False
 
     def _prune_step(self, db: DbConnection, topic: str, last: int) -> bool:
         """Delete the next lines of a topic; return whether there may be more."""

@@ -4,6 +4,7 @@ import pytest
 
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.store.engine.database import Fault, read_meta
+from robodyne_rt.store.log import maintenance as maintenance_module
 from robodyne_rt.store.log.maintenance import Maintenance
 from robodyne_rt.store.log.retention import Retention
 from robodyne_rt.store.stats import WriterStats
@@ -91,6 +92,50 @@ def test_the_log_is_pruned_to_what_is_retained_and_not_more_often_than_four_time
     bench.clock.advance(0.25)
     bench.run({"tables": 9})
     assert len(bench.database.ask("SELECT 1 FROM change WHERE topic = 'tables'")) == 3
+
+
+def test_after_a_bulk_load_the_log_is_pruned_in_small_steps_that_follow_each_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Devices wait while a step is done: one at a time, however much there is, and however many topics."""
+    monkeypatch.setattr(maintenance_module, "PRUNE_STEP", 2)
+    for number in range(8):
+        bench.database.ask("INSERT INTO table_(table_number) VALUES (?)", number)
+        bench.database.ask("INSERT INTO robot(robot_id) VALUES (?)", str(number))
+
+    def left() -> list[int]:
+        bench.run({"tables": 8, "robots": 8})
+        return [
+            bench.database.ask(f"SELECT count(*) FROM change WHERE topic = '{topic}'")[0][0] for topic in ("robots", "tables")
+        ]
+
+    assert left() == [6, 8] and bench.maintenance.is_behind
+    bench.clock.advance(0.0099)
+    assert left() == [6, 8]
+    bench.clock.advance(0.0002)
+    assert left() == [4, 8]
+    for expected in ([3, 6], [3, 4], [3, 3]):
+        bench.clock.advance(0.0101)
+        assert left() == expected
+    assert not bench.maintenance.is_behind
+
+
+def test_a_step_is_two_hundred_lines(bench: Bench) -> None:
+    for number in range(300):
+        bench.database.ask("INSERT INTO table_(table_number) VALUES (?)", number)
+    bench.run({"tables": 300})
+    assert bench.database.ask("SELECT count(*) FROM change WHERE topic = 'tables'") == [(100,)]
+
+
+def test_everything_else_keeps_its_interval_meanwhile(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance_module, "PRUNE_STEP", 1)
+    for number in range(90):
+        bench.database.ask("INSERT INTO table_(table_number) VALUES (?)", number)
+    walks = "SELECT device, id, at FROM device_message"
+    for _ in range(60):
+        bench.run({"tables": 90})
+        bench.clock.advance(0.01)
+    assert len([statement for statement in bench.db.statements if statement.startswith(walks)]) == 3
 
 
 def test_what_was_not_read_yet_is_never_pruned(bench: Bench) -> None:
