@@ -193,8 +193,19 @@ class DbConnection(ABC):
         """Bring what is in a write-ahead log of our own into place, before we leave."""
 
     @abstractmethod
+    def copy_snapshot(self, target: Path, *, pages: int, between: Callable[[], object]) -> None:
+        """Copy the database as it is now to a new file, which is to be verified elsewhere, whoever writes meanwhile.
+
+        Args:
+            pages: copied between two calls of `between`.
+        Raises:
+            StorageUnavailable: this kind is backed up by its own tools; the text names them.
+        """
+
+    @abstractmethod
     def copy(self, target: Path, *, pages: int, between: Callable[[], object]) -> None:
-        """Copy the whole database to a new file, which is to be verified elsewhere.
+        """Copy what this connection has open to a new file, also where its path leads elsewhere; what it commits meanwhile is
+        in the copy, and what another program commits makes it begin anew.
 
         Args:
             pages: copied between two calls of `between`.

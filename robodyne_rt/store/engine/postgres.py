@@ -278,6 +278,9 @@ class PostgresConnection(DbConnection):
         return None
 
     def copy(self, target: Path, *, pages: int, between: Callable[[], object]) -> None:
+        self.copy_snapshot(target, pages=pages, between=between)
+
+    def copy_snapshot(self, target: Path, *, pages: int, between: Callable[[], object]) -> None:
         raise StorageUnavailable("a Postgres database is backed up by its own tools: pg_dump --format=custom")
 
     def check_files(self) -> None:

@@ -66,6 +66,9 @@ READ_DEADLINE_S = 2.0
 PROGRESS_S = 2.0
 """How often long work before the start says that it goes on."""
 
+WRITE_OUT_BYTES = 1024 * 1024
+"""A copy is written to the disk in such pieces, as it grows: all of it at once would hold up the commits of everybody."""
+
 COPY_PAGES = 4096
 """Pages copied between two looks at the clock: 16 MiB."""
 
@@ -117,6 +120,7 @@ class SqliteConnection(DbConnection):
 
     def __init__(self, connection: sqlite3.Connection, path: Path | None = None) -> None:
         self.connection = connection
+        self._path = path
         self._files = FileIdentity([path, wal_of(path)]) if path is not None else None
         self.execute = connection.execute
         self._data_version = 0
@@ -254,6 +258,18 @@ class SqliteConnection(DbConnection):
         self._checkpointed_changes = self.connection.total_changes
         self._checkpointed_commits = commits
         return int(row[1]) if row else 0
+
+    def copy_snapshot(self, target: Path, *, pages: int, between: Callable[[], object]) -> None:
+        if self._path is None:
+            self.copy(target, pages=pages, between=between)
+            return
+        source = sqlite3.connect(f"file:{_quoted(self._path)}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+        try:
+            source.execute("BEGIN")
+            source.execute("SELECT 1 FROM sqlite_master").fetchone()  # from here on it sees one state
+            copy_pages(source, target, pages=pages, between=between)
+        finally:
+            source.close()
 
     def copy(self, target: Path, *, pages: int, between: Callable[[], object]) -> None:
         copy_pages(self.connection, target, pages=pages, between=between)
@@ -483,11 +499,31 @@ def copy_pages(connection: sqlite3.Connection, part: Path, *, pages: int, betwee
     """
     part.unlink(missing_ok=True)
     copy = sqlite3.connect(part)
+    descriptor, written = -1, 0
+
+    def step(*_: int) -> None:
+        nonlocal written
+        size = os.fstat(descriptor).st_size
+        if size - written >= WRITE_OUT_BYTES:
+            write_out(descriptor, written, size - written)
+            written = size
+        if between is not None:
+            between()
+
     try:
-        copy.execute("PRAGMA synchronous = OFF")  # all of it goes to the disk at once, in `finish_copy`
-        connection.backup(copy, pages=pages, progress=None if between is None else lambda *_: between(), sleep=0.001)
+        copy.execute("PRAGMA synchronous = OFF")  # what is not written out by then goes to the disk in `finish_copy`
+        descriptor = os.open(part, os.O_RDONLY)
+        connection.backup(copy, pages=pages, progress=step, sleep=0.001)
     finally:
         copy.close()
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def write_out(descriptor: int, start: int, size_bytes: int) -> None:
+    """Begin to write a part of a file to the disk, and keep no copy of it in memory, where the system can be told so."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, start, size_bytes, os.POSIX_FADV_DONTNEED)
 
 
 def finish_copy(part: Path, target: Path, *, between: Callable[[], object] | None = None) -> None:

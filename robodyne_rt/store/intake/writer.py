@@ -26,7 +26,7 @@ from robodyne_rt.errors import DataOwned, FilesReplaced, StorageBroken, StorageU
 from robodyne_rt.ports import Clock
 from robodyne_rt.settings import ConfigError
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault, read_epochs, renew_epoch, write_meta
-from robodyne_rt.store.intake.backup import BackupRequest, copy_between_cycles, rescue
+from robodyne_rt.store.intake.backup import BACKUP_PAUSE_S, BackupRequest, copy_between_cycles, rescue
 from robodyne_rt.store.intake.commit import Committer
 from robodyne_rt.store.intake.drain import SpoolDrain
 from robodyne_rt.store.intake.letter_retries import LetterRetries
@@ -279,6 +279,8 @@ class Writer:
         """Return how long to wait for more before the next cycle."""
         if self._held or self._log.has_more or self._is_drain_due() or (self._is_away and self._is_briefly_locked):
             return BUSY_POLL_S
+        if self._backup is not None:
+            return BACKUP_PAUSE_S
         return PRUNE_PAUSE_S if self._maintenance.is_behind else POLL_S
 
     def _hold(self, batch: Give[Write]) -> None:
@@ -539,7 +541,7 @@ class Writer:
         assert self._backup is not None and self._db is not None
 
         def cycle() -> str:
-            self.fetch(wait=False)
+            self.fetch(wait=True)
             self.cycle(report_to)
             return self.stats.trouble if self._is_away else ""
 

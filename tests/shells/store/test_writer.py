@@ -420,6 +420,16 @@ def test_a_backup_lets_the_writer_work_between_its_steps(bench: Bench, tmp_path:
     assert steps and (tmp_path / "copy.part").exists() and not (tmp_path / "second.part").exists()
 
 
+def test_between_its_steps_the_writer_waits_for_devices(bench: Bench, tmp_path: Any) -> None:
+    bench.writer.back_up(BackupRequest(tmp_path / "copy.part", lambda error: None))
+    bench.writer.fetch(wait=False)
+    waits: list[bool] = []
+    bench.writer.fetch = lambda *, wait: waits.append(wait)  # type: ignore[method-assign,assignment,return-value]
+    assert bench.writer._idle_s() == 0.003
+    bench.writer._run_backup(bench.reports.append)
+    assert waits and all(waits)
+
+
 def test_a_backup_is_broken_off_when_the_database_fails(bench: Bench, tmp_path: Any) -> None:
     errors: list[BaseException | None] = []
     bench.writer.back_up(BackupRequest(tmp_path / "copy.part", errors.append))
