@@ -14,7 +14,7 @@ from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import TOPICS, Topic
 from robodyne_rt.ports import OptimisticChange
 from robodyne_rt.store.engine.database import DbConnection
-from robodyne_rt.store.intake.stand_in import StandIn, empty_database
+from robodyne_rt.store.intake.stand_in import StandIn, make_template
 from robodyne_rt.store.intake.writes import Write
 from robodyne_rt.store.log.change_log import ChangeLog, Lookups
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
@@ -44,7 +44,7 @@ class Predictor:
 
     def __init__(self, *, windows: Mapping[str, int]) -> None:
         self._windows = windows
-        self._template = empty_database()
+        self._template = make_template()
         self._db: StandIn | None = None
 
     @property

@@ -81,7 +81,7 @@ class StandIn(SqliteConnection):
     """Belongs to one thread.
 
     Args:
-        template: what `empty_database` returned.
+        template: what `make_template` returned.
         current: entities by topic and id; they are the stand-in's from now on.
         lookups: rows of the tables that are no topics.
         expected: returns what is to be laid over an entity, by topic and id.
@@ -89,7 +89,7 @@ class StandIn(SqliteConnection):
 
     def __init__(
         self,
-        template: bytes,
+        template: "Template",
         current: Mapping[str, dict[int, Entity]],
         lookups: Mapping[str, list[Entity]],
         *,
@@ -98,7 +98,8 @@ class StandIn(SqliteConnection):
         super().__init__(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
         self.raw = SqliteConnection(self.connection)
         """Runs statements without bringing in anything."""
-        self.connection.deserialize(template)
+        self.connection.deserialize(template.content)
+        self._columns = template.columns
         self._expected = expected
         self._by_topic = {
             topic: _Known(TOPICS[topic].table, entities, TOPICS[topic].rows.json, TOPICS[topic].nested)
@@ -111,7 +112,6 @@ class StandIn(SqliteConnection):
             self._tables |= {nested.rows.table: (known, nested.parent_column) for nested in known.nested}
         for table, rows in lookups.items():
             self._tables[table] = (_Known(table, {row["id"]: row for row in rows}), "")
-        self._columns = {table: self._insertable(table) for table in self._tables}
         self._needs: dict[str, list[_Need]] = {}
         self.execute = self._execute
 
@@ -226,10 +226,6 @@ class StandIn(SqliteConnection):
             self.connection.execute(f"DELETE FROM {known.table} WHERE id = ?", (key,))
             known.present.discard(key)
 
-    def _insertable(self, table: str) -> frozenset[str]:
-        """Return the columns of a table that SQLite does not compute."""
-        return frozenset(row[1] for row in self.connection.execute(f"PRAGMA table_xinfo({table})") if row[6] not in (2, 3))
-
 
 class _Silence:
     """A block whose changes the triggers do not log."""
@@ -244,16 +240,32 @@ class _Silence:
         self._connection.execute("UPDATE topic_head SET is_silent = 0")
 
 
-def empty_database() -> bytes:
-    """Return a database with the schema and nothing else, as SQLite keeps it: reading it takes a tenth of making it."""
+class Template(NamedTuple):
+    """A database with the schema and nothing else, as SQLite keeps it: reading it takes a fraction of making it.
+
+    Attributes:
+        columns: by table, those that SQLite does not compute.
+    """
+
+    content: bytes
+    columns: Mapping[str, frozenset[str]]
+
+
+def make_template() -> Template:
+    """Return what stand-ins begin with; takes some milliseconds."""
     db = SqliteConnection(sqlite3.connect(":memory:", isolation_level=None))
     shipped = schema.load("sqlite")
     for statement in (*shipped.creation, *shipped.triggers.values()):
         db.execute(statement)
     begin_history(db, "prediction")
+    tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()]
+    columns = {
+        table: frozenset(row[1] for row in db.execute(f'PRAGMA table_xinfo("{table}")') if row[6] not in (2, 3))
+        for table in tables
+    }
     content: bytes = db.connection.serialize()
     db.close()
-    return content
+    return Template(content, columns)
 
 
 def _written(entity: Entity, json: tuple[str, ...]) -> Entity:

@@ -8,7 +8,7 @@ import pytest
 
 from robodyne_rt.core.device_messages import parse
 from robodyne_rt.store.intake.prediction import Predictor
-from robodyne_rt.store.intake.stand_in import StandIn, empty_database
+from robodyne_rt.store.intake.stand_in import StandIn, make_template
 from robodyne_rt.store.intake.writes import MessageWrite
 from robodyne_rt.store.tables.device_writes import ids_needed
 from tests.stores import WINDOWS
@@ -25,7 +25,7 @@ class Bench:
     def __init__(self) -> None:
         self.expected: dict[tuple[str, int], dict[str, Any]] = {}
         self.db = StandIn(
-            empty_database(),
+            make_template(),
             {
                 "robots": {id: {"id": id, "robot_id": f"r{id}", "status": "IDLE"} for id in range(1, 1001)},
                 "orders": {id: order(id, items=2) for id in range(1, 1001)},
