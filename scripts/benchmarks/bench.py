@@ -17,16 +17,17 @@ from importlib import metadata
 from pathlib import Path
 
 import figures
+from bulk import bulk
 from compare import compare
 from figures import Figure, Scale
 from postgres import postgres
 from rig import BenchError, Rig
 
-QUICK_WITHIN_S = 60
-ROUND_WITHIN_S = 240
+QUICK_WITHIN_S = 90
+ROUND_WITHIN_S = 300
 """Nothing here runs for ever: the whole run is ended after this long per round."""
 
-ALL = {**figures.FIGURES, "postgres": postgres}
+ALL = {**figures.FIGURES, "bulk": bulk, "postgres": postgres}
 
 USAGE = """\
 examples:
