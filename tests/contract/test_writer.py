@@ -269,3 +269,24 @@ async def test_the_databases_age_is_kept_over_restarts(store: Store, tmp_path: P
         await running.stop()
         ages.append(running.writer._tables.age_s)
     assert ages[0] >= 1000 and ages[1] >= 2000
+
+
+async def test_a_lock_of_another_program_holds_up_no_device_and_refuses_nobody(running: Running, store: Store) -> None:
+    """On SQLite it is the file's, on Postgres that of a table."""
+    lock = store.connect()
+    lock.execute("BEGIN IMMEDIATE" if store.kind == "sqlite" else "BEGIN")
+    if store.kind == "postgres":
+        lock.execute("LOCK TABLE event, table_ IN SHARE ROW EXCLUSIVE MODE")
+    call = asyncio.create_task(running.do(insert(7)))
+    await asyncio.sleep(0)
+    for number in range(5):
+        result = await running.tell(msg_type="Event", type="INFO", description=f"n-{number}", id=f"n-{number}")
+        assert isinstance(result, dict), result
+    assert not call.done()
+    assert store.ask("SELECT count(*) FROM event") == [(0,)]
+    assert running.intake.spooled_upto == 5
+    lock.execute("COMMIT")
+    lock.close()
+    await call
+    assert store.ask("SELECT table_number FROM table_") == [(7,)]
+    await running.until(lambda: store.ask("SELECT description FROM event ORDER BY id") == [(f"n-{n}",) for n in range(5)])

@@ -60,11 +60,8 @@ OWNER_LOCK = 0x526F6265
 """First half of the advisory lock of whoever writes; the second is the schema's name."""
 
 LOCK_PATIENCE_MS = 100
-"""How long a commit waits for the locks of others before the spool takes what is waiting (SPEC section 6): a till's transaction
-may hold a row, or a table, for hours."""
-
-IMPATIENCE_MS = 20
-"""The same for maintenance, while devices wait."""
+"""How long a commit, or maintenance, waits for the locks of others, which may hold a row or a table for hours; what waits for a
+commit is in the spool then (SPEC section 6)."""
 
 OWN_RETRY_S = (0.05, 0.1, 0.2)
 
@@ -184,7 +181,7 @@ class PostgresConnection(DbConnection):
 
     @contextlib.contextmanager
     def impatiently(self) -> Iterator[None]:
-        self._run(f"SET lock_timeout = {IMPATIENCE_MS}")
+        self._run(f"SET lock_timeout = {LOCK_PATIENCE_MS}")
         try:
             yield
         finally:
