@@ -122,3 +122,31 @@ async def test_foreign_commits_are_heard_with_and_without_the_doorbell(
             foreign.execute("INSERT INTO table_(table_number) VALUES (?)", (number,))
             await running.until(lambda number=number: len(running.screens.entities["tables"]) == number, within_s=5)
     await running.stop()
+
+
+@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+def test_pending_changes_get_their_offsets_five_hundred_at_a_time_and_our_own_at_once(store: Store) -> None:
+    """Devices wait while it is done: a bulk load must not be done in one go, nor hold up what we wrote ourselves."""
+    database = store.database()
+    db = database.open_writer()
+    try:
+        database.prepare(db)
+        with store.foreign() as foreign:
+            foreign.execute("INSERT INTO table_(table_number) SELECT * FROM generate_series(1, 1200)")
+        assert db.assign_foreign_offsets()
+        heads = "SELECT topic, \"offset\" FROM topic_head WHERE topic IN ('robots', 'tables') ORDER BY topic"
+        assert store.ask(heads) == [("robots", 0), ("tables", 500)]
+        db.begin()
+        db.execute("INSERT INTO robot(robot_id) VALUES ('a')")
+        db.assign_offsets()
+        db.commit()
+        assert store.ask(heads) == [("robots", 1), ("tables", 1000)]
+        assert not db.assign_foreign_offsets()
+        assert store.ask(heads) == [("robots", 1), ("tables", 1200)]
+        db.limit_lock_waits()
+        assert db.execute("SHOW lock_timeout").fetchone() == ("100ms",)
+        with db.impatiently():
+            assert db.execute("SHOW lock_timeout").fetchone() == ("100ms",)
+        assert db.execute("SHOW lock_timeout").fetchone() == ("100ms",)
+    finally:
+        db.close()

@@ -9,7 +9,8 @@ import pytest
 
 from robodyne_rt.errors import SchemaTooNew, StorageBroken
 from robodyne_rt.settings import ConfigError
-from robodyne_rt.store.engine.sqlite import SqliteDatabase
+from robodyne_rt.store.engine.database import Fault
+from robodyne_rt.store.engine.sqlite import SqliteConnection, SqliteDatabase, fault
 from robodyne_rt.store.migrations.migration import AddColumn, Migration, both
 
 
@@ -97,3 +98,21 @@ def test_a_second_program_can_write_with_plain_sqlite3(database: SqliteDatabase,
     statement = "INSERT INTO robot(robot_id) VALUES ('x')"
     subprocess.run([sys.executable, "-c", script, str(database.path), statement], check=True)
     assert writer.execute("SELECT topic, key FROM change").fetchall() == [("robots", 1)]
+
+
+def test_a_commit_waits_ten_milliseconds_for_another_programs_lock_and_maintenance_not_at_all(
+    db: SqliteConnection, foreign: sqlite3.Connection
+) -> None:
+    def patience_ms() -> int:
+        return int(db.execute("PRAGMA busy_timeout").fetchone()[0])
+
+    assert patience_ms() == 5000  # at start
+    db.limit_lock_waits()
+    assert patience_ms() == 10
+    with db.impatiently():
+        assert patience_ms() == 0
+    assert patience_ms() == 10
+    foreign.execute("BEGIN IMMEDIATE")
+    with pytest.raises(sqlite3.OperationalError) as raised:
+        db.begin()
+    assert fault(raised.value) is Fault.BUSY

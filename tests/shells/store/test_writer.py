@@ -197,6 +197,17 @@ def test_pauses_double_up_to_two_seconds_and_begin_anew(bench: Bench) -> None:
     assert pauses(2) == pytest.approx(expected[:3], abs=0.02)
 
 
+def test_every_connection_it_writes_with_has_little_patience_for_locks(bench: Bench) -> None:
+    for _ in range(2):
+        assert bench.writer._db is not None
+        assert bench.writer._db.execute("PRAGMA busy_timeout").fetchone() == (10,)
+        bench.database.fail("commit", Fault.AWAY)
+        bench.give(table(1))
+        bench.cycle()
+        bench.clock.advance(1)
+        bench.cycle()
+
+
 def locked(bench: Bench, number: int, *, times: int) -> None:
     """Let a write meet a lock that is there for some more tries."""
     bench.database.fail("begin", Fault.BUSY, times=1 + times)
