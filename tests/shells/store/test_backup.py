@@ -11,7 +11,7 @@ import pytest
 
 from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.store.engine import sqlite
-from robodyne_rt.store.engine.sqlite import SqliteConnection
+from robodyne_rt.store.engine.sqlite import SqliteConnection, SqliteDatabase
 from robodyne_rt.store.intake import backup
 from robodyne_rt.store.intake.backup import BACKUP_PAGES, BackupRequest, Backups
 from robodyne_rt.testing.clock import HandClock
@@ -33,20 +33,21 @@ def count(file: Path) -> int:
 
 
 def test_a_copy_is_of_one_state_and_comes_to_its_end_whoever_commits_meanwhile(
-    db: SqliteConnection, foreign: sqlite3.Connection, tmp_path: Path
+    database: SqliteDatabase, db: SqliteConnection, foreign: sqlite3.Connection, tmp_path: Path
 ) -> None:
     fill(db, 4)
     foreign.execute("INSERT INTO table_(table_number) VALUES (0)")
     steps = 0
 
-    def between() -> None:
+    def cycle() -> str:
         nonlocal steps
         steps += 1
-        assert steps < 100, "it begins anew at each commit"
         connection = (db.connection, foreign)[steps % 2]
         connection.execute("INSERT INTO table_(table_number) VALUES (?)", (steps,))
+        return "it begins anew at each commit" if steps > 100 else ""
 
-    db.copy_snapshot(tmp_path / "copy.db", pages=BACKUP_PAGES, between=between)
+    request = BackupRequest(tmp_path / "copy.db", lambda error: None)
+    assert backup.copy_between_cycles(database, db, request, cycle=cycle) is None
     assert count(tmp_path / "copy.db") == 1
     pages = (tmp_path / "copy.db").stat().st_size // 4096
     assert steps == pytest.approx(pages / 64, abs=2)  # 256 KiB each
