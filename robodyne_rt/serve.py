@@ -138,7 +138,7 @@ def _reload(config: Path | None, running: Settings) -> None:
     """Take over what can be changed while running, and say what cannot."""
     try:
         wanted = load(config)
-    except ConfigError as error:
+    except Exception as error:  # a file that cannot be used is no reason to stop
         logger.error("not reloaded, the old settings stay: %s", error, extra={"action": "reload_failed"})
         return
     logging.getLogger().setLevel(wanted.log.level)

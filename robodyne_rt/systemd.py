@@ -9,6 +9,9 @@ from typing import TextIO
 
 _FIRST_FD = 3
 
+NOTIFY_TIMEOUT_S = 1.0
+"""A manager that does not read must not keep the loop waiting."""
+
 
 def notify(state: str) -> bool:
     """Send a state such as `READY=1`; return False where nobody asked for it."""
@@ -16,12 +19,13 @@ def notify(state: str) -> bool:
     if not path:
         return False
     address = "\0" + path[1:] if path.startswith("@") else path
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.settimeout(NOTIFY_TIMEOUT_S)
             sock.connect(address)
-            sock.sendall(state.encode())
-        except OSError:
-            return False
+            sock.sendall(state.encode(errors="replace"))
+    except OSError:  # no descriptor left, no manager that reads
+        return False
     return True
 
 

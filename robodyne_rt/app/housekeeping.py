@@ -58,8 +58,8 @@ class Housekeeping:
 
     async def _forget(self) -> None:
         now = self._clock.wall()
-        self._sessions.forget(now - self._session_ttl_s)
         try:
+            self._sessions.forget(now - self._session_ttl_s)
             await self._call(lambda tables: tokens.forget_expired(tables.db, now=now))
         except Exception:
             # Forgotten in an hour then: no reason to stop serving.

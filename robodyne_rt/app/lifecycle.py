@@ -2,9 +2,39 @@
 
 Start: store, hub, ingest, web; "ready" when the ports are bound. Stop: take no new events, answer what was taken, tell the
 clients, close; the listeners of clients close last, so that who connects meanwhile is told 1001.
+
+Every task of the server, and what becomes of the server where it fails (`supervision.py`; counted by
+`robodyne_task_failures_total`). Kept: logged (`task_failed`), started again after 1 s, 2 s ... 30 s (the hub: 0.1 s to 1 s).
+Once: logged; whoever waits for it has a deadline. Vital: logged (`task_ended`); the server ends, systemd starts it.
+
+| task | does | where it fails |
+|---|---|---|
+| writer | stores, reads the change log (a thread) | vital: code 3 where storage is broken, else 1 |
+| spool | keeps what cannot be stored (a thread) | vital: code 1; a damaged file is set aside instead |
+| change listener | hears Postgres (a thread) | kept; the writer looks by itself every 100 ms |
+| backups | makes them by the clock | kept; a full disk or a database that is away is an hour's wait |
+| high-water mark | notes the newest offsets | kept; a disk that cannot be written is tried again each second |
+| hub | heartbeats, catch-ups, closes, by the clock | kept |
+| catch-up | reads for the hub what memory does not reach | once: asked for again at the next tick |
+| robot monitor | stores telemetry, finds silent robots | kept |
+| sessions | presence, and how far each session is | kept |
+| requests | finds what an earlier run did not answer | kept |
+| request | stores and works one user's questions | once: each question has an answer, `INTERNAL` where all else fails |
+| unread messages | brings them to who comes | once: brought at the next connect |
+| clock watch | looks whether the clock can be believed | kept |
+| housekeeping | forgets sessions and tokens that are over | kept |
+| issuer's keys | fetches the published keys | kept; the last good ones count |
+| serial port NAME | opens one port, and serves it | kept; one that is away is looked for (`port_lost`) |
+| control socket | makes it again where it vanishes | kept |
+| memory | gives back what was freed | kept |
+| watchdog | feeds systemd's | kept |
+| signals | SIGTERM, SIGINT, SIGHUP (`serve.py`) | vital: nobody could stop the server; a reload that fails changes nothing |
+
+Connections are no tasks of a group: what fails in a handler or a protocol of a device ends that one, and is logged.
 """
 
 import asyncio
+import functools
 import logging
 import os
 import platform
@@ -56,6 +86,7 @@ from robodyne_rt.store.opening import OpenStore, open_store
 from robodyne_rt.store.repositories import MessageRepository, RequestRepository, SessionRepository
 from robodyne_rt.store.storage import Storage
 from robodyne_rt.store.tables.device_writes import MAX_MENTIONED
+from robodyne_rt.supervision import Supervisor
 from robodyne_rt.web import listener, routes
 from robodyne_rt.web.accounts import Accounts
 from robodyne_rt.web.auth import PAIRINGS_PER_MINUTE
@@ -106,6 +137,7 @@ class App:
         self._keys: KeySet | None = None
         self._control_socket: ControlSocket | None = None
         self._http_listener: HttpListener | None = None
+        self._supervisor = Supervisor()
         self._stop = anyio.Event()
         self._stop_reason = "stopped"
 
@@ -154,23 +186,25 @@ class App:
         runner = self._web_runner(policy)
         try:
             async with anyio.create_task_group() as tasks:
-                storage.start(tasks)
+                keep = self._supervisor.keep
+                storage.start(tasks, self._supervisor)
                 try:
                     await tasks.start(self._hub.run)
-                    tasks.start_soon(robot_monitor.run)
-                    tasks.start_soon(self._sessions.run)
+                    tasks.start_soon(keep, "robot monitor", robot_monitor.run)
+                    tasks.start_soon(keep, "sessions", self._sessions.run)
                     await tasks.start(self._desk.run)
-                    tasks.start_soon(self._watch_clock)
-                    tasks.start_soon(give_back, glibc_trim())
-                    tasks.start_soon(self._housekeeping().run)
+                    tasks.start_soon(keep, "clock watch", self._watch_clock)
+                    tasks.start_soon(keep, "housekeeping", self._housekeeping().run)
+                    if (trim := glibc_trim()) is not None:
+                        tasks.start_soon(keep, "memory", functools.partial(give_back, trim))
                     if self._keys is not None:
-                        tasks.start_soon(self._keys.run)
+                        tasks.start_soon(keep, "issuer's keys", self._keys.run)
                     self._tasks = tasks
                     storage.report_losses()
                     ports = await self._listen(runner)
                     for link in self._serial:
                         tasks.start_soon(link.run)
-                    tasks.start_soon(self._feed_watchdog)
+                    tasks.start_soon(keep, "watchdog", self._feed_watchdog)
                     on_ready(ports)
                     systemd.notify(f"READY=1\nSTATUS=serving on port {ports.http}, devices on {ports.devices}")
                     await self._stop.wait()
@@ -198,6 +232,7 @@ class App:
             clock=self._clock,
             health=self._health,
             on_private=self._take_private,
+            supervisor=self._supervisor,
         )
         self._storage = Storage(
             opened,
@@ -226,7 +261,13 @@ class App:
             max_connections=settings.devices.max_connections,
         )
         self._serial = [
-            SerialLink(port, receiver=self._receiver, turns=turns, max_message_bytes=settings.devices.max_message_bytes)
+            SerialLink(
+                port,
+                receiver=self._receiver,
+                turns=turns,
+                max_message_bytes=settings.devices.max_message_bytes,
+                supervisor=self._supervisor,
+            )
             for port in settings.serial
         ]
 
@@ -253,6 +294,7 @@ class App:
             shared=settings.limits.share_rate_limit,
             renewed=self._directory.renewed,
             ask_undeclared=settings.assistant.ask_undeclared,
+            supervisor=self._supervisor,
             clock=self._clock,
         )
         self._messages = StaffMessages(
@@ -270,7 +312,8 @@ class App:
         """Go on with what it asked, and bring what its user has not read."""
         self._desk.session_attached(session)
         if not session.principal.is_anonymous:
-            self._tasks.start_soon(self._messages.deliver_until_done, session)
+            once = self._supervisor.once
+            self._tasks.start_soon(once, "unread messages", self._messages.deliver_until_done, session)
 
     def _take_private(self, update: Update) -> None:
         """Let rights follow the database, in living connections too."""
@@ -329,6 +372,7 @@ class App:
             sessions=self._sessions,
             desk=self._desk,
             http=connections,
+            task_failures=self._supervisor.failures,
         )
         tokens = self._tokens(policy)
         accounts = Accounts(
@@ -409,7 +453,7 @@ class App:
             raise _cannot_listen("server", settings.server.host, settings.server.port, error) from error
         commands = self._control_socket = ControlSocket(runner, control_socket(settings))
         await commands.listen()
-        self._tasks.start_soon(commands.run)
+        self._tasks.start_soon(self._supervisor.keep, "control socket", commands.run)
         own = settings.devices
         tls = _tls("devices", own.tls_cert, own.tls_key, own.tls_client_ca)
         try:
@@ -436,7 +480,9 @@ class App:
     async def _feed_watchdog(self) -> None:
         """Tell systemd that loop and writer work, only while they do."""
         interval_s = systemd.watchdog_interval_s()
-        while interval_s is not None:
+        while interval_s is None:
+            await anyio.sleep_forever()
+        while True:
             if not self._storage.is_stuck(interval_s):
                 systemd.notify("WATCHDOG=1")
             await anyio.sleep(min(WATCHDOG_CHECK_S, interval_s / 3))

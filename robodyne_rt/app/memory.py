@@ -33,14 +33,14 @@ def glibc_trim() -> Callable[[int], object] | None:
     return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
-async def give_back(trim: Callable[[int], object] | None, resident: Callable[[], int] = resident_bytes) -> None:
+async def give_back(trim: Callable[[int], object], resident: Callable[[], int] = resident_bytes) -> None:
     """Look now and then, until cancelled, whether memory can be given back.
 
     Args:
         trim: takes milliseconds, and works in a thread of its own.
     """
     least = resident()
-    while trim is not None:
+    while True:
         await anyio.sleep(LOOK_S)
         taken = resident()
         if taken > least + WORTH_BYTES:

@@ -42,6 +42,7 @@ from robodyne_rt.model.topics import PUBLIC_TOPICS, STATUS
 from robodyne_rt.model.words import OrderStatus
 from robodyne_rt.ports import ChangeReader, Clock, OptimisticChange
 from robodyne_rt.settings import Hub as HubSettings
+from robodyne_rt.supervision import Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class ConnectionManager:
         clock: Clock,
         health: Callable[[], Awaitable[Entity]],
         on_private: Callable[[Update], None],
+        supervisor: Supervisor | None = None,
     ) -> None:
         self.stats = HubStats()
         self.send_buffer_limit_bytes = settings.send_buffer_limit_bytes
@@ -99,6 +101,7 @@ class ConnectionManager:
         self._clock = clock
         self._health = health
         self._on_private = on_private
+        self._supervisor = supervisor or Supervisor()
         self._last_overview: Entity = {}
         self._positions: dict[int, Entity] = {}
         self._positions_at = self._memory_looked_at = float("-inf")
@@ -442,19 +445,22 @@ class ConnectionManager:
 
     def _spawn(self, function: Callable[..., Any], *arguments: Any) -> None:
         if self._tasks is not None:
-            self._tasks.start_soon(function, *arguments)
+            self._tasks.start_soon(self._supervisor.once, "catch-up", function, *arguments)
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Tick until cancelled: heartbeats, catch-ups, closes that nobody takes."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             task_status.started()
-            while True:
-                before = self._clock.now()
-                await anyio.sleep(TICK_S)
-                now = self._clock.now()
-                self.stats.loop_lag_s = max(0.0, now - before - TICK_S)
-                self.tick(now)
+            await self._supervisor.keep("hub", self._tick_on, first_wait_s=TICK_S, longest_wait_s=1.0)
+
+    async def _tick_on(self) -> None:
+        while True:
+            before = self._clock.now()
+            await anyio.sleep(TICK_S)
+            now = self._clock.now()
+            self.stats.loop_lag_s = max(0.0, now - before - TICK_S)
+            self.tick(now)
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`."""

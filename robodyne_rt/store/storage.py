@@ -6,6 +6,7 @@ The loop's side is `Intake`; behind it are threads: the writer, the spool's, and
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -16,6 +17,7 @@ from anyio.abc import TaskGroup
 from robodyne_rt.core.spooling import SpoolingLedger
 from robodyne_rt.ports import ChangeSink, Clock
 from robodyne_rt.settings import Settings
+from robodyne_rt.store.engine.database import ChangeListener
 from robodyne_rt.store.intake.acknowledged import Acknowledged
 from robodyne_rt.store.intake.backup import Backups
 from robodyne_rt.store.intake.backup_schedule import BackupSchedule, remove_leftovers
@@ -26,6 +28,7 @@ from robodyne_rt.store.intake.spool_repair import SpoolDamage
 from robodyne_rt.store.intake.writes import Write
 from robodyne_rt.store.log.high_water import HighWaterMarkWriter, mark_path
 from robodyne_rt.store.opening import OpenStore
+from robodyne_rt.supervision import Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -121,18 +124,23 @@ class Storage:
         )
         self._writer_ended = anyio.Event()
 
-    def start(self, tasks: TaskGroup) -> None:
+    def start(self, tasks: TaskGroup, supervisor: Supervisor) -> None:
         """Start the threads."""
-        tasks.start_soon(self._run_writer)
+        tasks.start_soon(supervisor.vital, "writer", self._run_writer)
         if self._spool is not None:
             spool, loop = self._spool, asyncio.get_running_loop()
             report = self.intake.report_damage
-            tasks.start_soon(_run_in_thread, lambda: spool.run(lambda damage: _call(loop, report, damage)))
+            run_spool = partial(spool.run, lambda damage: _call(loop, report, damage))
+            tasks.start_soon(supervisor.vital, "spool", partial(_run_in_thread, run_spool))
         if self._listener is not None:
-            tasks.start_soon(_run_in_thread, self._listener.run)
+            tasks.start_soon(supervisor.keep, "change listener", partial(self._listen, self._listener))
         if self._backup_schedule is not None:
-            tasks.start_soon(self._backup_schedule.run)
-        tasks.start_soon(self._high_water.run, lambda: self._writer.positions)
+            tasks.start_soon(supervisor.keep, "backups", self._backup_schedule.run)
+        tasks.start_soon(supervisor.keep, "high-water mark", partial(self._high_water.run, lambda: self._writer.positions))
+
+    async def _listen(self, listener: ChangeListener) -> None:
+        await _run_in_thread(listener.run)
+        await anyio.sleep_forever()  # it was stopped
 
     def _spooled(self) -> tuple[str, int]:
         return (self._spool.name, self.intake.spooled_upto) if self._spool is not None else ("", 0)

@@ -46,7 +46,7 @@ class KeySet:
             self._keys = _parse(kept.read_bytes())
         except FileNotFoundError:
             pass
-        except (OSError, ValueError) as error:
+        except Exception as error:
             logger.warning("%s cannot be used: %s", kept, error, extra={"action": "jwks_unreadable"})
 
     async def find(self, kid: Any) -> jwt.PyJWK | None:
@@ -90,7 +90,7 @@ class KeySet:
                     if len(body) > MAX_BYTES:
                         raise ValueError(f"over {MAX_BYTES} bytes")
             keys = _parse(body)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except Exception as error:  # of the network, or of a document that anybody may have written
             logger.warning(
                 "the keys at %s cannot be had (%s); the last good ones count", self._url, error, extra={"action": "jwks_failed"}
             )
@@ -124,7 +124,7 @@ def _parse(body: bytes) -> dict[str, jwt.PyJWK]:
             continue
         try:
             key = jwt.PyJWK(item, algorithm="RS256" if item["kty"] == "RSA" else "ES256")
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
+        except Exception as error:  # PyJWT's, cryptography's, or of a field of another type
             logger.warning("a published key cannot be used: %s", error, extra={"action": "jwk_unusable"})
             continue
         found[str(item.get("kid", ""))] = key

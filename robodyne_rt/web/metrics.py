@@ -1,6 +1,6 @@
 """`/metrics`: the plain numbers of all parts in Prometheus' text format, prefix `robodyne_`, base units (SPEC section 12)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -29,6 +29,7 @@ class Metrics(Collector):
         sessions: SessionManager,
         desk: RequestDesk,
         http: HttpConnections,
+        task_failures: Mapping[str, int],
     ) -> None:
         self._hub = hub
         self._receiver = receiver
@@ -37,6 +38,7 @@ class Metrics(Collector):
         self._sessions = sessions
         self._desk = desk
         self._http = http
+        self._task_failures = task_failures
         self._registry = CollectorRegistry()
         self._commit_s = Histogram(
             "robodyne_db_commit_seconds",
@@ -99,6 +101,10 @@ class Metrics(Collector):
         for result, count in self._desk.stats.answered.items():
             requests.add_metric([result], count)
         yield requests
+        failures = CounterMetricFamily("robodyne_task_failures", "Failures of the server's own tasks", labels=["task"])
+        for task, count in sorted(self._task_failures.items()):
+            failures.add_metric([task], count)
+        yield failures
 
     def _of_hub(self) -> Iterator[Metric]:
         hub = self._hub

@@ -23,6 +23,7 @@ from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Answerer, Clock, NoReply, Unasked
 from robodyne_rt.sessions.manager import Session, SessionManager, answer_payload
+from robodyne_rt.supervision import Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -111,8 +112,10 @@ class RequestDesk:
         shared: bool,
         renewed: Callable[[Principal, float], Principal],
         ask_undeclared: bool = False,
+        supervisor: Supervisor | None = None,
         clock: Clock,
     ) -> None:
+        self._supervisor = supervisor or Supervisor()
         self.stats = RequestStats()
         self.callbacks = PendingCallbacks()
         self._sessions = sessions
@@ -139,12 +142,16 @@ class RequestDesk:
             self._tasks = tasks
             found = await self._find_left()
             task_status.started()
-            pause_s = STORE_AGAIN_S[0]
-            while not found:
-                await anyio.sleep(pause_s)
-                pause_s = min(STORE_AGAIN_S[1], 2 * pause_s)
-                found = await self._find_left()
+            if not found:
+                await self._supervisor.keep("requests", self._find_left_on)
             await anyio.sleep_forever()
+
+    async def _find_left_on(self) -> None:
+        pause_s = STORE_AGAIN_S[0]
+        while not await self._find_left():
+            await anyio.sleep(pause_s)
+            pause_s = min(STORE_AGAIN_S[1], 2 * pause_s)
+        await anyio.sleep_forever()
 
     async def _find_left(self) -> bool:
         """Find the requests that were not answered when the server ended; each waits for its session to come back."""
@@ -233,7 +240,7 @@ class RequestDesk:
         )
         self._enqueue(request)
         assert self._tasks is not None
-        self._tasks.start_soon(self._take, request)
+        self._tasks.start_soon(self._supervisor.once, "request", self._take, request)
         if self.callbacks.asks_person(request.user):
             _tell_progress(request, "waiting")
 
@@ -273,7 +280,7 @@ class RequestDesk:
         if queue is None:
             queue = self._queues[request.user] = deque()
             assert self._tasks is not None
-            self._tasks.start_soon(self._work, request.user, queue)
+            self._tasks.start_soon(self._supervisor.once, "request", self._work, request.user, queue)
         if first:  # asked before everything that this run heard
             place = sum(1 for other in queue if other.id < request.id)
             queue.insert(place, request)
@@ -319,22 +326,25 @@ class RequestDesk:
             await request.taken.wait()
             if queue[0] is not request:
                 continue  # an older one was found meanwhile
-            if request.known is not None:
-                self._remember(request, request.known)
-                for session, dialect in {request.session: request.dialect, **request.others}.items():
-                    again = request.again and session is request.session
-                    self._tell_other(self._sessions.current(session), request.known, dialect, again=again)
-            else:
-                try:
+            try:
+                if request.known is not None:
+                    self._tell_known(request, request.known)
+                else:
                     await self._answer(request)
-                except Exception:
-                    logger.exception("a request could not be answered", extra={"action": "request_failed"})
-                    self._fail_now(
-                        request.session, request.dialect, request.request_id, "INTERNAL", "an unforeseen error; try again"
-                    )
+            except Exception:
+                logger.exception("a request could not be answered", extra={"action": "request_failed"})
+                text = "an unforeseen error; try again"
+                self._fail_now(request.session, request.dialect, request.request_id, "INTERNAL", text)
             del self._open[request.user, request.request_id]
             queue.remove(request)
         del self._queues[user]
+
+    def _tell_known(self, request: Request, known: Entity) -> None:
+        """Repeat to all who asked what an earlier run answered."""
+        self._remember(request, known)
+        for session, dialect in {request.session: request.dialect, **request.others}.items():
+            again = request.again and session is request.session
+            self._tell_other(self._sessions.current(session), known, dialect, again=again)
 
     async def _answer(self, request: Request) -> None:
         conversation = _Conversation(self, request)

@@ -11,7 +11,6 @@ import psycopg
 from psycopg import sql
 
 from robodyne_rt.core.retry import Backoff
-from robodyne_rt.settings import ConfigError
 
 LISTEN_PROBE_S = 5.0
 """How often the connection is asked whether it still lives: a half-open link is otherwise never noticed."""
@@ -45,14 +44,17 @@ class PostgresChangeListener:
                     backoff.reset()
                     self._notify()  # what was committed while nobody listened
                     self._listen(connection)
-            except (psycopg.Error, ConfigError, OSError) as error:
+            except Exception as error:  # whatever the driver raises: the writer looks by itself meanwhile
                 self.trouble = f"not listening: {' '.join(str(error).split())}"
                 self._stopped.wait(backoff.next_s())
 
     def _listen(self, connection: "psycopg.Connection[Any]") -> None:
         while not self._stopped.is_set():
             link, wake = connection.fileno(), self._woken.fileno()
-            readable, _, _ = select.select([link, wake], [], [], LISTEN_PROBE_S)
+            poll = select.poll()  # `select.select` knows no descriptor above 1023
+            poll.register(link, select.POLLIN)
+            poll.register(wake, select.POLLIN)
+            readable = dict(poll.poll(LISTEN_PROBE_S * 1000))
             if wake in readable:
                 return
             if readable:

@@ -1,0 +1,119 @@
+"""What is started in a task group survives what its neighbours and its own inputs do to it."""
+
+import errno
+import select
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from robodyne_rt import systemd
+from robodyne_rt.store.engine.listener import PostgresChangeListener
+from tests.hub.harness import Rig
+
+
+async def test_a_tick_of_the_hub_that_fails_is_not_its_last(tmp_path: Any) -> None:
+    rig = Rig(tmp_path)
+    ticks: list[float] = []
+
+    def tick(now: float) -> None:
+        ticks.append(now)
+        if len(ticks) == 1:
+            raise ZeroDivisionError
+
+    rig.hub.tick = tick  # type: ignore[method-assign]
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(rig.hub.run)
+        with anyio.fail_after(5):
+            while len(ticks) < 3:
+                await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+    assert rig.hub._supervisor.failures["hub"] == 1
+
+
+async def test_a_catch_up_that_fails_takes_nobody_along(tmp_path: Any) -> None:
+    rig = Rig(tmp_path)
+
+    async def overview() -> Any:
+        raise KeyError("oldest_placed_at")
+
+    rig.reader.overview = overview  # type: ignore[method-assign]
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(rig.hub.run)
+        rig.hub._spawn(rig.hub.status._refresh)
+        with anyio.fail_after(5):
+            while not rig.hub._supervisor.failures["catch-up"]:
+                await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("filedescriptor out of range in select()"), KeyError("x"), OSError(errno.EMFILE, "x")]
+)
+def test_a_listener_tries_again_whatever_its_driver_raises(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robodyne_rt.store.engine.listener.FIRST_RETRY_S", 0.01)
+    tries: list[int] = []
+
+    def connect() -> Any:
+        tries.append(1)
+        if len(tries) == 3:
+            listener.stop()
+        raise error
+
+    listener = PostgresChangeListener(connect, lambda: None)
+    thread = threading.Thread(target=listener.run)
+    thread.start()
+    thread.join(10)
+    assert len(tries) == 3 and listener.trouble.startswith("not listening: ")
+
+
+class FakeLink:
+    """A connection whose descriptor is above 1023."""
+
+    class pgconn:
+        status = 0
+
+        @staticmethod
+        def consume_input() -> None: ...
+
+        @staticmethod
+        def notifies() -> None: ...
+
+    def __init__(self, sock: socket.socket, probed: Callable[[], None]) -> None:
+        self._sock = sock
+        self._probed = probed
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def execute(self, statement: str) -> None:
+        self._probed()
+
+
+def test_a_listener_hears_above_1024_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robodyne_rt.store.engine.listener.LISTEN_PROBE_S", 0.05)
+    held = [socket.socket() for _ in range(1030)]
+    ours, theirs = socket.socketpair()
+    try:
+        assert ours.fileno() > 1023
+        with pytest.raises(ValueError, match="out of range"):
+            select.select([ours.fileno()], [], [], 0)  # the control
+        listener = PostgresChangeListener(lambda: None, lambda: None)  # type: ignore[arg-type, return-value]
+        link: Any = FakeLink(ours, listener.stop)
+        listener._listen(link)  # one probe, and the stop that it makes
+        listener._wake.close(), listener._woken.close()
+    finally:
+        for sock in (*held, ours, theirs):
+            sock.close()
+
+
+def test_systemd_is_not_told_where_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_more(*arguments: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setenv("NOTIFY_SOCKET", "@nowhere")
+    monkeypatch.setattr(socket, "socket", no_more)
+    assert not systemd.notify("WATCHDOG=1")
