@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import anyio
 
@@ -32,6 +33,9 @@ STOP_FORCED = 1
 
 STOP_LIMIT_S = 4.5
 """After the grace; a stop that takes longer is no stop any more (SPEC section 6)."""
+
+LAST_LINES_S = 0.3
+"""How long an end at once waits for the last lines of the log."""
 
 IMPATIENCE_S = 1.0
 """A second signal this long after the first is meant; sooner it is the same one, sent to the whole process group."""
@@ -56,9 +60,13 @@ def serve(
         StorageBroken, SchemaTooNew: the database cannot be used.
         ConfigError: a port cannot be bound, or a certificate not be read.
     """
-    logs.set_up(level=level_until_ready or settings.log.level, style=settings.log.format)
+    log = logs.set_up(level=level_until_ready or settings.log.level, style=settings.log.format)
     lifecycle.log_start(settings)
-    server = lifecycle.App(settings)
+    server = lifecycle.App(settings, log_lines_lost=lambda: log.lines_lost)
+
+    def end_now(code: int) -> NoReturn:
+        log.close(LAST_LINES_S)
+        os._exit(code)  # what was acknowledged is on disk
 
     stop_limit_s = settings.server.shutdown_grace_s + STOP_LIMIT_S
     stays_at_hangup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup(1)
@@ -73,10 +81,10 @@ def serve(
                     _reload(config, settings)
                 elif stopping_since == math.inf:
                     stopping_since = time.monotonic()
-                    threading.Thread(target=_end_after, args=(stop_limit_s,), daemon=True).start()
+                    threading.Thread(target=_end_after, args=(stop_limit_s, end_now), daemon=True).start()
                     server.stop("restart" if number == signal.SIGTERM else "stopped")
                 elif time.monotonic() - stopping_since > IMPATIENCE_S:
-                    os._exit(INTERRUPTED)  # what was acknowledged is on disk
+                    end_now(INTERRUPTED)
 
     def ready(ports: Ports) -> None:
         if on_ready is not None:
@@ -114,11 +122,11 @@ def _has_terminal() -> bool:
     return True
 
 
-def _end_after(seconds: float) -> None:
+def _end_after(seconds: float, end_now: Callable[[int], NoReturn]) -> None:
     """End the process whatever still hangs, a disk for one: what was acknowledged is on disk."""
     time.sleep(seconds)
     logger.critical("not stopped within %.1f s: something hangs; ending now", seconds, extra={"action": "stop_forced"})
-    os._exit(STOP_FORCED)
+    end_now(STOP_FORCED)
 
 
 def _announce(settings: Settings, ports: Ports) -> None:

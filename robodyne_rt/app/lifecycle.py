@@ -124,10 +124,15 @@ class Ports:
 
 
 class App:
-    """One server."""
+    """One server.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        log_lines_lost: returns how many lines of the log nobody will read.
+    """
+
+    def __init__(self, settings: Settings, *, log_lines_lost: Callable[[], int] = lambda: 0) -> None:
         self._settings = settings
+        self._log_lines_lost = log_lines_lost
         noted = high_water.read(high_water.mark_path(Path(settings.database.spool_path).absolute()))
         noted_at = noted.at if noted is not None else 0.0
         self._clock = Clock(noted_at=noted_at)
@@ -373,6 +378,7 @@ class App:
             desk=self._desk,
             http=connections,
             task_failures=self._supervisor.failures,
+            log_lines_lost=self._log_lines_lost,
         )
         tokens = self._tokens(policy)
         accounts = Accounts(

@@ -1,6 +1,6 @@
 """`/metrics`: the plain numbers of all parts in Prometheus' text format, prefix `robodyne_`, base units (SPEC section 12)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -30,6 +30,7 @@ class Metrics(Collector):
         desk: RequestDesk,
         http: HttpConnections,
         task_failures: Mapping[str, int],
+        log_lines_lost: Callable[[], int],
     ) -> None:
         self._hub = hub
         self._receiver = receiver
@@ -39,6 +40,7 @@ class Metrics(Collector):
         self._desk = desk
         self._http = http
         self._task_failures = task_failures
+        self._log_lines_lost = log_lines_lost
         self._registry = CollectorRegistry()
         self._commit_s = Histogram(
             "robodyne_db_commit_seconds",
@@ -105,6 +107,7 @@ class Metrics(Collector):
         for task, count in sorted(self._task_failures.items()):
             failures.add_metric([task], count)
         yield failures
+        yield _counter("robodyne_log_lines_lost", "Lines of the log that nobody read in time", self._log_lines_lost())
 
     def _of_hub(self) -> Iterator[Metric]:
         hub = self._hub

@@ -1,5 +1,6 @@
 """A serial port that cannot be opened, whatever is raised, or that is lost: the port is away, everything else goes on."""
 
+import asyncio
 import errno
 import os
 import termios
@@ -16,6 +17,7 @@ from robodyne_rt.core.device_auth import DeviceAuth, Known
 from robodyne_rt.ingest import serial as adapter
 from robodyne_rt.ingest.receiver import Receiver
 from robodyne_rt.ingest.serial import SerialLink
+from robodyne_rt.ingest.turns import ReadingTurns
 from robodyne_rt.settings import SerialPort
 from robodyne_rt.supervision import Supervisor
 from robodyne_rt.testing.clock import HandClock
@@ -36,7 +38,10 @@ def make_link(port: object) -> SerialLink:
         store=nowhere, telemetry=nowhere, auth=DeviceAuth(lambda device_id: Known(None, "", False)), clock=HandClock()
     )
     supervisor = Supervisor(jitter=lambda: 0.01)
-    return SerialLink(SerialPort(port=str(port)), receiver=receiver, max_message_bytes=65536, supervisor=supervisor)
+    turns = ReadingTurns(asyncio.get_running_loop())
+    return SerialLink(
+        SerialPort(port=str(port)), receiver=receiver, turns=turns, max_message_bytes=65536, supervisor=supervisor
+    )
 
 
 async def until(fact: Any) -> None:
