@@ -15,7 +15,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Literal, TextIO
 
 import orjson
@@ -28,6 +29,27 @@ _SECRETS = re.compile(r"((?:token|ticket|proof|password|secret)=)[^&\s\"']+", re
 
 # sd-daemon(3): the journal reads the priority from a leading <n>.
 _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
+
+
+_IS_STORING_LINES = ContextVar("is_storing_lines", default=False)
+
+
+@contextlib.contextmanager
+def storing_lines(is_so: bool) -> Iterator[None]:
+    """Mark what is logged within as caused by storing lines of this very log, which must not be stored in their turn."""
+    if not is_so:
+        yield
+        return
+    token = _IS_STORING_LINES.set(True)
+    try:
+        yield
+    finally:
+        _IS_STORING_LINES.reset(token)
+
+
+def is_storing_lines() -> bool:
+    """Return whether what is logged now is caused by storing lines of the log."""
+    return _IS_STORING_LINES.get()
 
 
 MAX_QUEUED_BYTES = 1 << 20
@@ -197,7 +219,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": redacted(record.getMessage()),
-            **{key: value for key, value in vars(record).items() if key not in _STANDARD},
+            **own_fields(record),
         }
         if record.exc_info:
             line["error"] = redacted(self.formatException(record.exc_info))
@@ -215,6 +237,11 @@ class TextFormatter(logging.Formatter):
         if record.exc_info:
             text += "\n" + redacted(self.formatException(record.exc_info))
         return text
+
+
+def own_fields(record: logging.LogRecord) -> dict[str, object]:
+    """Return what a line says beside its text (`extra`)."""
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
 
 
 def redacted(text: str) -> str:

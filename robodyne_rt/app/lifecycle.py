@@ -28,13 +28,13 @@ Once: logged; whoever waits for it has a deadline. Vital: logged (`task_ended`);
 | control socket | makes it again where it vanishes | kept |
 | memory | gives back what was freed | kept |
 | watchdog | feeds systemd's | kept |
+| server log | stores warnings and errors as system logs | kept |
 | signals | SIGTERM, SIGINT, SIGHUP (`serve.py`) | vital: nobody could stop the server; a reload that fails changes nothing |
 
 Connections are no tasks of a group: what fails in a handler or a protocol of a device ends that one, and is logged.
 """
 
 import asyncio
-import functools
 import logging
 import os
 import platform
@@ -45,6 +45,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -58,6 +59,7 @@ from robodyne_rt.app.control_socket import ControlSocket
 from robodyne_rt.app.health import ATTENTION, READINESS, ServerHealth, server_probes
 from robodyne_rt.app.housekeeping import Housekeeping
 from robodyne_rt.app.memory import give_back, glibc_trim
+from robodyne_rt.app.server_log import ServerLog
 from robodyne_rt.core import times
 from robodyne_rt.core.clock_watch import ClockWatch
 from robodyne_rt.core.device_auth import DeviceAuth, Known, known
@@ -143,6 +145,7 @@ class App:
         self._control_socket: ControlSocket | None = None
         self._http_listener: HttpListener | None = None
         self._supervisor = Supervisor()
+        self._server_log = ServerLog(clock=self._clock)
         self._stop = anyio.Event()
         self._stop_reason = "stopped"
 
@@ -159,6 +162,14 @@ class App:
             StorageBroken, SchemaMismatch: the database cannot be used.
             ConfigError: a port cannot be bound, or a certificate not be read.
         """
+        root = logging.getLogger()
+        root.addHandler(self._server_log)
+        try:
+            await self._run(on_ready)
+        finally:
+            root.removeHandler(self._server_log)
+
+    async def _run(self, on_ready: Callable[[Ports], None]) -> None:
         settings = self._settings
         policy = access_policy(settings)
         self._secret = secret.load(settings.auth.secret_file)
@@ -199,9 +210,10 @@ class App:
                     tasks.start_soon(keep, "sessions", self._sessions.run)
                     await tasks.start(self._desk.run)
                     tasks.start_soon(keep, "clock watch", self._watch_clock)
+                    tasks.start_soon(keep, "server log", partial(self._server_log.run, storage.intake))
                     tasks.start_soon(keep, "housekeeping", self._housekeeping().run)
                     if (trim := glibc_trim()) is not None:
-                        tasks.start_soon(keep, "memory", functools.partial(give_back, trim))
+                        tasks.start_soon(keep, "memory", partial(give_back, trim))
                     if self._keys is not None:
                         tasks.start_soon(keep, "issuer's keys", self._keys.run)
                     self._tasks = tasks
@@ -379,6 +391,7 @@ class App:
             http=connections,
             task_failures=self._supervisor.failures,
             log_lines_lost=self._log_lines_lost,
+            log_lines_skipped=lambda: self._server_log.skipped,
         )
         tokens = self._tokens(policy)
         accounts = Accounts(

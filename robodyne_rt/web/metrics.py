@@ -31,6 +31,7 @@ class Metrics(Collector):
         http: HttpConnections,
         task_failures: Mapping[str, int],
         log_lines_lost: Callable[[], int],
+        log_lines_skipped: Callable[[], int],
     ) -> None:
         self._hub = hub
         self._receiver = receiver
@@ -41,6 +42,7 @@ class Metrics(Collector):
         self._http = http
         self._task_failures = task_failures
         self._log_lines_lost = log_lines_lost
+        self._log_lines_skipped = log_lines_skipped
         self._registry = CollectorRegistry()
         self._commit_s = Histogram(
             "robodyne_db_commit_seconds",
@@ -108,6 +110,7 @@ class Metrics(Collector):
             failures.add_metric([task], count)
         yield failures
         yield _counter("robodyne_log_lines_lost", "Lines of the log that nobody read in time", self._log_lines_lost())
+        yield _counter("robodyne_log_lines_skipped", "Warnings and errors not stored as system logs", self._log_lines_skipped())
 
     def _of_hub(self) -> Iterator[Metric]:
         hub = self._hub

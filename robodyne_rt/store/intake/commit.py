@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 
 from robodyne_rt.core.spooling import Answered
 from robodyne_rt.errors import DeadLettered, RobodyneError, StorageBroken
+from robodyne_rt.logs import storing_lines
 from robodyne_rt.ports import Clock
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault
 from robodyne_rt.store.intake.dead_letters import DeadLetterWrite
 from robodyne_rt.store.intake.letter_retries import LetterRetries, retry_in_s
 from robodyne_rt.store.intake.reports import DeadLetter, Report
-from robodyne_rt.store.intake.writes import Write
+from robodyne_rt.store.intake.writes import Write, are_server_lines
 from robodyne_rt.store.stats import WriterStats
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter, told_of_letter
 
@@ -157,7 +158,8 @@ class Committer:
         assert error is not None
         self._stats.errors += 1
         if not write.spoolable:
-            logger.error("a %s could not be stored: %s", write.kind, error, extra={"action": "write_failed"})
+            with storing_lines(are_server_lines([write])):
+                logger.error("a %s could not be stored: %s", write.kind, error, extra={"action": "write_failed"})
             return (write, None, error)
         letter = self._dead_letter(write, error)
         return (write, None, self._keep(letter, write, letter.apply(self._tables), error, report))

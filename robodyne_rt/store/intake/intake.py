@@ -15,6 +15,7 @@ from robodyne_rt.core import spooling
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.core.spooling import Answered, Decision, SpoolingLedger
 from robodyne_rt.errors import StorageTimeout, StorageUnavailable
+from robodyne_rt.logs import storing_lines
 from robodyne_rt.model.changes import Update
 from robodyne_rt.ports import ChangeSink, Clock
 from robodyne_rt.store.engine.database import Fault
@@ -27,7 +28,7 @@ from robodyne_rt.store.intake.reports import Report
 from robodyne_rt.store.intake.spool import Spool, SpooledRow
 from robodyne_rt.store.intake.submissions import Submissions
 from robodyne_rt.store.intake.writer import Writer
-from robodyne_rt.store.intake.writes import Write
+from robodyne_rt.store.intake.writes import Write, are_server_lines
 from robodyne_rt.store.log.history import History
 
 logger = logging.getLogger(__name__)
@@ -143,7 +144,8 @@ class Intake(Submissions):
         """Tell the ledger what the writer did and saw, updates to the screens first."""
         ledger, updates = self._ledger, report.updates
         if updates or report.epoch:
-            self._publisher.publish(report)
+            with storing_lines(are_server_lines([write for write, _, _ in report.done])):
+                self._publisher.publish(report)
         if report.reverted:
             self._overlay.revert_entities([key for write in report.reverted for key in write.keys])
         if report.done:

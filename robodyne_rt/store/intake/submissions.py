@@ -8,7 +8,15 @@ from typing import Any, TypeVar
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.ports import Clock, Outcome, ReceivedMessage
 from robodyne_rt.store.intake.spool_repair import SpoolDamage
-from robodyne_rt.store.intake.writes import CallWrite, EventWrite, MessageWrite, TelemetryWrite, VanishedWrite, Write
+from robodyne_rt.store.intake.writes import (
+    CallWrite,
+    EventWrite,
+    MessageWrite,
+    ServerLineWrite,
+    TelemetryWrite,
+    VanishedWrite,
+    Write,
+)
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter, ids_needed
 
 T = TypeVar("T")
@@ -46,6 +54,10 @@ class Submissions(ABC):
     def store_error_event(self, description: str, data: Any = None) -> None:
         """Store an ERROR event of the server itself."""
         self.submit(EventWrite(self.next_id(), "ERROR", "ERROR", description, data, self._clock.stamp()))
+
+    def store_server_line(self, level: str, message: str, data: Any, at: str, outcome: Outcome) -> None:
+        """Store a line of the server's own log, now or not at all."""
+        self.submit(ServerLineWrite(self.next_id(), level, message, data, at, outcome))
 
     def report_damage(self, damage: SpoolDamage) -> None:
         """Tell people what became of the spool's file."""

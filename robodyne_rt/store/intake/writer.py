@@ -23,6 +23,7 @@ from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.core.retry import Backoff
 from robodyne_rt.core.spooling import LATE_S, Give
 from robodyne_rt.errors import DataOwned, FilesReplaced, StorageBroken, StorageUnavailable
+from robodyne_rt.logs import storing_lines
 from robodyne_rt.ports import Clock
 from robodyne_rt.settings import ConfigError
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault, read_epochs, renew_epoch, write_meta
@@ -32,7 +33,7 @@ from robodyne_rt.store.intake.drain import SpoolDrain
 from robodyne_rt.store.intake.letter_retries import LetterRetries
 from robodyne_rt.store.intake.reports import Report
 from robodyne_rt.store.intake.spool import Spool
-from robodyne_rt.store.intake.writes import Write
+from robodyne_rt.store.intake.writes import Write, are_server_lines
 from robodyne_rt.store.log.change_log import HistoryLost
 from robodyne_rt.store.log.history import History
 from robodyne_rt.store.log.maintenance import PRUNE_PAUSE_S, Maintenance
@@ -310,11 +311,12 @@ class Writer:
             StorageBroken: the database cannot be trusted.
         """
         now = self.stats.cycled_at = self._clock.now()
-        try:
-            if not self._is_away or self._come_back(report_to):
-                self._work(report_to, now)
-        except self._database.errors as error:
-            self._fail(error, report_to)
+        with storing_lines(are_server_lines(self._held)):
+            try:
+                if not self._is_away or self._come_back(report_to):
+                    self._work(report_to, now)
+            except self._database.errors as error:
+                self._fail(error, report_to)
 
     def _work(self, report_to: ReportTo, now: float) -> None:
         if self._is_drain_due():

@@ -242,6 +242,30 @@ class EventWrite(Write):
         return [("events", self.id)]
 
 
+class ServerLineWrite(Write):
+    """A line of the server's own log, for technicians: not kept where it cannot be stored now."""
+
+    __slots__ = ("at", "data", "id", "level", "message")
+    kind = "server_line"
+    spoolable = False
+
+    def __init__(self, id: int, level: str, message: str, data: Any, at: str, outcome: Outcome) -> None:  # noqa: PLR0917
+        super().__init__(outcome)
+        self.id = id
+        self.level = level
+        self.message = message
+        self.data = data
+        self.at = at
+
+    def apply(self, tables: DeviceMessageWriter) -> Any:
+        tables.server_line(self.id, self.level, self.message, self.data, self.at)
+
+
+def are_server_lines(writes: Sequence[Write]) -> bool:
+    """Return whether writes are lines of the server's own log, and nothing else."""
+    return bool(writes) and all(write.kind == ServerLineWrite.kind for write in writes)
+
+
 class CallWrite(Write):
     """A function of what writes are applied to; for what must not outlive this process."""
 

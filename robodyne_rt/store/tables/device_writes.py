@@ -177,6 +177,12 @@ class DeviceMessageWriter:
         """Return whether an event is stored."""
         return self._execute("SELECT 1 FROM event WHERE id = ?", (id,)).fetchone() is not None
 
+    def server_line(self, id: int, level: str, message: str, data: Any, at: str) -> None:
+        """Insert one line of the server's own log, unless it is there."""
+        if self._execute("SELECT 1 FROM system_log WHERE id = ?", (id,)).fetchone() is None:
+            columns = {"id": id, "level": level, "source": "server", "message": message, "data": _json(data), "timestamp": at}
+            self._insert("system_log", columns)
+
     def store_dead_letter(self, letter: Entity, digest: str) -> int:
         """Insert one dead letter and return its id; a message that it holds counts as taken, so that its device is told the
         same again. Nothing in a letter may keep it from being stored: else it would be tried for ever."""

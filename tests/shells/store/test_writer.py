@@ -1,5 +1,6 @@
 """The writer's cycle by hand: what it takes, what it drops, how it comes back; no thread, no file, no server."""
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,10 +9,12 @@ import pytest
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.core.spooling import Give
 from robodyne_rt.errors import StorageBroken
+from robodyne_rt.logs import is_storing_lines
 from robodyne_rt.store.engine.database import Fault
 from robodyne_rt.store.intake.backup import BackupRequest
 from robodyne_rt.store.intake.reports import Report
 from robodyne_rt.store.intake.writer import POLL_S, Writer
+from robodyne_rt.store.intake.writes import ServerLineWrite
 from robodyne_rt.store.log.history import History
 from robodyne_rt.store.log.retention import Retention
 from robodyne_rt.testing.clock import HandClock
@@ -489,3 +492,38 @@ def test_what_a_batch_taken_apart_had_committed_before_the_database_failed_is_to
 def test_an_interrupt_reaches_the_connection_that_hangs(bench: Bench) -> None:
     bench.writer.interrupt()
     assert bench.db.interrupted == 1
+
+
+AT = "2026-11-27T18:00:00.000000Z"
+
+
+class Heard(logging.Handler):
+    """Keeps of each line whether storing lines of the log caused it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.caused: list[bool] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.caused.append(is_storing_lines())
+
+
+@pytest.mark.parametrize(
+    ("writes", "is_caused"),
+    [([1], [True]), ([1, 2], [True]), (["table"], [False]), ([1, "table"], [False])],
+)
+def test_trouble_that_only_lines_of_the_log_met_is_marked_as_theirs(
+    bench: Bench, writes: list[int | str], is_caused: list[bool]
+) -> None:
+    """A full disk that takes a mark, and no line: told again and again, each line would cause the next."""
+    heard = Heard()
+    logging.getLogger().addHandler(heard)
+    bench.database.fail("commit", Fault.FULL)
+    line = [
+        table(5) if write == "table" else ServerLineWrite(int(write), "ERROR", "full", None, AT, lambda result, error: None)
+        for write in writes
+    ]
+    bench.give(*line)  # type: ignore[arg-type]
+    bench.cycle()
+    logging.getLogger().removeHandler(heard)
+    assert heard.caused == is_caused
