@@ -1,21 +1,20 @@
 """The one registry of checks: what can be wrong, how people are told, and what to do about it.
 
-`CHECKS` says what each check means, in Korean and English; a probe says how it stands now. The probes of a running server are
-here (`ServerHealth`, read by `/readyz`, the topic `status` and, through them, by `doctor`); those that need no server are in
-`machine_checks.py` (read by `doctor`). A new check is one line in `CHECKS` and one probe.
+`CHECKS` says what each check means, in Korean and English; a probe says how it stands now. `ServerHealth` runs the probes of a
+running server (`server_probes.py`) for `/readyz`, for the topic `status` (so for the page) and, through them, for `doctor`; the
+probes that need no server are in `machine_checks.py` (read by `doctor`). A new check is one entry in `CHECKS`, one probe, and
+one line in docs/problems.md.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from robodyne_rt.core.clock_watch import ClockWatch
+import anyio
 
-if TYPE_CHECKING:  # `doctor` reads the table without a server
-    from robodyne_rt.hub.manager import ConnectionManager
-    from robodyne_rt.store.storage import Storage
+from robodyne_rt.core import times
 
-MAX_LOOP_LAG_S = 1.0
+LOOK_S = 1.0
 
 Severity = Literal["ok", "warning", "error"]
 
@@ -64,6 +63,32 @@ class Finding:
         """Whether nothing is wrong."""
         return self.severity == "ok"
 
+    def to_json(self) -> dict[str, Any]:
+        """Return it as `/readyz?verbose` shows it; what is wrong with what it means and what to do."""
+        row = {
+            "id": self.check.id,
+            "name": self.name,
+            "ok": self.is_ok,
+            "severity": self.severity,
+            "detail": self.evidence,
+            "since": None if self.since is None else times.to_text(self.since),
+        }
+        return row if self.is_ok else row | self._advice()
+
+    def to_problem(self) -> dict[str, Any]:
+        """Return it as the topic `status` shows it; `detail` may hold paths, addresses and names, the rest does not."""
+        since = None if self.since is None else times.to_text(self.since)
+        return {
+            "id": self.check.id,
+            "severity": self.severity,
+            "since": since,
+            **self._advice(),
+            "detail": self.evidence,
+        }
+
+    def _advice(self) -> dict[str, Any]:
+        return {"text": self.check.problem._asdict(), "remedy": self.check.remedy._asdict()}
+
 
 _CHECKS = (
     # -- of a running server
@@ -107,6 +132,88 @@ _CHECKS = (
         "running",
         Text("The server is shutting down.", "서버가 종료되는 중입니다."),
         Text("Wait for it to start again.", "다시 시작될 때까지 기다리세요."),
+    ),
+    Check(
+        "lock",
+        "lock of the data",
+        Text(
+            "The lock that keeps other servers from this data is lost.",
+            "다른 서버가 이 데이터를 쓰지 못하게 하는 잠금을 잃었습니다.",
+        ),
+        Text(
+            "Start no other server here, and restart this one: systemctl restart robodyne-rt. Keep programs that tidy up away "
+            "from files that end in .lock.",
+            "이곳에서 다른 서버를 시작하지 말고 이 서버를 다시 시작하세요: systemctl restart robodyne-rt. "
+            "정리 프로그램이 .lock 파일을 지우지 않게 하세요.",
+        ),
+    ),
+    Check(
+        "spool-swollen",
+        "size of the spool",
+        Text(
+            "Very many messages wait for the database; soon devices must keep their own.",
+            "데이터베이스를 기다리는 메시지가 매우 많습니다. 곧 장치가 메시지를 직접 보관해야 합니다.",
+        ),
+        Text(
+            "Bring the database back first; what waits is stored then by itself. Do not delete the spool.",
+            "먼저 데이터베이스를 복구하세요. 기다리는 메시지는 스스로 저장됩니다. 스풀 파일을 지우지 마세요.",
+        ),
+    ),
+    Check(
+        "serial",
+        "serial ports",
+        Text(
+            "A serial port is not there: its device is not heard.",
+            "시리얼 포트가 없습니다. 그 포트의 장치와 통신할 수 없습니다.",
+        ),
+        Text(
+            "Look at the plug and the cable; the server opens the port by itself when it is back. If the device is gone for "
+            "good, take its [[serial]] section out of config.toml.",
+            "플러그와 케이블을 확인하세요. 다시 연결되면 서버가 스스로 엽니다. 장치를 없앴다면 config.toml에서 "
+            "[[serial]] 항목을 지우세요.",
+        ),
+    ),
+    Check(
+        "clock-jump",
+        "jump of the clock",
+        Text(
+            "The clock of this machine jumped within the last hour.",
+            "지난 한 시간 안에 이 컴퓨터의 시계가 갑자기 바뀌었습니다.",
+        ),
+        Text(
+            "Nothing, where somebody set it or it found its time server; otherwise look: timedatectl.",
+            "누군가 시계를 맞췄거나 시간 서버와 동기화된 것이라면 할 일이 없습니다. 아니라면 확인하세요: timedatectl.",
+        ),
+    ),
+    Check(
+        "backup",
+        "backup",
+        Text("The last backup could not be made.", "마지막 백업을 만들지 못했습니다."),
+        Text(
+            "Make room for twice the database, or repair the disk; then: robodyne-rt backup.",
+            "데이터베이스의 두 배만큼 공간을 확보하거나 디스크를 고친 뒤 실행하세요: robodyne-rt backup.",
+        ),
+    ),
+    Check(
+        "tasks",
+        "tasks",
+        Text(
+            "A part of the server failed and was started again within the last minute.",
+            "지난 1분 안에 서버의 일부가 실패하여 다시 시작되었습니다.",
+        ),
+        Text(
+            "If it comes again, save the log for support (journalctl -u robodyne-rt) and restart the server.",
+            "반복되면 지원팀에 보낼 로그를 저장하고(journalctl -u robodyne-rt) 서버를 다시 시작하세요.",
+        ),
+    ),
+    Check(
+        "log",
+        "log",
+        Text("Lines of the log were lost: nobody reads them in time.", "로그를 제때 읽지 않아 일부가 없어졌습니다."),
+        Text(
+            "Look at who reads the log: systemctl status systemd-journald, or the program behind the pipe.",
+            "로그를 읽는 쪽을 확인하세요: systemctl status systemd-journald, 또는 파이프 뒤의 프로그램.",
+        ),
     ),
     # -- of the machine, also without a server
     Check(
@@ -223,10 +330,11 @@ def finding(id: str, severity: Severity, evidence: str, *, name: str = "") -> Fi
 
 
 class Reading(NamedTuple):
-    """What a probe of a running server says."""
+    """What a probe of a running server says; `severity` counts where it is not well."""
 
     is_ok: bool
     evidence: str
+    severity: Literal["warning", "error"] = "error"
 
 
 Probe = Callable[[], Reading]
@@ -236,50 +344,24 @@ READINESS = ("loop", "writer", "change-log", "listeners", "running")
 """The checks that decide whether a server is ready, in the order in which people read them."""
 
 
-ATTENTION = ("dead-letters", "clock")
+ATTENTION = (
+    "storage",
+    "spool-swollen",
+    "lock",
+    "dead-letters",
+    "disk",
+    "backup",
+    "clock",
+    "clock-jump",
+    "serial",
+    "tasks",
+    "log",
+)
 """The checks that a person should look at, though the server does its work; `/readyz?verbose` names them too."""
 
 
-def server_probes(
-    storage: "Storage", hub: "ConnectionManager", *, clock: ClockWatch, is_listening: Callable[[], bool]
-) -> Mapping[str, Probe]:
-    """Return the probes of a running server, by id of the check."""
-
-    def writer() -> Reading:
-        state, detail = storage.state
-        is_ok = state in ("ok", "draining") and not storage.stats.trouble
-        return Reading(
-            is_ok, f"{state}: {detail}" if detail else f"{storage.stats.commits} commits, {storage.intake.queued} waiting"
-        )
-
-    def change_log() -> Reading:
-        missing = storage.stats.missing_triggers
-        return Reading(
-            not missing, f"triggers are gone, restart: {', '.join(missing)}" if missing else "all triggers are there"
-        )
-
-    def storage_state() -> Reading:
-        state, detail = storage.state
-        return Reading(state == "ok", detail)
-
-    def letters() -> Reading:
-        count = storage.stats.parked_letters
-        return Reading(not count, f"{count} wait for a person: robodyne-rt dlq list" if count else "none")
-
-    def clock_reading() -> Reading:
-        text = "far ahead of what was noted before, and nobody keeps it right: nothing is deleted for its age"
-        return Reading(not clock.is_doubtful, text if clock.is_doubtful else "can be believed")
-
-    return {
-        "dead-letters": letters,
-        "clock": clock_reading,
-        "loop": lambda: Reading(hub.stats.loop_lag_s < MAX_LOOP_LAG_S, f"lag {hub.stats.loop_lag_s * 1000:.0f} ms"),
-        "writer": writer,
-        "storage": storage_state,
-        "change-log": change_log,
-        "listeners": lambda: Reading(is_listening(), "bound" if is_listening() else "not bound yet"),
-        "running": lambda: Reading(not hub.draining, "shutting down" if hub.draining else "serving"),
-    }
+PROBLEMS = ("loop", "change-log", *ATTENTION)
+"""The checks that screens show where they are not well; of a writer in trouble `storage` tells."""
 
 
 class ServerHealth:
@@ -295,16 +377,41 @@ class ServerHealth:
         self._wall = wall
         self._since: dict[str, tuple[bool, float]] = {}
 
+    async def run(self, on_change: Callable[[], None], *, sleep: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
+        """Look at all checks each second, so that it is known since when, until cancelled.
+
+        Args:
+            on_change: called where screens have to be told.
+        """
+        told: list[dict[str, Any]] = []
+        while True:
+            if (found := self.problems()) != told:
+                told = found
+                on_change()
+            await sleep(LOOK_S)
+
+    def report(self) -> tuple[bool, list[dict[str, Any]]]:
+        """Return whether the server is ready, and the report of `/readyz?verbose`."""
+        readiness = self.findings(READINESS)
+        rows = [found.to_json() for found in (*readiness, *self.findings(ATTENTION))]
+        return all(found.is_ok for found in readiness), rows
+
+    def problems(self) -> list[dict[str, Any]]:
+        """Return what is wrong, for the topic `status`."""
+        return [found.to_problem() for found in self.findings(PROBLEMS) if not found.is_ok]
+
     def findings(self, ids: Iterable[str]) -> list[Finding]:
         """Return how these checks stand now."""
         return [self.finding(id) for id in ids]
 
     def finding(self, id: str) -> Finding:
         """Return how one check stands now; it is noted since when."""
-        is_ok, evidence = self._probes[id]()
+        try:
+            is_ok, evidence, severity = self._probes[id]()
+        except Exception as error:  # a disk that cannot even be asked
+            is_ok, evidence, severity = False, f"cannot be told: {error}", "error"
         before = self._since.get(id)
         if before is None or before[0] != is_ok:
             before = self._since[id] = (is_ok, self._wall())
         check = CHECKS[id]
-        severity: Severity = "ok" if is_ok else "warning" if id in ATTENTION else "error"
-        return Finding(check, severity, evidence, check.name, before[1])
+        return Finding(check, "ok" if is_ok else severity, evidence, check.name, before[1])

@@ -28,6 +28,8 @@ Once: logged; whoever waits for it has a deadline. Vital: logged (`task_ended`);
 | control socket | makes it again where it vanishes | kept |
 | memory | gives back what was freed | kept |
 | watchdog | feeds systemd's | kept |
+| disks | looks whether there is room | kept |
+| health | looks at the checks, for the screens | kept |
 | server log | stores warnings and errors as system logs | kept |
 | signals | SIGTERM, SIGINT, SIGHUP (`serve.py`) | vital: nobody could stop the server; a reload that fails changes nothing |
 
@@ -43,7 +45,7 @@ import sqlite3
 import ssl
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -56,10 +58,11 @@ from aiohttp import web
 from robodyne_rt import __version__, kernel_clock, secret, systemd
 from robodyne_rt.app import descriptors
 from robodyne_rt.app.control_socket import ControlSocket
-from robodyne_rt.app.health import ATTENTION, READINESS, ServerHealth, server_probes
+from robodyne_rt.app.health import ServerHealth
 from robodyne_rt.app.housekeeping import Housekeeping
 from robodyne_rt.app.memory import give_back, glibc_trim
 from robodyne_rt.app.server_log import ServerLog
+from robodyne_rt.app.server_probes import DiskWatch, server_probes
 from robodyne_rt.core import times
 from robodyne_rt.core.clock_watch import ClockWatch
 from robodyne_rt.core.device_auth import DeviceAuth, Known, known
@@ -221,6 +224,8 @@ class App:
                     ports = await self._listen(runner)
                     for link in self._serial:
                         tasks.start_soon(link.run)
+                    tasks.start_soon(keep, "disks", self._disks.run)
+                    tasks.start_soon(keep, "health", partial(self._server_health.run, self._hub.touch_status))
                     tasks.start_soon(keep, "watchdog", self._feed_watchdog)
                     on_ready(ports)
                     systemd.notify(f"READY=1\nSTATUS=serving on port {ports.http}, devices on {ports.devices}")
@@ -258,7 +263,17 @@ class App:
             believed_at=lambda: self._clock_watch.believed_at(wall=self._clock.wall(), now=self._clock.now()),
             clock=self._clock,
         )
-        probes = server_probes(self._storage, self._hub, clock=self._clock_watch, is_listening=lambda: self._listening)
+        self._disks = DiskWatch(settings)
+        probes = server_probes(
+            self._storage,
+            self._hub,
+            clock=self._clock_watch,
+            is_listening=lambda: self._listening,
+            ports=lambda: self._serial,
+            disks=self._disks,
+            supervisor=self._supervisor,
+            log_lines_lost=self._log_lines_lost,
+        )
         self._server_health = ServerHealth(probes, wall=self._clock.wall)
         return RobotMonitor(live_robots, store=self._storage.intake, clock=self._clock)
 
@@ -419,8 +434,7 @@ class App:
             pairing_limit=SlidingWindow(limit=PAIRINGS_PER_MINUTE, window_s=60.0),
             clock=self._clock,
             metrics=metrics.render,
-            checks=self._checks,
-            attention=lambda: self._checks(ATTENTION),
+            health_report=self._server_health.report,
             max_sessions=settings.sessions.max_connections,
             max_client_message_bytes=settings.hub.max_client_message_bytes,
             max_device_message_bytes=settings.devices.max_message_bytes,
@@ -527,23 +541,19 @@ class App:
 
     # -- health ----------------------------------------------------------------------------------------------------
 
-    def _checks(self, ids: Iterable[str] = READINESS) -> list[tuple[str, bool, str]]:
-        """Return the report of `/readyz`: name, whether it is well, evidence."""
-        return [(found.name, found.is_ok, found.evidence) for found in self._server_health.findings(ids)]
-
     async def _health(self) -> Entity:
         """Return the facts about server and storage that the topic `status` shows."""
         storage: Entity = {"kind": self._storage.kind, "state": self._storage.state[0]}
         if backlog := self._storage.intake.spool_backlog:
             storage["spooled"] = backlog
-        if detail := self._server_health.finding("storage").evidence:
+        if detail := self._storage.state[1]:
             storage["detail"] = detail
         started_at = times.to_text(self._started_at)
         server = {"name": self._settings.server.name, "version": __version__, "started_at": started_at}
         present = reversed(await self._sessions.present())  # who came last first, and who is away after all others
         first = sorted(present, key=lambda presence: presence.presence != "online")[:SESSIONS_SHOWN]
         shown = [{name: fields[name] for name in PRESENCE_SHOWN if name in fields} for fields in map(presence_fields, first)]
-        return {"server": server, "storage": storage, "sessions": shown}
+        return {"server": server, "storage": storage, "problems": self._server_health.problems(), "sessions": shown}
 
 
 def _tighten_files(settings: Settings, marker: Path) -> None:

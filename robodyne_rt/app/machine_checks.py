@@ -59,6 +59,15 @@ def ports(settings: Settings) -> Iterator[Finding]:
             yield finding("port", "warning", f"{host} port {port}: {why}{hint}", name=f"[{section}] port")
 
 
+def serial_ports(settings: Settings) -> Iterator[Finding]:
+    """Where no server of ours has them open, each must be there, and be ours to open."""
+    for port in settings.serial:
+        if not os.path.exists(port.port):
+            yield finding("serial", "warning", f"{port.port}: no such port")
+        elif not os.access(port.port, os.R_OK | os.W_OK):
+            yield finding("serial", "warning", f"{port.port}: this user may not open it (group dialout?)")
+
+
 def secret_file(settings: Settings) -> Iterator[Finding]:
     path = Path(settings.auth.secret_file).absolute()
     if not path.exists():

@@ -27,6 +27,7 @@ class ClockWatch:
         # What the wall clock would show if it had been right at the note, and the box had not been off.
         self._noted_at, self._noted_now = noted_at, now
         self._is_synchronised = False
+        self._jump_s, self._jumped_at = 0.0, float("-inf")
         self.is_doubtful = bool(noted_at) and wall > noted_at + LEAD_S
 
     def tick(self, *, wall: float, now: float, is_synchronised: bool) -> bool:
@@ -35,6 +36,7 @@ class ClockWatch:
         self._wall, self._now = wall, now
         if has_jumped := abs(step) > JUMP_S:
             self._calm_since = now
+            self._jump_s, self._jumped_at = step, now
         self._is_synchronised = is_synchronised
         if is_synchronised:
             self._noted_at, self._noted_now = wall, now
@@ -47,6 +49,11 @@ class ClockWatch:
         if self._is_synchronised or not self._noted_at:
             return wall
         return running if self.is_doubtful else max(wall, running)
+
+    @property
+    def recent_jump_s(self) -> float | None:
+        """By how much the clock jumped within the last hour (ahead is positive); None where it did not."""
+        return self._jump_s if self._now - self._jumped_at < CALM_S else None
 
     @property
     def may_delete(self) -> bool:

@@ -21,6 +21,7 @@ from robodyne_rt.core.ratelimit import TimeShare
 from robodyne_rt.core.window import WINDOW_BYTES, Window, size_of, sizes_of
 from robodyne_rt.errors import StorageUnavailable, TooLarge, TooSlow
 from robodyne_rt.hub.connection import Subscription
+from robodyne_rt.hub.status_views import StatusViews
 from robodyne_rt.hub.transmission import Part, Transmission
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity, Update
@@ -726,8 +727,8 @@ class TopicFeed(Feed):
 
 
 class StatusFeed(Feed):
-    """The topic `status`: one object, every update is the whole of it, offsets count within an epoch of this start. Who is
-    there (`sessions`) is shown to those only who have the right to know.
+    """The topic `status`: one object, every update is the whole of it, offsets count within an epoch of this start. Not all of
+    it is shown to everybody (`status_views.py`).
 
     Args:
         current: builds the object; costs a read of the database, so it is asked at most every `STATUS_INTERVAL_S`, and
@@ -741,10 +742,7 @@ class StatusFeed(Feed):
         self._epoch = epoch
         self._current = current
         self._spawn = spawn
-        self._payload = self._frame = b""
-        self._brief = self._brief_frame = b""
-        self._brief_data: Entity | None = None
-        self._brief_offset = 0
+        self._views = StatusViews()
         self._data: Entity | None = None
         self._dirty = True
         self._refreshed_at = float("-inf")
@@ -775,30 +773,20 @@ class StatusFeed(Feed):
             return
         for subscription in list(self.live):
             self.lag(subscription)
-        brief = {name: value for name, value in data.items() if name != "sessions"}
         self.offset += 1
-        self._payload = wire.status(data, offset=self.offset, epoch=self.epoch)
-        self._frame = wire.frame(self._payload)
-        if brief != self._brief_data:
-            self._brief_data = brief
-            self._brief = wire.status(brief, offset=self.offset, epoch=self.epoch)
-            self._brief_frame, self._brief_offset = wire.frame(self._brief), self.offset
+        self._views.publish(data, offset=self.offset, epoch=self.epoch)
         self._data = data
         self.stats.updates += 1
         self.settle(self._clock.now())
 
-    def _shown_to(self, principal: Principal) -> bytes:
-        return self._payload if principal.may("sessions") else self._brief
-
     def catch_up(self, subscription: Subscription) -> bool:
         if subscription.offset == self.offset:
             return True
-        is_whole = subscription.connection.principal.may("sessions")
-        if is_whole or subscription.offset < self._brief_offset:
-            frame = self._frame if is_whole else self._brief_frame
-            subscription.connection.write(frame)
+        view = self._views.of(subscription.connection.principal)
+        if subscription.offset < view.offset:
+            subscription.connection.write(view.frame)
             self.stats.delivered += 1
-            self.stats.bytes_sent += len(frame)
+            self.stats.bytes_sent += len(view.frame)
             subscription.next_update_at = self._clock.now() + subscription.interval_s
         subscription.offset = self.offset
         return True
@@ -806,13 +794,13 @@ class StatusFeed(Feed):
     async def greet(self, subscription: Subscription, since: str | None, epoch: str | None) -> None:
         await self._refresh()
         if not subscription.ended:
-            payload = self._shown_to(subscription.connection.principal)
+            payload = self._views.of(subscription.connection.principal).payload
             self.enter(subscription, wire.frame(payload), self.offset)
             self._settle(subscription, self._clock.now())
 
     async def document(self, principal: Principal, since: str | None, epoch: str | None) -> Document:
         await self._refresh()
-        return Document(self.offset, _one_piece(self._shown_to(principal)))
+        return Document(self.offset, _one_piece(self._views.of(principal).payload))
 
 
 async def _one_piece(payload: bytes) -> AsyncIterator[bytes]:

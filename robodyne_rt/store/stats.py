@@ -27,6 +27,7 @@ class WriterStats:
         self.missing_triggers: list[str] = []
         self.cycled_at = now
         self.trouble = ""
+        self.lock_lost = ""
         self.spool_unreadable = False
 
     @property

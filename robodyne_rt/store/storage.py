@@ -183,6 +183,29 @@ class Storage:
             details.append("a commit takes over a second")
         return state, "; ".join(detail for detail in details if detail)
 
+    @property
+    def spool_path(self) -> str:
+        """The spool's file, as the settings name it."""
+        return self._spool_path
+
+    @property
+    def spool_fill(self) -> tuple[int, float]:
+        """How many messages wait in the spool, at most, and which part of the room that it may have is taken."""
+        return self.intake.spool_backlog, self._spool.fill if self._spool is not None else 0.0
+
+    @property
+    def lock_trouble(self) -> str:
+        """What is wrong with the lock on the data; empty where it is held."""
+        if self.stats.lock_lost:
+            return self.stats.lock_lost
+        gone = [str(path) for path in self._opened.ownership.lost]
+        return f"deleted or replaced: {', '.join(gone)}" if gone else ""
+
+    @property
+    def backup_trouble(self) -> str:
+        """Why the last backup by the clock was not made; empty where it was."""
+        return self._backup_schedule.trouble if self._backup_schedule is not None else ""
+
     def report_losses(self) -> None:
         """Store an ERROR event, where the database came back older than it was, or the spool without what it held."""
         for damage in self._opened.spool_damage:

@@ -122,21 +122,12 @@ async def livez(request: web.Request) -> web.Response:
 async def readyz(request: web.Request) -> web.Response:
     """Say whether the server can do its work; `?verbose` says what is wrong."""
     context = request.app[CONTEXT]
-    checks = context.checks()
-    status = 200 if all(well for _, well, _ in checks) else 503
+    is_ready, checks = context.health_report()
+    status = 200 if is_ready else 503
     if "verbose" not in request.query:
-        return web.Response(status=status, text="ok\n" if status == 200 else "not ready\n", headers=HEADERS)
+        return web.Response(status=status, text="ok\n" if is_ready else "not ready\n", headers=HEADERS)
     check(request[PRINCIPAL], "look", "the verbose report")
-    body = {
-        "ready": status == 200,
-        "version": __version__,
-        "checks": [
-            {"name": name, "ok": well, "severity": "ok" if well else severity, "detail": detail}
-            for severity, found in (("error", checks), ("warning", context.attention()))
-            for name, well, detail in found
-        ],
-    }
-    return json_answer(body, status=status)
+    return json_answer({"ready": is_ready, "version": __version__, "checks": checks}, status=status)
 
 
 async def metrics(request: web.Request) -> web.Response:

@@ -25,9 +25,8 @@ from robodyne_rt.work.requests import RequestDesk
 class Context:
     """Parts and plain values for the handlers.
 
-    `checks` returns the health report: (name, whether it is well, what to do if not), `attention` what a person should look at
-    though the server is ready; `back_up` copies the database and
-    returns where to; `history` returns a user's questions and answers.
+    `health_report` returns whether the server is ready, and each check as `/readyz?verbose` shows it; `back_up` copies the
+    database and returns where to; `history` returns a user's questions and answers.
     """
 
     hub: ConnectionManager
@@ -45,8 +44,7 @@ class Context:
     pairing_limit: SlidingWindow
     clock: Clock
     metrics: Callable[[], bytes]
-    checks: Callable[[], list[tuple[str, bool, str]]]
-    attention: Callable[[], list[tuple[str, bool, str]]]
+    health_report: Callable[[], tuple[bool, list[Entity]]]
     max_sessions: int
     max_client_message_bytes: int
     max_device_message_bytes: int

@@ -109,7 +109,12 @@ class Ownership:
     @property
     def is_held(self) -> bool:
         """Whether all locks are still ours."""
-        return all(lock.is_held for lock in self._locks)
+        return not self.lost
+
+    @property
+    def lost(self) -> list[Path]:
+        """The files of the locks that are not ours any more."""
+        return [lock.path for lock in self._locks if not lock.is_held]
 
     def release(self) -> None:
         """Let go of everything."""

@@ -55,6 +55,8 @@ class BackupSchedule:
         self._keep = keep
         self._clock = clock
         self._sleep = sleep
+        self.trouble = ""
+        """Why the last one was not made; empty where it was."""
 
     async def run(self) -> None:
         """Make backups until cancelled."""
@@ -74,16 +76,16 @@ class BackupSchedule:
             size = self._database.stat().st_size
             free = shutil.disk_usage(self._folder if self._folder.exists() else self._folder.parent).free
             if free < 2 * size:
-                logger.warning(
-                    "no backup was made: %d MiB are free, twice the database's %d MiB are wanted", free >> 20, size >> 20,
-                    extra={"action": "backup_skipped"},
-                )  # fmt: skip
+                self.trouble = f"{free >> 20} MiB are free, twice the database's {size >> 20} MiB are wanted"
+                logger.warning("no backup was made: %s", self.trouble, extra={"action": "backup_skipped"})
                 return False
             made = await self._make()
             await anyio.to_thread.run_sync(self.clean_up, Path(made["path"]))
         except (OSError, StorageUnavailable) as error:
+            self.trouble = str(error)
             logger.warning("no backup was made: %s", error, extra={"action": "backup_failed"})
             return False
+        self.trouble = ""
         return True
 
     def clean_up(self, made: Path) -> None:

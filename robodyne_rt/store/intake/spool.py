@@ -89,6 +89,8 @@ class Spool:
         self.trouble = ""
         self.damage_at_start: SpoolDamage | None = None
         self._max_pages = max(16, max_bytes // PAGE_BYTES)
+        self.fill = 0.0
+        """Part of the room that is taken."""
         self._queue: queue.SimpleQueue[_Append | _Forget | _Repair | _Discard | None] = queue.SimpleQueue()
         self._forgotten_upto = self._newest_seq = 0
         self._is_loaded = False
@@ -116,6 +118,7 @@ class Spool:
         self._newest_seq = max(self._newest_seq, self.last_seq)
         self._forgotten_upto = max(self._forgotten_upto, _first_seq(connection) - 1)
         (self.rows_at_start,) = connection.execute("SELECT count(*) FROM spool").fetchone()
+        self._measure(connection)
         self._is_loaded = True
 
     def _open(self, path: Path, *, name: str = "", journal: str = "WAL") -> sqlite3.Connection:
@@ -239,10 +242,16 @@ class Spool:
             connection.execute("COMMIT")
             self._newest_seq = max(self._newest_seq, appends[-1].rows[-1].seq)
             self._files.check()
+            self._measure(connection)
         except (sqlite3.Error, OSError, FilesReplaced) as error:
             return error
         self.trouble = ""
         return None
+
+    def _measure(self, connection: sqlite3.Connection) -> None:
+        with contextlib.suppress(sqlite3.Error):  # nothing hangs on it
+            pages, free = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
+            self.fill = (pages - free) / self._max_pages
 
     def _after(self, error: Exception) -> None:
         """A commit that failed is unknown: with a fresh connection the file says what it has, and the rows are put again
@@ -273,6 +282,7 @@ class Spool:
             if not self._connection.execute("SELECT 1 FROM spool LIMIT 1").fetchone():
                 self._connection.execute("PRAGMA incremental_vacuum").fetchall()
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._measure(self._connection)
             self.trouble = ""
         except sqlite3.Error as error:
             # They are skipped by their mark in the database, and dropped together with the next ones.

@@ -483,9 +483,11 @@ class Writer:
                 raise
             if isinstance(error, DataOwned | ConfigError):  # a database that is just being restored does not exist
                 self.stats.trouble = str(error)
+            self.stats.lock_lost = str(error) if isinstance(error, DataOwned) else ""
             self._stay_away(error)
             return False
         self._is_away = False
+        self.stats.lock_lost = ""
         if self._locked_since is None:
             self._end_trouble()
         self._log.has_more = True

@@ -287,8 +287,31 @@ const listed = (kind, counts) =>
     .sort((a, b) => b[1] - a[1])
     .map(([code, count]) => `${language.word(kind, code)} ${count}`);
 
+const paintProblemRows = keyed(document.querySelector("#problems ul"), {
+  key: (problem) => problem.id,
+  create: () => element("li", "", element("b"), element("span", "since"), element("span", "remedy"), element("code")),
+  update: (node, { id, severity, since, text: words = {}, remedy = {}, detail }) => {
+    const [what, from, todo, evidence] = node.children;
+    const at = Date.parse(since);
+    attribute(node, "data-problem", id);
+    attribute(node, "data-severity", severity);
+    text(what, `${severity === "error" ? "✖" : "▲"} ${words[language.code] ?? words.en ?? id}`);
+    text(from, Number.isNaN(at) ? "" : language.say("sinceTime", { time: language.clock.format(at) }));
+    text(todo, remedy[language.code] ?? remedy.en);
+    text(evidence, detail);
+  },
+});
+
+/** What is wrong with the server itself, the worst first. */
+function paintProblems(problems) {
+  const isError = ({ severity }) => severity === "error";
+  paintProblemRows([...problems.filter(isError), ...problems.filter((problem) => !isError(problem))]);
+  attribute(byId("problems"), "hidden", problems.length ? null : "");
+}
+
 function paintStatus() {
   const status = state.status.get("status");
+  paintProblems(status?.problems ?? []);
   if (!status) return paintCounters(["robots", "orders", "calling", "unacknowledged", "stock"].map((name) => ({ name, value: "–", more: "" })));
   const { robots = {}, tables = {}, orders = {}, events = {}, stock = {}, server = {}, storage = {} } = status;
   const name = server.name || "robodyne";

@@ -47,6 +47,8 @@ const WORDS = {
   topic_full: ["접속 수가 가득 찼습니다", "too many screens"],
   skewAhead: ["이 기기의 시계가 {age} 빠름", "this device's clock is {age} ahead"],
   skewBehind: ["이 기기의 시계가 {age} 느림", "this device's clock is {age} behind"],
+  problems: ["서버 점검 필요", "The server needs a look"],
+  sinceTime: ["{time}부터", "since {time}"],
   storageState: ["저장소: {state}", "Storage: {state}"],
   noRobots: [
     "아직 로봇이 없습니다. 시뮬레이터를 시작하세요: robodyne-rt sim",
