@@ -8,11 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from robodyne_rt.logs import LineStream, LineWriter
+from robodyne_rt.logs import WRITE_BYTES, LineStream, LineWriter, _chunks
 
 PIPE_BYTES = 4096
 
@@ -119,6 +120,29 @@ def test_a_pipe_that_somebody_made_non_blocking_loses_nothing(pipe: Pipe) -> Non
     for number in range(2000):
         assert lines.offer(f"{number:09d}")
     assert pipe.read_lines(2000) == [f"{number:09d}" for number in range(2000)]
+    assert lines.close()
+
+
+def test_lines_are_written_in_pieces_that_no_other_process_tears() -> None:
+    line = b"x" * 1000 + b"\n"
+    chunks = _chunks(deque([line] * 9 + [b"y" * 9000] + [line]))
+    assert [len(chunk) for chunk in chunks] == [4, 4, 1, 1, 1]
+    reader, writer = os.pipe()
+    assert os.fpathconf(writer, "PC_PIPE_BUF") >= WRITE_BYTES
+    os.close(reader), os.close(writer)
+
+
+def test_a_warning_of_the_garbage_collection_within_a_line_does_not_lock_its_own_thread(pipe: Pipe) -> None:
+    lines = LineWriter(pipe.writer)
+
+    def line_within_a_line() -> None:
+        with lines._changed:
+            lines.offer("an unclosed file")
+
+    thread = threading.Thread(target=line_within_a_line, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
     assert lines.close()
 
 

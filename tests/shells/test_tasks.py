@@ -1,6 +1,7 @@
 """What is started in a task group survives what its neighbours and its own inputs do to it."""
 
 import errno
+import json
 import select
 import socket
 import threading
@@ -10,8 +11,11 @@ from typing import Any
 import anyio
 import pytest
 
-from robodyne_rt import systemd
+from robodyne_rt import serve, systemd
+from robodyne_rt.settings import ConfigError, Settings
 from robodyne_rt.store.engine.listener import PostgresChangeListener
+from robodyne_rt.web import jwks
+from tests.e2e.test_callbacks import Desk
 from tests.hub.harness import Rig
 
 
@@ -117,3 +121,56 @@ def test_systemd_is_not_told_where_no_descriptor_is_left(monkeypatch: pytest.Mon
     monkeypatch.setenv("NOTIFY_SOCKET", "@nowhere")
     monkeypatch.setattr(socket, "socket", no_more)
     assert not systemd.notify("WATCHDOG=1")
+
+
+def test_systemd_that_does_not_read_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setattr(systemd, "NOTIFY_TIMEOUT_S", 0.05)
+    monkeypatch.setenv("NOTIFY_SOCKET", f"{tmp_path}/notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"{tmp_path}/notify")
+        count = 0
+        while systemd.notify("WATCHDOG=1"):
+            count += 1
+            assert count < 100_000
+        assert count > 0
+
+
+async def test_a_question_whose_stored_answer_cannot_be_read_does_not_stop_the_next_one() -> None:
+    async def answer(conversation: Any) -> str:
+        return "done"
+
+    desk = Desk(answer)
+
+    async def take(columns: Any) -> Any:
+        return {"status": "COMPLETED"} if columns["request_id"] == "1" else None
+
+    desk.records.take = take  # type: ignore[method-assign, assignment]
+    async with desk.running() as session:
+        await desk.desk.ask(session, "1", "q", "session")
+        await desk.desk.ask(session, "2", "q", "session")
+        assert (await desk.answered())["response"] == "done"
+    assert any(b'"INTERNAL"' in payload and b'"requestId":"1"' in payload for payload in desk.link.sent)
+
+
+@pytest.mark.parametrize("error", [OverflowError(), AttributeError("encode"), RuntimeError("unsupported")])
+def test_a_published_key_that_cannot_be_used_takes_no_other_along(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(item: Any, algorithm: str) -> Any:
+        if item["kid"] == "bad":
+            raise error
+        return item
+
+    monkeypatch.setattr(jwks.jwt, "PyJWK", make)
+    keys = [{"kty": "RSA", "kid": "bad"}, {"kty": "RSA", "kid": "good"}]
+    assert set(jwks._parse(json.dumps({"keys": keys}).encode())) == {"good"}
+
+
+@pytest.mark.parametrize("error", [RecursionError(), OSError(errno.EIO, "x"), ConfigError("x")])
+def test_a_reload_that_fails_changes_nothing(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(path: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(serve, "load", fails)
+    serve._reload(None, Settings())
+    assert [record.action for record in caplog.records] == ["reload_failed"]  # type: ignore[attr-defined]

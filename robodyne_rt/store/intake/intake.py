@@ -144,7 +144,7 @@ class Intake(Submissions):
         """Tell the ledger what the writer did and saw, updates to the screens first."""
         ledger, updates = self._ledger, report.updates
         if updates or report.epoch:
-            with storing_lines(are_server_lines([write for write, _, _ in report.done])):
+            with storing_lines(are_server_lines(write for write, _, _ in report.done)):
                 self._publisher.publish(report)
         if report.reverted:
             self._overlay.revert_entities([key for write in report.reverted for key in write.keys])

@@ -5,7 +5,7 @@ the dead letters; what need not survive (`spoolable = False`) is refused instead
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import orjson
@@ -261,9 +261,14 @@ class ServerLineWrite(Write):
         tables.server_line(self.id, self.level, self.message, self.data, self.at)
 
 
-def are_server_lines(writes: Sequence[Write]) -> bool:
+def are_server_lines(writes: Iterable[Write]) -> bool:
     """Return whether writes are lines of the server's own log, and nothing else."""
-    return bool(writes) and all(write.kind == ServerLineWrite.kind for write in writes)
+    found = False
+    for write in writes:
+        if write.kind != ServerLineWrite.kind:
+            return False
+        found = True
+    return found
 
 
 class CallWrite(Write):

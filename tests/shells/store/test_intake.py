@@ -10,6 +10,7 @@ from robodyne_rt.core.device_messages import parse
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.core.spooling import SpoolingLedger
 from robodyne_rt.errors import Conflict, InvalidPayload, StorageTimeout, StorageUnavailable
+from robodyne_rt.logs import is_storing_lines
 from robodyne_rt.model.changes import Update
 from robodyne_rt.ports import ReceivedMessage
 from robodyne_rt.store.engine.database import Fault
@@ -367,3 +368,26 @@ async def test_waiting_for_what_an_earlier_run_left_ends_with_its_drain(tmp_path
         await bench.intake.wait_until_drained(0)
     bench.report(drained=9)
     await bench.intake.wait_until_drained(0)
+
+
+@pytest.mark.parametrize(("others", "is_caused"), [(0, True), (1, False)])
+def test_screens_that_fail_over_a_line_of_the_log_are_marked_as_caused_by_it(
+    bench: Bench, others: int, is_caused: bool
+) -> None:
+    """Else the line that tells so would be the next one that they fail over."""
+    caused: list[bool] = []
+    bench.sink.publish = lambda updates: caused.append(is_storing_lines())  # type: ignore[method-assign]
+    for number in range(others):
+        bench.say(str(number))
+    bench.intake.store_server_line("ERROR", "topic systemlogs failed", None, bench.clock.stamp(), lambda result, error: None)
+    bench.loop.turn()
+    bench.report(updates=[Update("systemlogs", 0, 1)], done=[(write, None, None) for write in bench.given()])
+    assert caused == [is_caused] and not is_storing_lines()
+
+
+def test_a_line_of_the_log_is_refused_and_not_kept_where_the_database_is_away(bench: Bench) -> None:
+    told: list[Any] = []
+    bench.report(generation=0, fault=Fault.AWAY)
+    bench.intake.store_server_line("ERROR", "away", None, bench.clock.stamp(), lambda result, error: told.append(type(error)))
+    bench.loop.turn()
+    assert told == [StorageUnavailable] and not bench.intake.queued and not bench.spool.appends

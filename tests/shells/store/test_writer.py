@@ -527,3 +527,13 @@ def test_trouble_that_only_lines_of_the_log_met_is_marked_as_theirs(
     bench.cycle()
     logging.getLogger().removeHandler(heard)
     assert heard.caused == is_caused
+
+
+def test_a_line_that_the_database_refuses_beside_others_is_marked_too_and_costs_them_nothing(bench: Bench) -> None:
+    heard = Heard()
+    logging.getLogger().addHandler(heard)
+    bad = ServerLineWrite(1, "ERROR", "x", None, "no time", lambda result, error: None)
+    bench.give(table(5), bad)  # type: ignore[arg-type]
+    bench.cycle()
+    logging.getLogger().removeHandler(heard)
+    assert heard.caused == [True] and bench.stored() == [5]
