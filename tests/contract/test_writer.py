@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from robodyne_rt.errors import Conflict, InvalidPayload, StorageBroken
-from robodyne_rt.store.intake.writes import CallWrite
+from robodyne_rt.store.intake.writes import CallWrite, ServerLineWrite
 from robodyne_rt.store.log import maintenance
 from robodyne_rt.store.log.reader import MAX_LINES_PER_UPDATE
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
@@ -290,3 +290,27 @@ async def test_a_lock_of_another_program_holds_up_no_device_and_refuses_nobody(r
     await call
     assert store.ask("SELECT table_number FROM table_") == [(7,)]
     await running.until(lambda: store.ask("SELECT description FROM event ORDER BY id") == [(f"n-{n}",) for n in range(5)])
+
+
+async def test_a_line_of_the_servers_own_log_is_stored_once_and_shown(store: Store, tmp_path: Path) -> None:
+    running = Running(store, tmp_path)
+    for data in ({"action": "port_lost", "skipped": 2}, None):
+        done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        running.intake.store_server_line(
+            "WARNING",
+            "'; a port \u2028 \ufffd",
+            data,
+            "2026-11-27T18:00:00.000000Z",
+            lambda result, error, done=done: done.set_result(error),  # type: ignore[misc]
+        )
+        assert await asyncio.wait_for(done, 20) is None
+    first, second = running.screens.entities["systemlogs"].values()
+    assert first["source"] == "server" and first["data"] == {"action": "port_lost", "skipped": 2} and second["data"] is None
+    assert first["message"] == "'; a port \u2028 \ufffd" and second["id"] > first["id"]
+    again: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    running.intake.submit(
+        ServerLineWrite(first["id"], "ERROR", "again", None, first["timestamp"], lambda result, error: again.set_result(error))
+    )
+    assert await asyncio.wait_for(again, 20) is None
+    assert running.screens.entities["systemlogs"][first["id"]]["level"] == "WARNING"
+    await running.stop()
