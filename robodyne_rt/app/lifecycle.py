@@ -33,7 +33,8 @@ Once: logged; whoever waits for it has a deadline. Vital: logged (`task_ended`);
 | server log | stores warnings and errors as system logs | kept |
 | signals | SIGTERM, SIGINT, SIGHUP (`serve.py`) | vital: nobody could stop the server; a reload that fails changes nothing |
 
-Connections are no tasks of a group: what fails in a handler or a protocol of a device ends that one, and is logged.
+Connections are no tasks of a group: what fails in a handler or a protocol of a device ends that one, and is logged. Tasks of
+the Python client end with the client, and its caller is told.
 """
 
 import asyncio

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,3 +135,16 @@ def test_what_a_copy_that_was_broken_off_left_is_removed(bench: Bench) -> None:
     ]
     remove_leftovers(bench.database, bench.folder)
     assert not any(file.exists() for file in left) and all(file.exists() for file in others)
+
+
+async def test_why_none_was_made_is_known_until_one_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise OSError(28, "No space left on device")
+
+    bench.fails = fails
+    assert not await bench.schedule._make_one() and "No space" in bench.schedule.trouble
+    bench.fails = lambda: None
+    assert await bench.schedule._make_one() and bench.schedule.trouble == ""
+    with monkeypatch.context() as full:
+        full.setattr("robodyne_rt.store.intake.backup_schedule.shutil.disk_usage", lambda path: SimpleNamespace(free=1999))
+        assert not await bench.schedule._make_one() and "are wanted" in bench.schedule.trouble

@@ -8,7 +8,7 @@ import pytest
 
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.core.spooling import Give
-from robodyne_rt.errors import StorageBroken
+from robodyne_rt.errors import DataOwned, StorageBroken
 from robodyne_rt.logs import is_storing_lines
 from robodyne_rt.store.engine.database import Fault
 from robodyne_rt.store.intake.backup import BackupRequest
@@ -537,3 +537,23 @@ def test_a_line_that_the_database_refuses_beside_others_is_marked_too_and_costs_
     bench.cycle()
     logging.getLogger().removeHandler(heard)
     assert heard.caused == [True] and bench.stored() == [5]
+
+
+def test_a_lock_that_another_one_took_meanwhile_is_said_until_it_is_ours_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def owned() -> None:
+        raise DataOwned("db is in use by process 7")
+
+    monkeypatch.setattr(bench.database, "kind", "postgres")  # on SQLite the writer would end
+    bench.database.fail("commit", Fault.AWAY)
+    bench.give(table(1))
+    bench.cycle()
+    with monkeypatch.context() as others:
+        others.setattr(bench.database, "open_writer", owned)
+        bench.clock.advance(5)
+        bench.cycle()
+        assert bench.writer.stats.lock_lost == "db is in use by process 7"
+    bench.clock.advance(5)
+    bench.cycle()
+    assert bench.writer.stats.lock_lost == "" == bench.writer.stats.trouble
