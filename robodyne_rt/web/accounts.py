@@ -105,7 +105,7 @@ class Accounts:
             self._noted_at.clear()
         self._noted_at[principal.name] = now
         with anyio.move_on_after(NOTE_DEADLINE_S), contextlib.suppress(StorageUnavailable):  # next time then
-            await self.change(users.remember_issuers_user, principal.name, profile, now=self._clock.wall())
+            await self.change(users.remember_issuers_user, principal.name, profile)
 
     def resolve(self, name: str) -> str:
         """Return the user that a name means, see `Directory.resolve`."""

@@ -8,6 +8,7 @@ import pytest
 
 from robodyne_rt.core import times
 from robodyne_rt.errors import Conflict, InvalidPayload, ResourceNotFound
+from robodyne_rt.model.access import Profile, issuers_user
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.store.intake import write_registry as write_registry
 from robodyne_rt.store.intake import writes
@@ -83,6 +84,42 @@ async def test_users_reach_the_directory_through_the_log(running: Running) -> No
     assert running.screens.entities["users"] == {}
     with pytest.raises(ResourceNotFound):
         await do(users.change_user, "김", now=NOW, roles=["staff"])
+
+
+async def test_an_issuer_s_user_is_noted_once_and_meant_by_id_or_by_a_name_of_one(running: Running) -> None:
+    async def do(function: Any, *arguments: Any, **named: Any) -> Any:
+        return await running.intake.call(lambda tables: function(tables.db, *arguments, **named))
+
+    first, second = issuers_user("https://sso.example", "7"), issuers_user("https://sso.example", "8")
+    profile = Profile("김", "김민수", None, "로보다인")
+    for _ in range(2):
+        await do(users.remember_issuers_user, first, profile)
+    (user,) = running.screens.entities["users"].values()
+    assert (user["name"], user["roles"], user["username"], user["company"]) == (first, [], "김", "로보다인")
+    await do(users.remember_issuers_user, first, profile._replace(email="kim@example.com"))
+    (listed,) = await do(users.list_users)
+    assert listed["email"] == "kim@example.com" and not listed["password"]
+    assert (await do(users.change_user, "김", now=NOW, disabled=True))["name"] == first
+    await do(users.remember_issuers_user, first, profile)
+    (user,) = running.screens.entities["users"].values()
+    assert user["disabled"] is True and user["email"] is None, "who is kept out stays out"
+    await do(users.remember_issuers_user, second, profile)
+    for function in (users.remove_user, users.change_user):
+        with pytest.raises(Conflict):
+            await do(function, "김", now=NOW, **({} if function is users.remove_user else {"disabled": True}))
+    for changes in ({"roles": ["staff"]}, {"password_hash": "h"}, {"disabled": True, "roles": ["staff"]}):
+        with pytest.raises(InvalidPayload):
+            await do(users.change_user, second, now=NOW, **changes)
+    third = issuers_user("https://sso.example", "9")
+    assert (await do(users.change_user, third, now=NOW, disabled=True))["disabled"] is True, "before they came"
+    with pytest.raises(ResourceNotFound):
+        await do(users.change_user, issuers_user("https://sso.example", "10"), now=NOW, roles=["staff"])
+    with pytest.raises(InvalidPayload):
+        await do(users.add_user, name=third, roles=["staff"], password_hash=None, now=NOW)
+    await do(users.remove_user, first, now=NOW)
+    assert sorted(user["name"] for user in running.screens.entities["users"].values()) == sorted([second, third])
+    await do(tokens.add_token, 5, "LOGIN", "kim", None, None, "d", NOW + 100, NOW, "10.0.0.1")
+    assert running.screens.entities["tokens"][5]["address"] == "10.0.0.1"
 
 
 async def test_a_device_has_two_keys_while_they_are_exchanged(running: Running) -> None:

@@ -64,12 +64,12 @@ def add_user(
     return names.one(list_users(db), "name", name)
 
 
-def remember_issuers_user(db: DbConnection, name: str, profile: Profile, *, now: float) -> None:
-    """Note an issuer's user and what the issuer says of them just now."""
+def remember_issuers_user(db: DbConnection, name: str, profile: Profile) -> None:
+    """Note an issuer's user and what the issuer says of them now. Since when there is such a user, only the issuer knows."""
     facts = profile._asdict()
     sets = ", ".join(f"{fact} = ?" for fact in facts)
     if not db.execute(f"UPDATE user_ SET {sets} WHERE name = ?", (*facts.values(), name)).rowcount:
-        insert(db, "user_", {"name": name, "roles": "[]", "created_at": times.to_text(now), **facts})
+        insert(db, "user_", {"name": name, "roles": "[]", **facts})
 
 
 def _found(db: DbConnection, name: str) -> str:
