@@ -30,14 +30,17 @@ class ControlSocket:
         self._site: web.UnixSite | None = None
         self._inode = 0
         self._told = ""
+        self._is_closed = False
 
     async def listen(self) -> None:
         """Listen; what cannot be done is said in the log, and tried again by `run`."""
         try:
-            if self._site is not None:
-                await self._site.stop()
-            self._site = web.UnixSite(self._runner, f"/proc/self/fd/{self._folder}/{self._path.name}")
-            await self._site.start()
+            former, self._site = self._site, None
+            if former is not None:
+                await former.stop()
+            site = web.UnixSite(self._runner, f"/proc/self/fd/{self._folder}/{self._path.name}")
+            await site.start()
+            self._site = site
             self._path.chmod(0o600)
             self._inode = self._path.stat().st_ino
             self._told = ""
@@ -47,9 +50,11 @@ class ControlSocket:
             self._told = str(error)
 
     async def run(self) -> None:
-        """Look after the socket until cancelled."""
+        """Look after the socket until it is closed, or this is cancelled."""
         while True:
             await anyio.sleep(LOOK_INTERVAL_S)
+            if self._is_closed:
+                return
             if not self._is_there():
                 logger.warning("%s vanished and is made again", self._path, extra={"action": "control_socket_lost"})
                 await self.listen()
@@ -62,6 +67,7 @@ class ControlSocket:
 
     def close(self) -> None:
         """Take the socket away, if it is still ours."""
+        self._is_closed = True
         if self._is_there():
             self._path.unlink(missing_ok=True)
         os.close(self._folder)
