@@ -17,8 +17,9 @@ from robodyne_rt.ingest.turns import ReadingTurns
 logger = logging.getLogger(__name__)
 
 MAX_UNANSWERED = 128
-"""Messages on one wire that wait for their answer; the device is not read from until some are answered. A commit takes about
-so many in the time of a slow fsync: more would only make the other devices wait."""
+MAX_UNANSWERED_SHARED = 32
+"""Messages on one wire that wait for their answer, where it is alone and where others speak as well; the device is not read
+from until some are answered. What one has under way the next message of another waits for: a commit or two."""
 
 TURN_MESSAGES = 32
 TURN_BYTES = 65536
@@ -136,14 +137,14 @@ class DeviceProtocol(asyncio.Protocol):
         return bool(self._unread) or self._framer.has_more
 
     @property
+    def _room(self) -> int:
+        """How many more messages may wait for their answer."""
+        return (MAX_UNANSWERED_SHARED if self._turns.are_shared else MAX_UNANSWERED) - len(self._replies)
+
+    @property
     def _may_take(self) -> bool:
         """Whether there is room for answers, and the writer keeps up."""
-        return not (
-            self._ending
-            or self._receiver.store.is_behind
-            or len(self._replies) >= MAX_UNANSWERED
-            or self._answers_stuck is not None
-        )
+        return not (self._ending or self._receiver.store.is_behind or self._room <= 0 or self._answers_stuck is not None)
 
     def _go_on(self) -> None:
         """Take what was read when it is our turn, and read on where there is room."""
@@ -159,7 +160,7 @@ class DeviceProtocol(asyncio.Protocol):
         data, self._unread = self._unread, b""
         if len(data) > TURN_BYTES:
             data, self._unread = data[:TURN_BYTES], data[TURN_BYTES:]
-        items = self._framer.feed(data, min(TURN_MESSAGES, MAX_UNANSWERED - len(self._replies)))
+        items = self._framer.feed(data, min(TURN_MESSAGES, self._room))
         if self._is_at_eof and not self._has_input:
             items += self._framer.silence()
             self._ending = True

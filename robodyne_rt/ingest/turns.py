@@ -19,6 +19,9 @@ READING_BURST_S = 0.001
 TURN_S = 0.005
 """Time in one turn of the loop after which the wires wait for the next one."""
 
+ALONE_AFTER_S = 1.0
+"""A wire is alone when no other one said anything for so long."""
+
 PAUSE_S = 0.0005
 """So long without reading, and another turn has begun."""
 
@@ -43,9 +46,20 @@ class ReadingTurns:
         self._is_resting = False
         self._turn_s = 0.0
         self._turn_ended = float("-inf")
+        self._last: Wire | None = None
+        self._shared_at = float("-inf")
+
+    @property
+    def are_shared(self) -> bool:
+        """Whether several wires have something to say these days."""
+        return self.loop.time() - self._shared_at < ALONE_AFTER_S
 
     def ask(self, wire: Wire) -> None:
         """Let a wire take its turn: now, or after the rest if it had one before it."""
+        if wire is not self._last:
+            if self._last is not None:
+                self._shared_at = self.loop.time()
+            self._last = wire
         if wire in self._waiting:
             return
         if self._is_turn_over() or (self._is_resting and wire in self._served):
@@ -58,6 +72,8 @@ class ReadingTurns:
         """Give no more turns to a wire that is gone."""
         self._served.pop(wire, None)
         self._waiting.pop(wire, None)
+        if self._last is wire:
+            self._last = None
 
     def _is_turn_over(self) -> bool:
         if self.loop.time() - self._turn_ended > PAUSE_S:

@@ -8,11 +8,19 @@ import pytest
 from robodyne_rt.core.device_auth import DeviceAuth, Identity, Known
 from robodyne_rt.core.framing import Detector
 from robodyne_rt.ingest import device_protocol
-from robodyne_rt.ingest.device_protocol import ENDED_WITHIN_S, MAX_UNANSWERED, TURN_BYTES, TURN_MESSAGES, DeviceProtocol
+from robodyne_rt.ingest.device_protocol import (
+    ENDED_WITHIN_S,
+    MAX_UNANSWERED,
+    MAX_UNANSWERED_SHARED,
+    TURN_BYTES,
+    TURN_MESSAGES,
+    DeviceProtocol,
+)
 from robodyne_rt.ingest.receiver import Peer, Receiver
-from robodyne_rt.ingest.turns import ReadingTurns
+from robodyne_rt.ingest.turns import ALONE_AFTER_S, ReadingTurns
 from robodyne_rt.testing.clock import HandClock, HandLoop
 from robodyne_rt.testing.devices import FakeStore, FakeTelemetry, FakeTransport
+from tests.shells.ingest.test_turns import PretendWire
 
 
 class Bench:
@@ -106,6 +114,23 @@ def test_a_turn_takes_a_budget_of_bytes() -> None:
     assert len(bench.store.given) == TURN_BYTES // len(lines(big))
     bench.loop.turn()
     assert len(bench.store.given) == 10
+
+
+def test_where_others_speak_as_well_fewer_wait_for_their_answer() -> None:
+    bench = Bench()
+    flood = [event(number) for number in range(MAX_UNANSWERED * 2)]
+    bench.turns.ask(PretendWire([], bench.clock, "bell"))
+    bench.say(*flood)
+    bench.loop.turn()
+    assert len(bench.store.given) == MAX_UNANSWERED_SHARED
+    bench.loop.advance(ALONE_AFTER_S)
+    bench.store.settle(1)
+    bench.loop.turn()
+    assert len(bench.store.given) == MAX_UNANSWERED + 1
+    bench.turns.ask(PretendWire([], bench.clock, "bell"))
+    bench.store.settle(MAX_UNANSWERED - MAX_UNANSWERED_SHARED + 1)
+    bench.loop.turn()
+    assert len(bench.store.waiting) == MAX_UNANSWERED_SHARED
 
 
 def test_no_more_than_so_many_wait_for_their_answer() -> None:
