@@ -1,6 +1,7 @@
 """`robodyne-rt backup` and `restore`: a SQLite database copied while it is written, and put back with a new epoch."""
 
 import argparse
+import contextlib
 import os
 import secrets
 import shutil
@@ -164,9 +165,8 @@ def _set_aside(database: SqliteDatabase) -> Path | None:
         return None
     kept = database.path.with_name(f"{database.path.name}.replaced-{time.strftime('%Y%m%dT%H%M%S')}")
     try:
-        db: SqliteConnection = database.open_writer()
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        db.close()
+        with contextlib.closing(database.open_writer()) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except (StorageBroken, sqlite3.Error):
         pass
     for suffix in ("", "-wal", "-shm"):

@@ -88,6 +88,7 @@ class Cluster:
             if self._answers():
                 return self
             time.sleep(0.05)
+        self.stop(signal.SIGQUIT)
         raise NoPostgres(f"Postgres did not start:\n{self.log_path.read_text(errors='replace')[-2000:]}")
 
     def _arguments(self) -> list[str]:

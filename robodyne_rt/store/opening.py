@@ -17,7 +17,16 @@ from robodyne_rt.errors import DataOwned, RobodyneError, StorageBroken, StorageU
 from robodyne_rt.model.changes import Update
 from robodyne_rt.ports import Clock
 from robodyne_rt.settings import Settings, owned_files
-from robodyne_rt.store.engine.database import Database, DbConnection, Fault, open_database, read_epochs, read_meta, renew_epoch
+from robodyne_rt.store.engine.database import (
+    Database,
+    DbConnection,
+    Fault,
+    closed_on_error,
+    open_database,
+    read_epochs,
+    read_meta,
+    renew_epoch,
+)
 from robodyne_rt.store.engine.ownership import Ownership
 from robodyne_rt.store.engine.reserve import keep, open_with_reserve
 from robodyne_rt.store.intake import write_registry
@@ -81,7 +90,10 @@ class OpenStore:
         self.writer.snapshots = {}
 
     def release(self) -> None:
-        """Let go of the data; for when every thread has ended."""
+        """Let go of the data; for when every thread has ended, or none was started."""
+        self.writer.close()
+        if self.spool is not None:
+            self.spool.close()
         self.readers.close()
         self.ownership.release()
 
@@ -140,44 +152,44 @@ def _open(
     spool_path = Path(settings.database.spool_path).absolute()
     db: DbConnection = open_with_reserve((*database.files, spool_path)[0], database.open_writer)
     try:
-        epoch = database.prepare(db, progress=_tell_systemd)
-        marker = spool_path.with_suffix(".foretold")
-        left_unconfirmed = marker.exists()
-        mark = high_water.read(high_water.mark_path(spool_path))
-        epoch, loss = _check_history(database, db, epoch, mark)
-        history = History(epoch)
-        spool = _open_spool(settings, spool_path)
-        ids = IdGenerator(wall=clock.wall(), now=clock.now(), above=_newest_id(db, spool))
-        _note_next_id(database, db, ids.bound(clock.now()))
-        drained_upto = int(read_meta(db, f"spool:{mark.spool}") or 0) if mark else 0
-        writer = Writer(
-            database,
-            db,
-            history=history,
-            spool=spool,
-            windows=windows,
-            batch_max=settings.database.batch_max,
-            changes_retained=settings.database.changes_retained,
-            fallback_interval_s=settings.hub.fallback_interval_s,
-            notify=settings.database.notify,
-            attempts=settings.queue.max_attempts,
-            retention_days=settings.queue.retention_days,
-            retention=Retention(
-                days=settings.retention.model_dump(), windows=windows, may_delete=may_delete, database=database, clock=clock
-            ),
-            ids=ids,
-            clock=clock,
-        )
-        for path in (*database.files, spool_path):
-            keep(path)
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(closed_on_error(db))
+            epoch = database.prepare(db, progress=_tell_systemd)
+            marker = spool_path.with_suffix(".foretold")
+            left_unconfirmed = marker.exists()
+            mark = high_water.read(high_water.mark_path(spool_path))
+            epoch, loss = _check_history(database, db, epoch, mark)
+            history = History(epoch)
+            spool = _open_spool(settings, spool_path)
+            if spool is not None:
+                opened.enter_context(closed_on_error(spool))
+            ids = IdGenerator(wall=clock.wall(), now=clock.now(), above=_newest_id(db, spool))
+            _note_next_id(database, db, ids.bound(clock.now()))
+            drained_upto = int(read_meta(db, f"spool:{mark.spool}") or 0) if mark else 0
+            writer = Writer(
+                database,
+                db,
+                history=history,
+                spool=spool,
+                windows=windows,
+                batch_max=settings.database.batch_max,
+                changes_retained=settings.database.changes_retained,
+                fallback_interval_s=settings.hub.fallback_interval_s,
+                notify=settings.database.notify,
+                attempts=settings.queue.max_attempts,
+                retention_days=settings.queue.retention_days,
+                retention=Retention(
+                    days=settings.retention.model_dump(), windows=windows, may_delete=may_delete, database=database, clock=clock
+                ),
+                ids=ids,
+                clock=clock,
+            )
+            for path in (*database.files, spool_path):
+                keep(path)
     except database.errors as error:
-        db.close()
         if database.fault(error) in (Fault.FULL, Fault.BUSY):
             raise StorageUnavailable(f"{database.name}: {error}") from error
         raise StorageBroken(f"{database.name}: {error}") from error
-    except BaseException:
-        db.close()
-        raise
     return OpenStore(
         database=database,
         ownership=ownership,

@@ -164,6 +164,7 @@ class Storage:
                 while self.intake.queued:
                     await anyio.sleep(0.01)
             self._spool.stop()
+        self.intake.close()
 
     def is_stuck(self, patience_s: float = WRITER_SILENT_S) -> bool:
         """Return whether the writer has not finished a cycle for so long."""

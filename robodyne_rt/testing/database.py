@@ -2,6 +2,7 @@
 
 import itertools
 import sqlite3
+import weakref
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -55,7 +56,7 @@ class MemoryConnection(SqliteConnection):
 
 
 class MemoryDatabase(Database):
-    """Lives as long as this object; every connection sees the same rows.
+    """Lives as long as this object, and its connections no longer; every connection sees the same rows.
 
     Attributes:
         opened: how many connections were given out to write.
@@ -67,6 +68,8 @@ class MemoryDatabase(Database):
 
     def __init__(self) -> None:
         self._uri = f"file:robodyne-test-{next(_numbers)}?mode=memory&cache=shared"
+        self._connections: list[sqlite3.Connection] = []
+        self._end = weakref.finalize(self, _close_all, self._connections)
         self._anchor = self._connect()
         self._faults: list[tuple[Step, Fault, Callable[[str], bool]]] = []
         self.opened = 0
@@ -77,7 +80,9 @@ class MemoryDatabase(Database):
         begin_history(db, "first")
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._uri, uri=True, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self._uri, uri=True, isolation_level=None, check_same_thread=False)
+        self._connections.append(connection)
+        return connection
 
     def fail(self, step: Step, fault: Fault, *, times: int = 1, when: Callable[[str], bool] = lambda query: True) -> None:
         """Fail the next times that a step is met; `when` chooses among statements."""
@@ -125,5 +130,10 @@ class MemoryDatabase(Database):
         return []
 
     def close(self) -> None:
-        """Let it go."""
-        self._anchor.close()
+        """Let it go, with every connection that is open yet."""
+        self._end()
+
+
+def _close_all(connections: list[sqlite3.Connection]) -> None:
+    for connection in connections:
+        connection.close()

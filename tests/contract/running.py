@@ -184,6 +184,7 @@ class Running:
 
     def forget_answers(self) -> None:
         """Know only what the database tells, as after a restart, or 20 000 messages later."""
+        self.intake._acknowledged.close()
         self.intake._acknowledged = self.intake._admission._acknowledged = Acknowledged(self.database)
 
     async def until(self, fact: Any, *, within_s: float = 20.0) -> None:
@@ -205,3 +206,4 @@ class Running:
         for helper in self.helpers:
             await asyncio.to_thread(helper.join, 10)
             assert not helper.is_alive()
+        self.intake.close()

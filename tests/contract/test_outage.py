@@ -1,6 +1,7 @@
 """The database goes away and comes back: what was acknowledged is in it once and in order, and screens go on meanwhile."""
 
 import asyncio
+import contextlib
 import itertools
 import signal
 import sqlite3
@@ -321,7 +322,8 @@ async def test_what_a_crash_left_in_the_spool_though_it_was_stored_is_waited_for
         assert again.intake.state == "ok"
         assert isinstance(await again.tell(**event(2)), dict)
         assert store.ask("SELECT description FROM event WHERE type = 'INFO' ORDER BY id") == [("n-1",), ("n-2",)]
-        await again.until(lambda: sqlite3.connect(again.spool.path).execute("SELECT count(*) FROM spool").fetchone() == (0,))
+        with contextlib.closing(sqlite3.connect(again.spool.path)) as link:
+            await again.until(lambda: link.execute("SELECT count(*) FROM spool").fetchone() == (0,))
     finally:
         await again.stop()
 

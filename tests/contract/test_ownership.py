@@ -1,5 +1,6 @@
 """One process writes to a database: the next one is refused and touches nothing, on both stores."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,16 @@ def test_commands_refuse_the_schema_of_another_version(store: Store) -> None:
     with pytest.raises(SchemaTooNew, match="schema version 99"):
         database.check_schema(db)
     db.close()
+
+
+@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+def test_a_reader_that_cannot_be_set_up_leaves_no_connection(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "_SESSION_SETTINGS", ("SET no_such_setting = 1",))
+    with pytest.raises(psycopg.Error) as caught:
+        store.database().open_reader()
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    for _ in range(100):  # the server lets go of a closed connection a moment later
+        if (left := store.ask(query)) == [(0,)]:
+            break
+        time.sleep(0.02)
+    assert left == [(0,)], caught.value

@@ -1,5 +1,6 @@
 """The database's files are taken away under a serving process: it tells, saves what was stored, and ends."""
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -151,7 +152,8 @@ def test_a_spool_that_is_damaged_at_start_is_set_aside_and_the_kitchen_is_served
     server.kill()
     foreign.close()
     spool = server.folder / "spool.db"
-    sqlite3.connect(spool).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    with contextlib.closing(sqlite3.connect(spool)) as link:
+        link.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     with spool.open("r+b") as file:
         file.seek(spool.stat().st_size - 2 * 4096)
         file.write(b"\xff" * 4096)

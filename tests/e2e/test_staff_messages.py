@@ -549,7 +549,7 @@ async def test_kill_loses_no_message_that_was_accepted(store: Store, tmp_path: P
 async def test_much_unread_reaches_who_reads_slowly_and_ends_nobody_s_connection(start_server: Callable[..., Server]) -> None:
     """More than may wait unsent for one connection: it is sent as fast as it is taken."""
     server = start_server(AUTH__MODE="local", HUB__SEND_BUFFER_LIMIT_BYTES="20000", SERVER__PORT=str(free_port()))
-    with sqlite3.connect(server.database) as connection:
+    with contextlib.closing(sqlite3.connect(server.database)) as connection, connection:
         connection.executemany(
             "INSERT INTO staff_message(id, sender, recipient, message, timestamp) VALUES (?, 'lee', 'anna', ?, ?)",
             [(number, f"{number} {'가' * 2000}", "2026-01-01T00:00:00.000000Z") for number in range(1, 1001)],

@@ -8,11 +8,11 @@ both; `tests/contract/` runs one suite on each.
 import math
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import orjson
 
@@ -51,6 +51,25 @@ class Column(NamedTuple):
 
     name: str
     decode: Callable[[Any], Any] | None
+
+
+class Closable(Protocol):
+    """What is open until it is closed."""
+
+    def close(self) -> object: ...
+
+
+C = TypeVar("C", bound=Closable)
+
+
+@contextmanager
+def closed_on_error(opened: C) -> Iterator[C]:
+    """Hand on what was just opened, and close it where the block raises: whoever opens and raises leaves nothing open."""
+    try:
+        yield opened
+    except BaseException:
+        opened.close()
+        raise
 
 
 def finite(value: float) -> float:

@@ -33,6 +33,7 @@ from robodyne_rt.store.engine.database import (
     Fault,
     Progress,
     begin_history,
+    closed_on_error,
     exact,
     finite,
     no_progress,
@@ -362,26 +363,23 @@ class PostgresDatabase(Database):
                 raise ConfigError(f"[database] url: {self.name}: {text}") from error
             raise StorageUnavailable(f"{self.name}: {text}") from error
         try:
-            if connection.info.server_version < OLDEST_VERSION:
-                raise ConfigError(
-                    f"[database] url: {self.name} is Postgres {connection.info.server_version // 10000}; 13 is needed"
-                )
-            self._refuse_pooler(connection)
-            db = PostgresConnection(connection, has_doorbell=self._has_doorbell)
-            for setting in (*_SESSION_SETTINGS, *_WRITER_SETTINGS):
-                db.execute(setting)
-            self._replace_backend(db)
-            self._own(db)
-            self._read_back(db)
-            self._check_identity(db)
+            with closed_on_error(connection):
+                if connection.info.server_version < OLDEST_VERSION:
+                    raise ConfigError(
+                        f"[database] url: {self.name} is Postgres {connection.info.server_version // 10000}; 13 is needed"
+                    )
+                self._refuse_pooler(connection)
+                db = PostgresConnection(connection, has_doorbell=self._has_doorbell)
+                for setting in (*_SESSION_SETTINGS, *_WRITER_SETTINGS):
+                    db.execute(setting)
+                self._replace_backend(db)
+                self._own(db)
+                self._read_back(db)
+                self._check_identity(db)
         except psycopg.Error as error:
-            connection.close()
             if self.fault(error) is Fault.WRITE:
                 raise ConfigError(f"[database] url: {self.name}: {error}") from error
             raise StorageUnavailable(f"{self.name}: {error}") from error
-        except BaseException:
-            connection.close()
-            raise
         return db
 
     def _replace_backend(self, db: PostgresConnection) -> None:
@@ -472,9 +470,10 @@ class PostgresDatabase(Database):
         raise DataOwned(f"{self.name} is in use by {owner}")
 
     def open_reader(self) -> PostgresConnection:
-        db = PostgresConnection(self._connect())
-        for setting in (*_SESSION_SETTINGS, f"SET statement_timeout = {READ_DEADLINE_MS}"):
-            db.execute(setting)
+        with closed_on_error(self._connect()) as connection:
+            db = PostgresConnection(connection)
+            for setting in (*_SESSION_SETTINGS, f"SET statement_timeout = {READ_DEADLINE_MS}"):
+                db.execute(setting)
         return db
 
     def prepare(self, db: DbConnection, *, progress: Progress = no_progress) -> str:

@@ -29,6 +29,7 @@ from robodyne_rt.store.engine.database import (
     Fault,
     Progress,
     begin_history,
+    closed_on_error,
     exact,
     finite,
     no_progress,
@@ -327,39 +328,45 @@ class SqliteDatabase(Database):
     def open_writer(self) -> SqliteConnection:
         if self._opened is not None:
             self._opened.check()  # else another file would be taken for ours, or an empty one be made
+        with closed_on_error(self._connect_to_write()) as connection:
+            self._opened = self._opened or FileIdentity([self.path])
+            # SQLite keeps its log beside the file itself, not beside a link.
+            db = SqliteConnection(connection, Path(os.path.realpath(self.path)))
+            db.has_foreign_changes({})
+        return db
+
+    def _connect_to_write(self) -> sqlite3.Connection:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=512)
-            for name, value in PRAGMAS.items():
-                connection.execute(f"PRAGMA {name} = {value}")
-                got = connection.execute(f"PRAGMA {name}").fetchone()
-                if got is not None and str(got[0]).lower() != str(value):
-                    raise StorageBroken(f"{self.path}: PRAGMA {name} is {got[0]}, not {value}")
-            # We checkpoint ourselves, below the 1000 pages at which a foreign program's connection would.
-            connection.execute("PRAGMA wal_autocheckpoint = 0")
-            connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # opens the WAL, which is made where there is none
+            with closed_on_error(connection):
+                for name, value in PRAGMAS.items():
+                    connection.execute(f"PRAGMA {name} = {value}")
+                    got = connection.execute(f"PRAGMA {name}").fetchone()
+                    if got is not None and str(got[0]).lower() != str(value):
+                        raise StorageBroken(f"{self.path}: PRAGMA {name} is {got[0]}, not {value}")
+                # We checkpoint ourselves, below the 1000 pages at which a foreign program's connection would.
+                connection.execute("PRAGMA wal_autocheckpoint = 0")
+                connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # opens the WAL, which is made where there is none
         except (sqlite3.Error, OSError) as error:
             raise StorageBroken(f"{self.path}: cannot be opened: {error}") from error
-        self._opened = self._opened or FileIdentity([self.path])
-        # SQLite keeps its log beside the file itself, not beside a link.
-        db = SqliteConnection(connection, Path(os.path.realpath(self.path)))
-        db.has_foreign_changes({})
-        return db
+        return connection
 
     def open_reader(self) -> SqliteConnection:
         connection = sqlite3.connect(
             f"file:{_quoted(self.path)}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
         )
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute("PRAGMA wal_autocheckpoint = 0")
-        db = SqliteConnection(connection)
-        db.limit_reads()
+        with closed_on_error(connection):
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            db = SqliteConnection(connection)
+            db.limit_reads()
         return db
 
     def open_instant_reader(self) -> SqliteConnection:
-        db = self.open_reader()
-        db.execute("PRAGMA busy_timeout = 0")
+        with closed_on_error(self.open_reader()) as db:
+            db.execute("PRAGMA busy_timeout = 0")
         return db
 
     def prepare(self, db: DbConnection, *, progress: Progress = no_progress) -> str:

@@ -121,7 +121,11 @@ class Intake(Submissions):
         self._end_turn()
         if self._timer is not None:
             self._timer.cancel()
+
+    def close(self) -> None:
+        """Let go of what answers were read from and predicted with; for when the writer's last report was taken."""
         self._acknowledged.close()
+        self._overlay.close()
 
     def report_from_thread(self, report: Report) -> None:
         """Take a report; called in the writer's thread."""

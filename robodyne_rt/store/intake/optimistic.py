@@ -111,6 +111,10 @@ class OptimisticOverlay:
             with contextlib.suppress(OSError):
                 self._marker.unlink(missing_ok=True)
 
+    def close(self) -> None:
+        """Forget the predictions, for when nothing more is reported; the marker stays where something is shown yet."""
+        self._predictor.end()
+
     def _take_off(self, confirmed: list[Key], reverted: list[Key]) -> None:
         for topic, ids in _by_topic(confirmed).items():
             self._sink.confirm(topic, ids)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from robodyne_rt.errors import FilesReplaced, StorageUnavailable
+from robodyne_rt.store.engine.database import closed_on_error
 from robodyne_rt.store.engine.file_identity import FileIdentity
 from robodyne_rt.store.engine.sqlite import sync, wal_of
 from robodyne_rt.store.intake import spool_repair
@@ -101,13 +102,21 @@ class Spool:
         self._connection: sqlite3.Connection | None = None
         self.last_seq = self.rows_at_start = 0
         self.name = ""
-        try:
-            self._load()
-        except (sqlite3.Error, FilesReplaced) as error:
-            if not spool_repair.is_damage(error, self.path):
-                raise
-            self.damage_at_start = self._repair(str(error))
-            self._load()
+        with closed_on_error(self):
+            try:
+                self._load()
+            except (sqlite3.Error, FilesReplaced) as error:
+                if not spool_repair.is_damage(error, self.path):
+                    raise
+                self.damage_at_start = self._repair(str(error))
+                self._load()
+
+    def close(self) -> None:
+        """Let go of the file; for when no thread uses it."""
+        self.close_reader()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _load(self) -> None:
         """Open the file, or make one, and see what it holds."""
@@ -125,7 +134,7 @@ class Spool:
         """Open a spool's file; `name` is for a new one."""
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        try:
+        with closed_on_error(connection):
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute(f"PRAGMA journal_mode = {journal}")
@@ -136,9 +145,6 @@ class Spool:
                 connection.execute(statement)
             if not connection.execute("SELECT 1 FROM spool_name").fetchone():
                 connection.execute("INSERT INTO spool_name VALUES (?)", (name or secrets.token_hex(6),))
-        except BaseException:
-            connection.close()
-            raise
         return connection
 
     # -- the loop's side -----------------------------------------------------------------------------------------
@@ -326,6 +332,8 @@ class Spool:
             sync(self.path.parent)
         except BaseException:
             part.unlink(missing_ok=True)
+            if old is not None and old is not self._connection:
+                old.close()
             raise
         if old is not None:
             old.close()  # before the new one is open: with the last connection SQLite removes the log beside the path
@@ -404,8 +412,9 @@ class Spool:
     def _open_reader(self) -> sqlite3.Connection:
         # Read-only in the eyes of SQLite: one that may write would remove the log of the file that took its file's place.
         reader = sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
-        reader.execute("PRAGMA busy_timeout = 2000")
-        self._read_file = FileIdentity([self.path])
+        with closed_on_error(reader):
+            reader.execute("PRAGMA busy_timeout = 2000")
+            self._read_file = FileIdentity([self.path])
         return reader
 
     @property

@@ -217,12 +217,16 @@ class Writer:
         except StorageBroken as error:
             self._rescue(error)
         finally:
-            if self._db is not None:
-                if not self._is_away:
-                    self._finish(self._db)
-                self._db.close()
-            if self._drain is not None:
-                self._drain.close()
+            if self._db is not None and not self._is_away:
+                self._finish(self._db)
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the database and the spool; for when `run` has ended, or was never called."""
+        if self._db is not None:
+            self._db.close()
+        if self._drain is not None:
+            self._drain.close()
 
     def _rescue(self, error: StorageBroken) -> NoReturn:
         """Save what nobody would find again, if that is what is wrong, and raise."""

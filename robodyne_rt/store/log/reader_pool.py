@@ -9,7 +9,7 @@ import anyio.to_thread
 
 from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.model.changes import Entity, Keys, Update
-from robodyne_rt.store.engine.database import Database, DbConnection, Fault
+from robodyne_rt.store.engine.database import Database, DbConnection, Fault, closed_on_error
 from robodyne_rt.store.log.change_log import ChangeLog, HistoryLost
 from robodyne_rt.store.log.history import History
 
@@ -97,7 +97,8 @@ class ReaderPool:
             reader = self._idle.pop() if self._idle else None
         try:
             if reader is None:
-                reader = _Reader(self._database.open_reader(), self._windows)
+                with closed_on_error(self._database.open_reader()) as db:
+                    reader = _Reader(db, self._windows)
             taken.append(reader)
             result = query(reader)
         except self._database.errors as error:

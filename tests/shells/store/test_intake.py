@@ -1,6 +1,8 @@
 """The intake around its ledger, with neighbours that keep what they are told and time that is moved by hand."""
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +87,21 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def make_bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+    """Make an intake with options of the test's own."""
+    with contextlib.ExitStack() as made:
+
+        def make(**options: Any) -> Bench:
+            bench = Bench(tmp_path, **options)
+            made.callback(bench.intake.close)
+            return bench
+
+        yield make
+
+
+@pytest.fixture
+def bench(make_bench: Callable[..., Bench]) -> Bench:
+    return make_bench()
 
 
 def test_what_is_submitted_in_one_turn_leaves_together_and_is_told_after_its_commit(bench: Bench) -> None:
@@ -262,9 +277,9 @@ def test_a_full_database_is_no_doubt_and_a_lost_one_is(bench: Bench) -> None:
 
 @pytest.mark.parametrize(("fault", "told"), [(Fault.FULL, StorageUnavailable), (Fault.AWAY, StorageTimeout)])
 def test_without_a_spool_everything_is_refused_and_what_may_be_stored_is_told_so(
-    tmp_path: Path, fault: Fault, told: type[Exception]
+    make_bench: Callable[..., Bench], fault: Fault, told: type[Exception]
 ) -> None:
-    bench = Bench(tmp_path, has_spool=False)
+    bench = make_bench(has_spool=False)
     bench.say("a")
     bench.loop.turn()
     bench.report(generation=0, fault=fault)
@@ -293,8 +308,8 @@ def test_a_device_is_answered_within_ten_seconds_whatever_storage_does(bench: Be
     assert bench.heard() == [("given", StorageTimeout)]
 
 
-def test_a_spool_that_cannot_be_read_is_given_up_and_the_database_goes_on(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, rows_left=9, last_seq=9)
+def test_a_spool_that_cannot_be_read_is_given_up_and_the_database_goes_on(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(rows_left=9, last_seq=9)
     bench.say("new")
     bench.loop.turn()
     assert bench.given() == []
@@ -361,8 +376,8 @@ def test_an_outcome_that_fails_costs_the_others_nothing(bench: Bench) -> None:
     assert bench.heard() == [("a", "success")]
 
 
-async def test_waiting_for_what_an_earlier_run_left_ends_with_its_drain(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, last_seq=9, rows_left=2)
+async def test_waiting_for_what_an_earlier_run_left_ends_with_its_drain(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(last_seq=9, rows_left=2)
     assert bench.writer.allowed_upto == 9
     with pytest.raises(StorageUnavailable):
         await bench.intake.wait_until_drained(0)

@@ -1,5 +1,6 @@
 """The spool's file: on the disk when it says so, in order, bounded, and named so that nobody takes it for another one."""
 
+import contextlib
 import os
 import queue
 import sqlite3
@@ -174,7 +175,8 @@ def test_so_it_does_where_nobody_writes_or_reads_for_a_while(bench: Bench, monke
             break
         time.sleep(0.02)
     assert [damage.lost for damage in bench.damages] == [0]
-    assert sqlite3.connect(bench.path).execute("SELECT seq FROM spool").fetchall() == [(1,), (2,)]
+    with contextlib.closing(sqlite3.connect(bench.path)) as link:
+        assert link.execute("SELECT seq FROM spool").fetchall() == [(1,), (2,)]
 
 
 def overwrite(path: Path, offset: int, length: int) -> None:
@@ -188,7 +190,8 @@ def test_a_damaged_page_costs_only_its_own_rows_and_they_are_told(tmp_path: Path
     for seq in range(1, 200, 10):
         assert bench.append(*((seq + n, "x" * 300) for n in range(10))) is None
     bench.stop()
-    pages = sqlite3.connect(tmp_path / "spool.db").execute("PRAGMA page_count").fetchone()[0]
+    with contextlib.closing(sqlite3.connect(tmp_path / "spool.db")) as link:
+        pages = link.execute("PRAGMA page_count").fetchone()[0]
     overwrite(tmp_path / "spool.db", (pages - 3) * 4096, 4096)
     bench = Bench(tmp_path / "spool.db")
     kept, damage = rows_soon(bench), bench.spool.damage_at_start
