@@ -1,4 +1,4 @@
-"""What all tests share: databases of both kinds."""
+"""What all tests share: databases of both kinds, and that nothing is skipped on CI."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from robodyne_rt.sim.cluster import Cluster
 from tests import stores
+from tests.no_skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401  (hooks)
 from tests.stores import Store
 
 # A machine that is busy with something else is no fault of ours.

@@ -19,6 +19,7 @@ from robodyne_rt.model.access import ROLES
 from robodyne_rt.model.topics import PUBLIC_TOPICS, TOPIC_NAMES, TOPICS
 from robodyne_rt.settings import RIGHTS, Settings
 from robodyne_rt.web.routes import ROUTES
+from tests import processes
 
 ROOT = Path(__file__).parent.parent
 CLIENTS = (ROOT / "docs/protocol-clients.md").read_text()
@@ -85,8 +86,8 @@ def test_every_setting_named_in_the_docs_exists() -> None:
     [[], ["serve"], ["demo"], ["sim"], ["check-config"], ["tail"], ["version"], ["init"], ["user"], ["token"], ["device"]],
 )
 def test_every_command_has_help_and_stands_in_the_readme(command: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-m", "robodyne_rt", *command, "--help"], capture_output=True, text=True, check=True)
-    assert "usage: robodyne-rt" in done.stdout
+    done = processes.run([*command, "--help"], folder=ROOT, environment={})
+    assert done.returncode == 0 and "usage: robodyne-rt" in done.stdout
     assert f"robodyne-rt {' '.join(command)}".strip() in README
 
 

@@ -50,12 +50,10 @@ class ControlSocket:
             self._told = str(error)
 
     async def run(self) -> None:
-        """Look after the socket until it is closed, or this is cancelled."""
+        """Look after the socket until cancelled; one that was closed is not missed."""
         while True:
             await anyio.sleep(LOOK_INTERVAL_S)
-            if self._is_closed:
-                return
-            if not self._is_there():
+            if not self._is_closed and not self._is_there():
                 logger.warning("%s vanished and is made again", self._path, extra={"action": "control_socket_lost"})
                 await self.listen()
 

@@ -1,5 +1,7 @@
 """A running server for each test module, a fresh one on demand, and apps that connect."""
 
+import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,17 +23,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Start servers with settings of the test's own: `start_server(HUB__PING_INTERVAL_S="1")`."""
-    started: list[Server] = []
+    numbers = itertools.count()
+    with contextlib.ExitStack() as started:
 
-    def start(**settings: str) -> Server:
-        folder = tmp_path / str(len(started))
-        folder.mkdir()
-        started.append(Server(folder, **settings).start())
-        return started[-1]
+        def start(**settings: str) -> Server:
+            folder = tmp_path / str(next(numbers))
+            folder.mkdir()
+            return started.enter_context(Server(folder, **settings))
 
-    yield start
-    for running in started:
-        running.__exit__()
+        yield start
 
 
 @pytest.fixture

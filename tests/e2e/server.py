@@ -6,7 +6,6 @@
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import socket
 import sqlite3
@@ -22,6 +21,8 @@ import psycopg
 import websockets
 from websockets.asyncio.client import ClientConnection
 
+from tests import processes
+
 OPEN = {
     "ROBODYNE_RT__SERVER__HOST": "127.0.0.1",
     "ROBODYNE_RT__SERVER__PORT": "0",
@@ -29,21 +30,13 @@ OPEN = {
     "ROBODYNE_RT__DEVICES__PORT": "0",
     "ROBODYNE_RT__AUTH__MODE": "off",
     "ROBODYNE_RT__LOG__FORMAT": "json",
+    "ROBODYNE_RT__SERVER__SHUTDOWN_GRACE_S": "2",
 }
 
 
 def command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command as a user would in the server's folder; return what it printed."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("ROBODYNE_RT__")}
-    return subprocess.run(
-        [sys.executable, "-m", "robodyne_rt", *arguments],
-        cwd=folder,
-        env=clean | OPEN | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return processes.run(arguments, folder=folder, environment=OPEN | environment)
 
 
 class Server:
@@ -54,24 +47,24 @@ class Server:
         self.database = folder / "robodyne.db"
         self.log_path = folder / "server.log"
         self._settings = {f"ROBODYNE_RT__{key}": value for key, value in settings.items()}
-        self.program: tuple[str, ...] = ("-m", "robodyne_rt")
-        """What Python runs; `serve` follows."""
-        self.process: subprocess.Popen[bytes] | None = None
+        self.program: tuple[str, ...] = ()
+        """What Python runs instead of the server's own program; `serve` follows."""
+        self.process: processes.Process | None = None
+        self.may_log_faults = False
+        """Whether a traceback in the log is what the test is about."""
         self.port = 0
         self.devices_port = 0
 
     def start(self, *, wait_s: float = 20.0) -> "Server":
         """Start it and wait until it says that it is ready."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("ROBODYNE_RT__")}
         seen = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *self.program, "serve"],
-                cwd=self.folder,
-                env=environment | OPEN | self._settings,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # without a terminal, as a service
+            self.process = processes.start(
+                ["serve"],
+                folder=self.folder,
+                environment=processes.clean_environment() | OPEN | self._settings,
+                log=log,
+                program=[sys.executable, *self.program] if self.program else [],
             )
         deadline = time.monotonic() + wait_s
         while time.monotonic() < deadline:
@@ -100,6 +93,11 @@ class Server:
         self.process.kill()
         self.process.wait(10)
 
+    def end(self) -> None:
+        """End it at once, if it runs."""
+        if self.is_running:
+            self.kill()
+
     def restart(self) -> "Server":
         """Stop and start again on the same ports."""
         self.stop()
@@ -114,9 +112,18 @@ class Server:
     def __enter__(self) -> "Server":
         return self if self.process else self.start()
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object = None, *_: object) -> None:
+        """End it as systemd would, and look into its log; where the test has failed already, at once."""
+        if kind is not None:
+            self.end()
+            return
         if self.is_running:
-            self.kill()
+            try:
+                assert self.stop() == 0, self.log()
+            finally:
+                self.end()
+        if not self.may_log_faults:
+            processes.assert_no_faults(self.log())
 
     # -- foreign clients -------------------------------------------------------------------------------------------
 

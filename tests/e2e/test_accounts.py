@@ -3,7 +3,6 @@
 
 import contextlib
 import json
-import os
 import re
 import secrets
 import socket
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests import processes
 from tests.e2e.people import (
     OUTSIDE,
     User,
@@ -662,17 +662,7 @@ def test_nobody_is_called_like_those_who_have_no_name(server: Server, name: str)
 
 
 def run(*arguments: str | bytes, cwd: Path, said: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("ROBODYNE_RT__")}
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=cwd,
-        env=clean | environment,
-        input=said,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return processes.run(arguments, folder=cwd, environment=environment, said=said)
 
 
 def assert_commands_work(folder: Path) -> None:

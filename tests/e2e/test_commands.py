@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests import processes
 from tests.e2e.server import OPEN, Server
 
 ROOT = Path(__file__).parent.parent.parent
@@ -24,10 +25,7 @@ COMMAND = [sys.executable, "-m", "robodyne_rt"]
 
 
 def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("ROBODYNE_RT__")}
-    return subprocess.run(
-        [*COMMAND, *arguments], cwd=cwd, env=clean | environment, capture_output=True, text=True, timeout=30, check=False
-    )
+    return processes.run(arguments, folder=cwd, environment=environment, within_s=30)
 
 
 def test_check_config_says_what_is_wrong_and_where(tmp_path: Path) -> None:

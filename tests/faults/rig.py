@@ -22,6 +22,7 @@ from typing import Any
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
+from tests import processes
 from tests.e2e.server import Replica
 from tests.faults.judge import Tally, judge
 from tests.faults.load import Ledger, Load, Plan
@@ -93,7 +94,7 @@ class Rig:
                 sabotage=self._sabotage,
                 wrapper=self.store.wrapper,
             )
-            stack.callback(self.victim.__exit__)
+            stack.callback(self.victim.end)
             self.victim.start()
             port = self.victim.devices_port
             if self._make_proxy is not None:
@@ -193,8 +194,11 @@ class Rig:
             self._end(restarts=restarts)
         except Died as death:
             self.broke(str(death))
-        if not tracebacks and "Traceback" in self.victim.log():
-            self.broke(f"a traceback in the log: {self.victim.log().partition('Traceback')[2][:600]}")
+        if not tracebacks:
+            try:
+                processes.assert_no_faults(self.victim.log())
+            except AssertionError as error:
+                self.broke(str(error))
         if self.shim is not None:
             calls = list(self.shim.control.calls)
             if self.shim.control.broken or not calls[Kind.SYNC] or not calls[Kind.WRITE]:

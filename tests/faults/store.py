@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from tests import processes
 from tests.e2e.server import OPEN, Server
 from tests.faults.load import DISH, ROOT
 
@@ -163,7 +164,7 @@ class Victim(Server):
         self._environment = kept | OPEN | ports | self._settings | {"PYTHONPATH": python_path} | environment
         self._seen_bytes = 0
         module = ["tests.faults.sabotage", sabotage] if sabotage else ["robodyne_rt"]
-        self._command = [*wrapper, sys.executable, "-m", *module, "serve"]
+        self._program = [*wrapper, sys.executable, "-m", *module] if wrapper or sabotage or environment else []
 
     def start(self, *, wait_s: float = 20.0) -> "Victim":
         """Start it and wait until it says that it is ready.
@@ -179,8 +180,8 @@ class Victim(Server):
         """Start it, and do not wait."""
         self._seen_bytes = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                self._command, cwd=self.folder, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            self.process = processes.start(
+                ["serve"], folder=self.folder, environment=self._environment, log=log, program=self._program
             )
 
     def until_ready(self, *, wait_s: float = 20.0) -> "Victim":

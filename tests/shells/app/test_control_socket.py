@@ -41,6 +41,7 @@ async def test_it_is_made_again_when_it_vanishes(runner: web.AppRunner, tmp_path
         path.rmdir()
         await until_there(path)
         commands.close()
+        tasks.cancel_scope.cancel()
     assert not path.exists()
 
 
@@ -54,3 +55,4 @@ async def test_it_is_not_made_again_while_the_server_ends(runner: web.AppRunner,
         await runner.cleanup()  # may take a while
         await anyio.sleep(0.1)
         assert not path.exists()
+        tasks.cancel_scope.cancel()
