@@ -19,6 +19,7 @@ from pathlib import Path
 import figures
 from bulk import bulk
 from compare import compare
+from fairness import fairness
 from figures import Figure, Scale
 from postgres import postgres
 from rig import BenchError, Rig
@@ -27,23 +28,34 @@ QUICK_WITHIN_S = 90
 ROUND_WITHIN_S = 300
 """Nothing here runs for ever: the whole run is ended after this long per round."""
 
-ALL = {**figures.FIGURES, "bulk": bulk, "postgres": postgres}
+GUARDED = ("fan-out", "latency", "ingest")
+GUARD_ROUNDS = 3
+GUARD_FACTOR = 2.0
+"""Both sides of a ratio are measured in one run, so that a busy machine costs them alike: twice its target is a regression."""
+
+EXIT_BEYOND = 3
+
+ALL = {**figures.FIGURES, "bulk": bulk, "fairness": fairness, "postgres": postgres}
 
 USAGE = """\
 examples:
   scripts/bench                                   everything, 5 rounds: about five minutes
   scripts/bench --only fan-out --only latency     some figures
   scripts/bench --quick                           does it work at all: small numbers, one round
+  scripts/bench --guard                           for CI: short; fails where a ratio is beyond twice its target
   scripts/bench --against ../before --rounds 11   what a change costs
   scripts/bench --markdown >> docs/performance.md
 
-The server runs on one core, the load on another. Exit code: 0 measured (met or not), 1 not measured, 2 wrong usage.
+The server runs on one core, the load on another. Exit code: 0 measured (met or not), 1 not measured, 2 wrong usage,
+3 a ratio is beyond twice its target (with --guard only).
 """
 
 
 def main() -> int:
     """Measure and print."""
     options = _options()
+    if options.guard:
+        options.rounds, options.only = GUARD_ROUNDS, options.only or list(GUARDED)
     scale = figures.QUICK if options.quick else Scale(rounds=options.rounds)
     signal.signal(signal.SIGTERM, _ended)
     signal.signal(signal.SIGHUP, _ended)
@@ -86,7 +98,15 @@ def main() -> int:
         options.json.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for text in failed:
         print(f"bench: not measured: {text}", file=sys.stderr)
-    return 1 if failed else 0
+    if failed:
+        return 1
+    beyond = [figure for figure in results if figure.is_beyond(GUARD_FACTOR)] if options.guard else []
+    for figure in beyond:
+        print(
+            f"bench: {figure.group}: {figure.name}: {figure.result:.2f}x is beyond {GUARD_FACTOR:g} times its target",
+            file=sys.stderr,
+        )
+    return EXIT_BEYOND if beyond else 0
 
 
 def _options() -> argparse.Namespace:
@@ -103,6 +123,11 @@ def _options() -> argparse.Namespace:
         type=Path,
         metavar="CHECKOUT",
         help="CPU time per event and per commit beside another checkout (which has run scripts/setup dev), nothing else",
+    )
+    parser.add_argument(
+        "--guard",
+        action="store_true",
+        help=f"{GUARD_ROUNDS} rounds of {', '.join(GUARDED)}; exit 3 where a ratio is far beyond its target",
     )
     parser.add_argument("--quick", action="store_true", help="one round with small numbers")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to FILE too")
