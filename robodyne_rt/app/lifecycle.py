@@ -430,7 +430,14 @@ class App:
             receiver=self._receiver,
             access=policy,
             auth_mode=settings.auth.mode,
-            gate=Gate(policy=policy, tokens=tokens, trusted_proxies=proxies, remember=accounts.remember, clock=self._clock),
+            gate=Gate(
+                policy=policy,
+                tokens=tokens,
+                trusted_proxies=proxies,
+                origins=Origins(server.allowed_origins),
+                remember=accounts.remember,
+                clock=self._clock,
+            ),
             accounts=accounts,
             pairing_limit=SlidingWindow(limit=PAIRINGS_PER_MINUTE, window_s=60.0),
             clock=self._clock,
@@ -440,7 +447,6 @@ class App:
             max_client_message_bytes=settings.hub.max_client_message_bytes,
             max_device_message_bytes=settings.devices.max_message_bytes,
             allowed_hosts=routes.own_hosts(server.host, server.name, socket.gethostname(), server.allowed_hosts),
-            origins=Origins(server.allowed_origins),
             connections=connections,
         )
         return Runner(

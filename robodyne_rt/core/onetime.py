@@ -118,7 +118,7 @@ class Pairings:
         if key is None or pairing.token:
             raise ResourceNotFound("the screen was approved, or is gone, since a moment ago")
         pairing.label, pairing.token = label, token
-        self._places.pin(key)
+        self._places.pin(source_of(pairing.address), key)
 
     def look(self, secret: str, now: float, *, takes: bool = True) -> Pairing:
         """Return a screen's own pairing; once it has taken its token, it is over.
@@ -137,5 +137,5 @@ class Pairings:
         return pairing
 
     def _end(self, key: str) -> None:
-        self._by_id.pop(key, None)
-        self._places.leave(key)
+        pairing = self._by_id.pop(key)
+        self._places.leave(source_of(pairing.address), key)

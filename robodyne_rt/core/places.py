@@ -12,7 +12,8 @@ Item = TypeVar("Item", bound=Hashable)
 
 
 class Places(Generic[Item]):
-    """A number of places, each held by somebody for an item.
+    """A number of places, each held by somebody for an item. An item that is pinned costs no memory here: who calls knows which
+    items hold a place, and whose they are.
 
     Args:
         limit: of all.
@@ -22,7 +23,7 @@ class Places(Generic[Item]):
     def __init__(self, *, limit: int, per_holder: int | None = None) -> None:
         self._limit = limit
         self._per_holder = limit if per_holder is None else per_holder
-        self._holders: dict[Item, Hashable] = {}
+        self._taken = 0
         self._held: Counter[Hashable] = Counter()
         self._movable: dict[Hashable, dict[Item, None]] = {}
         # Holders by the number of their movable items: the largest is found without a search, however many there are.
@@ -30,10 +31,7 @@ class Places(Generic[Item]):
         self._largest = 0
 
     def __len__(self) -> int:
-        return len(self._holders)
-
-    def __contains__(self, item: Item) -> bool:
-        return item in self._holders
+        return self._taken
 
     def held_by(self, holder: Hashable) -> int:
         """Return how many places somebody holds."""
@@ -42,40 +40,37 @@ class Places(Generic[Item]):
     def take(self, holder: Hashable, item: Item) -> tuple[bool, Item | None]:
         """Take a place; return whether there was one, and the item that had to give way."""
         victim = None
-        if self._held[holder] >= self._per_holder or len(self) >= self._limit:
-            victim = self._victim(holder)
-            if victim is None:
+        if self._held[holder] >= self._per_holder or self._taken >= self._limit:
+            giver = self._giver(holder)
+            if giver not in self._movable:
                 return False, None
-            self.leave(victim)
-        self._holders[item] = holder
+            victim = next(iter(self._movable[giver]))
+            self.leave(giver, victim)
+        self._taken += 1
         self._held[holder] += 1
         self._add_movable(holder, item)
         return True, victim
 
-    def _victim(self, holder: Hashable) -> Item | None:
-        """Return what gives way for one more of somebody: of who holds the most, if that is more than this one would; else the
-        newcomer's own."""
-        items = self._movable.get(holder)
+    def _giver(self, holder: Hashable) -> Hashable:
+        """Return who gives way for one more of somebody: who holds the most, if that is more than this one would; else the
+        newcomer itself."""
         if self._held[holder] < self._per_holder and self._largest > self._held[holder] + 1:
-            items = self._movable[next(iter(self._by_size[self._largest]))]
-        return next(iter(items)) if items else None
+            return next(iter(self._by_size[self._largest]))
+        return holder
 
-    def pin(self, item: Item) -> None:
+    def pin(self, holder: Hashable, item: Item) -> None:
         """Let an item stay, whatever comes."""
-        if (holder := self._holders.get(item)) is not None:
-            self._remove_movable(holder, item)
-
-    def unpin(self, item: Item) -> None:
-        """Let an item give way again, after all others of its holder."""
-        if (holder := self._holders.get(item)) is not None:
-            self._remove_movable(holder, item)
-            self._add_movable(holder, item)
-
-    def leave(self, item: Item) -> None:
-        """Give a place back."""
-        if (holder := self._holders.pop(item, None)) is None:
-            return
         self._remove_movable(holder, item)
+
+    def unpin(self, holder: Hashable, item: Item) -> None:
+        """Let an item give way again, after all others of its holder."""
+        self._remove_movable(holder, item)
+        self._add_movable(holder, item)
+
+    def leave(self, holder: Hashable, item: Item) -> None:
+        """Give an item's place back."""
+        self._remove_movable(holder, item)
+        self._taken -= 1
         self._held[holder] -= 1
         if not self._held[holder]:
             del self._held[holder]

@@ -5,7 +5,7 @@ whose request is being worked, and a WebSocket, stays.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 from robodyne_rt.core.places import Places
@@ -20,7 +20,13 @@ TOLD_EVERY_S = 60.0
 
 
 class HttpConnection(Protocol):
-    """One connection."""
+    """One connection.
+
+    Attributes:
+        place: for whom it holds one; None while it holds none.
+    """
+
+    place: Hashable | None
 
     def cut(self) -> None:
         """Cut it off."""
@@ -50,14 +56,14 @@ class HttpConnections:
     def __len__(self) -> int:
         return len(self._places)
 
-    def __contains__(self, connection: HttpConnection) -> bool:
-        return connection in self._places
-
     def admit(self, connection: HttpConnection, address: str) -> bool:
         """Return whether a connection may stay; another one may be cut off for it."""
         holder = connection if address in self._trusted_proxies else source_of(address)
         is_admitted, victim = self._places.take(holder, connection)
+        if is_admitted:
+            connection.place = holder
         if victim is not None:
+            victim.place = None
             victim.cut()
         is_full = victim is not None or not is_admitted
         self.cut += is_full
@@ -75,12 +81,16 @@ class HttpConnections:
 
     def work(self, connection: HttpConnection) -> None:
         """Note that a whole request of a connection is being worked."""
-        self._places.pin(connection)
+        if connection.place is not None:
+            self._places.pin(connection.place, connection)
 
     def wait(self, connection: HttpConnection) -> None:
         """Note that a connection waits for its peer again."""
-        self._places.unpin(connection)
+        if connection.place is not None:
+            self._places.unpin(connection.place, connection)
 
     def leave(self, connection: HttpConnection) -> None:
         """Note that a connection is gone."""
-        self._places.leave(connection)
+        if connection.place is not None:
+            self._places.leave(connection.place, connection)
+            connection.place = None

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from robodyne_rt.core.origins import Origins
 from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.ingest.receiver import Receiver
@@ -49,7 +48,6 @@ class Context:
     max_client_message_bytes: int
     max_device_message_bytes: int
     allowed_hosts: frozenset[str]
-    origins: Origins
     connections: HttpConnections
 
 

@@ -1,5 +1,6 @@
 """Who sends a request: from its token, cookie or ticket, or from where it comes (SPEC section 8)."""
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -8,15 +9,13 @@ from aiohttp import web
 from robodyne_rt.core import origins
 from robodyne_rt.core.guessing import Guessing
 from robodyne_rt.core.onetime import Pairings, Tickets
-from robodyne_rt.core.origins import OriginKind
+from robodyne_rt.core.origins import OriginKind, Origins
 from robodyne_rt.errors import BadRequest, Forbidden, TokenExpired, TokenInvalid
 from robodyne_rt.model.access import AccessPolicy, Networks, Principal, host_of, source_of
 from robodyne_rt.ports import Clock
 from robodyne_rt.web.tokens import Tokens
 
 COOKIE = "robodyne"
-ORIGIN = web.RequestKey("origin", OriginKind)
-"""Whose page sends the request; set by the guard once the Host is checked."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """They change nothing (RFC 9110 section 9.2.1)."""
 
@@ -38,6 +37,15 @@ def is_local(request: web.Request) -> bool:
     return transport is not None and isinstance(transport.get_extra_info("sockname"), str)
 
 
+def asked_host(request: web.Request) -> str:
+    """Return whom a request is for, with its port: an absolute target wins over the header (RFC 9112 section 3.2.2); what is
+    before an `@` there is nobody's name (section 4.2.4 of RFC 9110)."""
+    target = request.raw_path.partition("?")[0]
+    if "://" in target:
+        return re.split(r"[/?#\\]", target.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
+    return request.headers.get("Host", "")
+
+
 class Gate:
     """Identifies who sends a request, and from where.
 
@@ -52,6 +60,7 @@ class Gate:
         policy: AccessPolicy,
         tokens: Tokens,
         trusted_proxies: Networks,
+        origins: Origins,
         remember: Callable[[Principal], Awaitable[None]],
         clock: Clock,
     ) -> None:
@@ -61,8 +70,16 @@ class Gate:
         self.pairings = Pairings()
         self.guessing = Guessing()
         self._trusted_proxies = trusted_proxies
+        self._origins = origins
         self._remember = remember
         self._clock = clock
+
+    def origin_kind(self, request: web.Request) -> OriginKind:
+        """Return whose page sends a request, whose Host must be checked."""
+        # Not kept: it would be for as long as a WebSocket lives. Several lines of one name are one list (RFC 9110 section
+        # 5.3), and a list is no origin.
+        said = request.headers.getall("Origin", None)
+        return self._origins.kind(", ".join(said) if said else None, host=asked_host(request))
 
     def address_of(self, request: web.Request) -> str:
         """Return the client's address."""
@@ -91,7 +108,7 @@ class Gate:
             return self.policy.local
         address = self.address_of(request)
         found = await self._borne(request, address, upgrades)
-        place = None if request[ORIGIN] is OriginKind.FOREIGN else address
+        place = None if self.origin_kind(request) is OriginKind.FOREIGN else address
         if found is None:
             return self.policy.anonymous(place)
         await self._remember(found)
@@ -132,7 +149,7 @@ class Gate:
         except (TokenInvalid, TokenExpired):
             return None  # a page cannot take an old cookie away: it must not shut out whom this place lets in
         upgrades = "Upgrade" in request.headers
-        said = request[ORIGIN] is not OriginKind.ABSENT or request.headers.get("Sec-Fetch-Site") == "same-origin"
+        said = self.origin_kind(request) is not OriginKind.ABSENT or request.headers.get("Sec-Fetch-Site") == "same-origin"
         if (upgrades or request.method not in SAFE_METHODS) and not said:
             raise Forbidden("a cookie counts for this server's own pages only; send a token")
         return found

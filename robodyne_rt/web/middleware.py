@@ -3,7 +3,6 @@ SPEC sections 3, 7 and 8)."""
 
 import ipaddress
 import logging
-import re
 from typing import Any, cast
 
 import orjson
@@ -27,7 +26,7 @@ from robodyne_rt.errors import (
 from robodyne_rt.model.access import Principal
 from robodyne_rt.web.connections import HttpConnection
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL, Context
-from robodyne_rt.web.gate import ORIGIN
+from robodyne_rt.web.gate import asked_host
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +62,6 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     connection = cast(HttpConnection, request.protocol)  # our runner makes no others
     try:
         check_host(request, context)
-        # Several lines of one name are one list (RFC 9110 section 5.3), and a list is no origin.
-        said = request.headers.getall("Origin", None)
-        request[ORIGIN] = context.origins.kind(", ".join(said) if said else None, host=_host_of(request))
         if _is_preflight(request) and _readable_by(request) is not None:
             return web.Response(status=204, headers=PREFLIGHT_HEADERS)
         check_origin(request, context)
@@ -177,7 +173,7 @@ def check_host(request: web.Request, context: Context) -> None:
     Raises:
         Misdirected: the Host header is neither an IP address nor one of `allowed_hosts`.
     """
-    host = _host_name(_host_of(request))
+    host = _host_name(asked_host(request))
     if host in context.allowed_hosts or _is_address(host):
         return
     raise Misdirected(f"this server does not answer for {host[:100]!r}; add it to [server] allowed_hosts")
@@ -191,7 +187,7 @@ def check_origin(request: web.Request, context: Context) -> None:
     Raises:
         Forbidden: an Origin that is neither our own nor one of `allowed_origins`, and no token.
     """
-    if request[ORIGIN] is OriginKind.FOREIGN and (context.access.is_open or not bears_token(request)):
+    if context.gate.origin_kind(request) is OriginKind.FOREIGN and (context.access.is_open or not bears_token(request)):
         origin = request.headers["Origin"]
         raise Forbidden(f"pages of {origin[:100]!r} need a token of their own, or a line in [server] allowed_origins")
 
@@ -208,10 +204,11 @@ def _is_preflight(request: web.Request) -> bool:
 def _readable_by(request: web.Request) -> str | None:
     """Return which pages may read the answer to a request, as `Access-Control-Allow-Origin` says it: a listed one with its
     cookies, every other one only what its own token opens."""
-    kind = request.get(ORIGIN, OriginKind.ABSENT)
+    context = request.app[CONTEXT]
+    kind = context.gate.origin_kind(request)
     if kind is OriginKind.LISTED:
         return request.headers["Origin"]
-    if kind is OriginKind.ABSENT or request.app[CONTEXT].access.is_open:
+    if kind is OriginKind.ABSENT or context.access.is_open:
         return None
     return "*" if "Authorization" in request.headers or _is_preflight(request) else None
 
@@ -227,15 +224,6 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
         response.headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
         if readable_by != "*":
             response.headers["Access-Control-Allow-Credentials"] = "true"
-
-
-def _host_of(request: web.Request) -> str:
-    """Return whom a request is for, with its port: an absolute target wins over the header (RFC 9112 section 3.2.2); what is
-    before an `@` there is nobody's name (section 4.2.4 of RFC 9110)."""
-    target = request.raw_path.partition("?")[0]
-    if "://" in target:
-        return re.split(r"[/?#\\]", target.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
-    return request.headers.get("Host", "")
 
 
 def _host_name(header: str) -> str:

@@ -3,7 +3,7 @@ bytes, a token among them perhaps, and tells which versions run here.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, cast
 
 import orjson
@@ -18,10 +18,13 @@ from robodyne_rt.web.middleware import HEADERS
 class Connection(RequestHandler):
     """One connection. The control socket's need no place: only this machine's own user may open it."""
 
+    __slots__ = ("_connections", "_cut", "_is_gone", "place")  # there are thousands
+
     def __init__(self, *arguments: Any, connections: HttpConnections, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._connections = connections
         self._is_gone = False
+        self.place: Hashable | None = None
         self._cut: Callable[[], None] | None = None
 
     def begin(self, address: str, *, cut: Callable[[], None]) -> bool:
@@ -45,7 +48,7 @@ class Connection(RequestHandler):
             self._cut()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._cut is not None and self not in self._connections:
+        if self._cut is not None and self.place is None:
             # Cut off at the very end of its handshake.
             self._is_gone = True
             cast(asyncio.Transport, transport).abort()  # uvloop's are no subclass

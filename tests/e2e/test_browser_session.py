@@ -395,14 +395,16 @@ def test_over_tls_the_page_works_and_its_login_never_leaves_in_the_clear(
     page.keyboard.press("Enter")
     wait_until_connected(page)
     assert page.locator('[data-opens="account"]').inner_text() == "Account cook"
-    ((cookie),) = page.context.cookies()
-    assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Strict")
+    cookies = page.context.cookies()
+    assert {cookie["path"] for cookie in cookies} == {"/", "/api/auth"}, "the login, and that this device logged in"
+    for cookie in cookies:
+        assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Strict")
     page.reload()
     wait_until_connected(page)
     page.click('[data-opens="account"]')
     page.click("#log-out")
     page.wait_for_selector("#login", state="visible")
-    assert page.context.cookies() == []
+    assert [cookie["path"] for cookie in page.context.cookies()] == ["/api/auth"]
 
 
 def test_a_staff_message_arrives_and_its_sender_learns_that_it_was_read(server: Server, new_page: Callable[..., Any]) -> None:

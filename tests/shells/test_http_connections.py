@@ -14,6 +14,7 @@ class Connection:
     """Something that can be cut off."""
 
     is_cut = False
+    place = None
 
     def cut(self) -> None:
         self.is_cut = True
