@@ -6,7 +6,7 @@ The hub writes ready-made frames straight to the transport and never awaits a cl
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -30,6 +30,9 @@ HeartbeatKind = Literal["message", "protocol"]
 
 ROOM_LOOK_S = 0.02
 
+LAG_WINDOW_S = 15.0
+"""How long a lag of the loop is remembered: about as long as a scrape of the metrics takes to come again."""
+
 M = TypeVar("M", bound=wire.Message)
 
 
@@ -41,8 +44,23 @@ class HubStats:
         self.closes: Counter[tuple[int, str]] = Counter()
         self.errors: Counter[str] = Counter()
         self.loop_lag_s = 0.0
+        self._lags = deque[tuple[float, float]]()  # (when, how long), the longest first
         self.held_bytes = 0
         self.given_up = 0
+
+    def note_lag(self, lag_s: float, now: float) -> None:
+        """Note how late the loop was, in seconds."""
+        self.loop_lag_s = lag_s
+        while self._lags and self._lags[-1][1] <= lag_s:
+            self._lags.pop()
+        self._lags.append((now, lag_s))
+        while now - self._lags[0][0] > LAG_WINDOW_S:
+            self._lags.popleft()
+
+    @property
+    def longest_lag_s(self) -> float:
+        """The longest that the loop was late within `LAG_WINDOW_S`, in seconds."""
+        return self._lags[0][1] if self._lags else 0.0
 
 
 class Owner(Protocol):

@@ -459,7 +459,7 @@ class ConnectionManager:
             before = self._clock.now()
             await anyio.sleep(TICK_S)
             now = self._clock.now()
-            self.stats.loop_lag_s = max(0.0, now - before - TICK_S)
+            self.stats.note_lag(max(0.0, now - before - TICK_S), now)
             self.tick(now)
 
     def tick(self, now: float) -> None:

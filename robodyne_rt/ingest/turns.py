@@ -16,7 +16,7 @@ READING_SHARE = 0.4
 
 READING_BURST_S = 0.001
 
-TURN_S = 0.005
+TURN_S = 0.002
 """Time in one turn of the loop after which the wires wait for the next one."""
 
 ALONE_AFTER_S = 1.0
@@ -35,10 +35,15 @@ class Wire(Protocol):
 
 
 class ReadingTurns:
-    """Gives the wires their turns; all on the loop."""
+    """Gives the wires their turns; all on the loop.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    Args:
+        turn_s: seconds of reading in one turn of the loop; what is read may cost more later.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, turn_s: float = TURN_S) -> None:
         self.loop = loop
+        self._longest_turn_s = turn_s
         self._share = TimeShare(share=READING_SHARE, burst_s=READING_BURST_S)
         self._served: dict[Wire, None] = {}
         self._waiting: dict[Wire, None] = {}
@@ -78,7 +83,7 @@ class ReadingTurns:
     def _is_turn_over(self) -> bool:
         if self.loop.time() - self._turn_ended > PAUSE_S:
             self._turn_s = 0.0
-        return self._turn_s >= TURN_S
+        return self._turn_s >= self._longest_turn_s
 
     def _serve(self, wire: Wire) -> None:
         self._served[wire] = None

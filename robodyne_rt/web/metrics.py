@@ -144,7 +144,11 @@ class Metrics(Collector):
         for word, count in hub.stats.errors.items():
             errors.add_metric([word], count)
         yield errors
-        yield _gauge("robodyne_event_loop_lag_seconds", "How late the last tick of the loop was", hub.stats.loop_lag_s)
+        yield _gauge(
+            "robodyne_event_loop_lag_seconds", "The longest that the loop was late within 15 s", hub.stats.longest_lag_s
+        )
+        yield _gauge("robodyne_hub_held_bytes", "What is held for all clients together", hub.stats.held_bytes)
+        yield _counter("robodyne_hub_given_up", "Windows, backlogs and clients given up for their memory", hub.stats.given_up)
 
     def _of_devices(self) -> Iterator[Metric]:
         receiver = self._receiver

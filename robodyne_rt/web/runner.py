@@ -11,18 +11,25 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from robodyne_rt.errors import BadRequest, Internal
+from robodyne_rt.ingest.turns import ReadingTurns
 from robodyne_rt.web.connections import HttpConnections
 from robodyne_rt.web.middleware import HEADERS
 
+TURN_S = 0.001
+"""Of reading in one turn of the loop: to answer a request takes several times as long as to read it."""
+
 
 class Connection(RequestHandler):
-    """One connection. The control socket's need no place: only this machine's own user may open it."""
+    """One connection, read from in turns with the others. The control socket's need no place: only this machine's own user may
+    open it."""
 
-    __slots__ = ("_connections", "_cut", "_is_gone", "place")  # there are thousands
+    __slots__ = ("_connections", "_cut", "_is_gone", "_turns", "_unread", "place")  # there are thousands
 
-    def __init__(self, *arguments: Any, connections: HttpConnections, **options: Any) -> None:
+    def __init__(self, *arguments: Any, connections: HttpConnections, turns: ReadingTurns, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._connections = connections
+        self._turns = turns
+        self._unread = b""
         self._is_gone = False
         self.place: Hashable | None = None
         self._cut: Callable[[], None] | None = None
@@ -58,9 +65,22 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         if not self._is_gone:
-            super().data_received(data)
+            self._unread += data
+            self._turns.ask(self)
+
+    def take_turn(self) -> bool:
+        """Hand on what was read."""
+        data, self._unread = self._unread, b""
+        super().data_received(data)
+        return False
+
+    def eof_received(self) -> None:
+        if self._unread:
+            self.take_turn()
+        super().eof_received()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._turns.forget(self)
         if not self._is_gone:
             self._connections.leave(self)
             # aiohttp would close what is lost. asyncio's TLS transport breaks at that: it forgets its protocol, and whoever
@@ -90,9 +110,10 @@ class Connection(RequestHandler):
 
 class _Server(web.Server):
     admitted: HttpConnections
+    turns: ReadingTurns
 
     def __call__(self) -> RequestHandler:
-        return Connection(self, loop=self._loop, connections=self.admitted, **self._kwargs)
+        return Connection(self, loop=self._loop, connections=self.admitted, turns=self.turns, **self._kwargs)
 
 
 class Runner(web.AppRunner):
@@ -106,4 +127,5 @@ class Runner(web.AppRunner):
         made = await super()._make_server()
         server = _Server(made.request_handler, request_factory=made.request_factory, loop=made._loop, **made._kwargs)
         server.admitted = self._connections
+        server.turns = ReadingTurns(asyncio.get_running_loop(), turn_s=TURN_S)
         return server

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from robodyne_rt.core import wire
-from robodyne_rt.hub.connection import HeartbeatKind
+from robodyne_rt.hub.connection import LAG_WINDOW_S, HeartbeatKind, HubStats
 from robodyne_rt.model.access import Principal
 from tests.hub.harness import FakeTransport, Rig, Screen
 
@@ -232,3 +232,15 @@ async def test_status_is_one_object_and_says_what_changed(rig: Rig) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def test_the_longest_lag_of_the_loop_is_remembered_for_a_while() -> None:
+    stats = HubStats()
+    assert stats.longest_lag_s == 0.0
+    for now, lag_s in ((0.0, 0.1), (5.0, 0.5), (10.0, 0.2), (12.0, 0.0)):
+        stats.note_lag(lag_s, now)
+    assert (stats.longest_lag_s, stats.loop_lag_s) == (0.5, 0.0)
+    stats.note_lag(0.01, 5.0 + LAG_WINDOW_S + 0.1)
+    assert stats.longest_lag_s == 0.2
+    stats.note_lag(0.0, 100.0)
+    assert stats.longest_lag_s == 0.0
