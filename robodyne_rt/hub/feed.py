@@ -761,9 +761,13 @@ class StatusFeed(Feed):
         if self._dirty and self.connections and now - self._refreshed_at >= STATUS_INTERVAL_S and not self._refreshing.locked():
             self._spawn(self._refresh)
 
+    def _is_fresh(self) -> bool:
+        """Whether it may not be computed again yet: of a crowd that comes at once each makes it dirty for all."""
+        return self._data is not None and self._clock.now() - self._refreshed_at < STATUS_INTERVAL_S
+
     async def _refresh(self) -> None:
         async with self._refreshing:
-            if self._dirty:
+            if self._dirty and not self._is_fresh():
                 self._dirty = False
                 self._refreshed_at = self._clock.now()
                 self._publish(await self._current())
@@ -799,6 +803,8 @@ class StatusFeed(Feed):
             self._settle(subscription, self._clock.now())
 
     async def document(self, principal: Principal, since: str | None, epoch: str | None) -> Document:
+        while self._dirty and self._is_fresh():  # who asks once wants what is now
+            await anyio.sleep(STATUS_INTERVAL_S / 5)
         await self._refresh()
         return Document(self.offset, _one_piece(self._views.of(principal).payload))
 

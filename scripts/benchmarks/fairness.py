@@ -115,13 +115,7 @@ def _big_topic(rig: Rig, folder: Path) -> None:
 def _floods(*commands: list[object]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for command in commands:
-            process = subprocess.Popen(
-                [sys.executable, str(HERE / "flood.py"), *map(str, command)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
+            process = _start(command)
             stack.callback(_end, process)
             assert process.stdout is not None
             if process.stdout.readline() != "ready\n":
@@ -132,8 +126,7 @@ def _floods(*commands: list[object]) -> Iterator[None]:
 @contextlib.contextmanager
 def _paused(server: Server) -> Iterator[None]:
     """Thirty clients pause at different offsets of 900 events of 60 KB, then resume without reading."""
-    command = [sys.executable, str(HERE / "flood.py"), "paused", str(server.port), "30", "events"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = _start(["paused", server.port, 30, "events"])
     try:
         assert process.stdin is not None and process.stdout is not None
         event = {"msg_type": "Event", "type": "INFO", "data": "x" * 60_000}
@@ -146,6 +139,13 @@ def _paused(server: Server) -> Iterator[None]:
         yield
     finally:
         _end(process)
+
+
+def _start(command: list[object]) -> "subprocess.Popen[str]":
+    """Start a load; like this process it keeps to the load's core."""
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "flood.py"), *map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def _end(process: "subprocess.Popen[str]") -> None:

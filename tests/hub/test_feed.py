@@ -1,6 +1,7 @@
 """A topic's watchers: snapshots, updates, pace, pause, slow ones, recovery."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -358,3 +359,29 @@ async def test_a_write_that_fails_costs_nobody_else_and_is_told_only_where_the_p
     assert [entity["robot_id"] for message in other.take() for entity in message["data"]] == ["a"]
     assert bool(caplog.records) is not is_gone
     assert broken.transport.aborted
+
+
+async def test_of_a_crowd_that_comes_for_the_status_at_once_the_first_has_it_computed(rig: Rig) -> None:
+    computed = 0
+    overview = rig.reader.overview
+
+    async def count() -> Any:
+        nonlocal computed
+        computed += 1
+        return await overview()
+
+    rig.reader.overview = count  # type: ignore[method-assign]
+    screens = [await rig.connect("status") for _ in range(20)]
+    assert computed == 1 and all(len(screen.transport.messages()) == 1 for screen in screens)
+
+
+async def test_who_asks_for_the_status_once_gets_it_as_it_is_now(rig: Rig) -> None:
+    await rig.poll("status", ANYONE, None, None)
+    robots(rig, "a")
+    await rig.feed()
+    asked = asyncio.create_task(rig.poll("status", ANYONE, None, None))
+    await asyncio.sleep(0.1)
+    assert not asked.done()
+    rig.clock.at += 0.25
+    payload, _ = await asyncio.wait_for(asked, 5)
+    assert len(json.loads(payload)["data"]["robots"]["list"]) == 1
