@@ -274,11 +274,13 @@ def set_up(*, level: str, style: Literal["auto", "json", "text"]) -> Log:
         TextFormatter() if as_text else JsonFormatter(with_priority=sys.stderr is not None and systemd.is_journal(sys.stderr))
     )
     lines = LineWriter(_descriptor(sys.stderr), describe_lost=lambda count: formatter.format(_lost(count)))
-    printed = LineWriter(_descriptor(sys.stdout))
+    # One file for both, a pipe or a terminal: then one queue, so that they keep their order.
+    is_same = sys.stdout is not None and sys.stderr is not None and _is_same_file(sys.stdout, sys.stderr)
+    printed = lines if is_same else LineWriter(_descriptor(sys.stdout))
     handler = LineHandler(lines)
     handler.setFormatter(formatter)
     sys.stderr, sys.stdout = LineStream(lines, sys.stderr), LineStream(printed, sys.stdout)
-    log = Log(lines, printed)
+    log = Log(*{lines, printed})
     atexit.register(log.close)
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -288,6 +290,12 @@ def set_up(*, level: str, style: Literal["auto", "json", "text"]) -> Log:
     for name in ("asyncio", "aiohttp"):
         logging.getLogger(name).setLevel(max(logging.INFO, logging.getLogger().level))
     return log
+
+
+def _is_same_file(one: TextIO, other: TextIO) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return os.path.sameopenfile(one.fileno(), other.fileno())
+    return False
 
 
 def _descriptor(stream: TextIO | None) -> int:

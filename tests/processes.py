@@ -269,6 +269,8 @@ def _become(main: Any, arguments: list[str], folder: str, environment: dict[str,
     finally:
         with contextlib.suppress(BaseException):
             threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as the end of every program does
+        with contextlib.suppress(BaseException):
+            atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(BaseException):
                 stream.flush()

@@ -24,6 +24,7 @@ async def read_body(request: web.Request, *, limit_bytes: int) -> bytes:
         UnsupportedMediaType: not JSON, or compressed.
         TooLarge: over `limit_bytes`.
         RequestTimeout: not complete within 10 s.
+        ConnectionResetError: nobody is there any more.
     """
     if request.content_type != "application/json":
         raise UnsupportedMediaType(f"expected application/json, not {request.content_type[:100]}")
@@ -42,6 +43,10 @@ async def read_body(request: web.Request, *, limit_bytes: int) -> bytes:
                     raise TooLarge(f"body over {limit_bytes} bytes")
     except TimeoutError:
         raise RequestTimeout(f"the body was not complete within {DEADLINE_S:.0f} s") from None
+    except RuntimeError as error:
+        if request.transport is None:  # aiohttp's word for a peer that went away before
+            raise ConnectionResetError("the peer is gone") from error
+        raise
     return b"".join(chunks)
 
 

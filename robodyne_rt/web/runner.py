@@ -3,6 +3,7 @@ bytes, a token among them perhaps, and tells which versions run here.
 """
 
 import asyncio
+import sys
 from collections.abc import Callable, Hashable
 from typing import Any, cast
 
@@ -17,6 +18,10 @@ from robodyne_rt.web.middleware import HEADERS
 
 TURN_S = 0.001
 """Of reading in one turn of the loop: to answer a request takes several times as long as to read it."""
+
+
+MAX_UNREAD_BYTES = 65536
+"""What one connection may have waiting for its turn."""
 
 
 class Connection(RequestHandler):
@@ -66,7 +71,10 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         if not self._is_gone:
             self._unread += data
-            self._turns.ask(self)
+            if len(self._unread) > MAX_UNREAD_BYTES:
+                self.take_turn()  # rather than hold it
+            else:
+                self._turns.ask(self)
 
     def take_turn(self) -> bool:
         """Hand on what was read."""
@@ -87,6 +95,11 @@ class Connection(RequestHandler):
             # asks it afterwards how much is unsent (the hub) gets an AttributeError.
             self.transport = None
             super().connection_lost(exc)
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        # Whoever reads what a peer that is gone still owed is told so by aiohttp as a RuntimeError: no fault of ours.
+        if not (self.transport is None and isinstance(sys.exception(), RuntimeError)):
+            super().log_exception(*args, **kw)
 
     def handle_error(
         self,

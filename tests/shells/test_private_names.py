@@ -9,7 +9,9 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 import robodyne_rt
-from robodyne_rt.web.runner import Runner, _RequestHandler, _Server
+from robodyne_rt.model.access import Networks
+from robodyne_rt.web.connections import HttpConnections
+from robodyne_rt.web.runner import Connection, Runner, _Server
 
 USED: dict[type, set[str]] = {
     web.AppRunner: {"_make_server"},
@@ -50,13 +52,14 @@ def test_aiohttp_still_has(owner: type, name: str) -> None:
 
 
 async def test_the_server_that_aiohttp_makes_answers_with_our_handler() -> None:
-    runner = Runner(web.Application(), keepalive_timeout=7.0)
+    connections = HttpConnections(limit=10, trusted_proxies=Networks([]), now=lambda: 0.0)
+    runner = Runner(web.Application(), connections=connections, keepalive_timeout=7.0)
     await runner.setup()
     try:
         server = runner.server
         assert isinstance(server, _Server)
         handler = server()
-        assert isinstance(handler, _RequestHandler) and isinstance(handler, RequestHandler)
+        assert isinstance(handler, Connection) and isinstance(handler, RequestHandler)
         assert handler.keepalive_timeout == 7.0  # what the runner was told has arrived
     finally:
         await runner.cleanup()
