@@ -28,13 +28,15 @@ class Connection(RequestHandler):
     """One connection, read from in turns with the others. The control socket's need no place: only this machine's own user may
     open it."""
 
-    __slots__ = ("_connections", "_cut", "_is_gone", "_turns", "_unread", "place")  # there are thousands
+    __slots__ = ("_connections", "_cut", "_is_gone", "_is_lost", "_loss", "_turns", "_unread", "place")  # there are thousands
 
     def __init__(self, *arguments: Any, connections: HttpConnections, turns: ReadingTurns, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._connections = connections
         self._turns = turns
         self._unread = b""
+        self._is_lost = False
+        self._loss: BaseException | None = None
         self._is_gone = False
         self.place: Hashable | None = None
         self._cut: Callable[[], None] | None = None
@@ -77,9 +79,17 @@ class Connection(RequestHandler):
                 self._turns.ask(self)
 
     def take_turn(self) -> bool:
-        """Hand on what was read."""
+        """Hand on what was read, or that the peer is gone."""
         data, self._unread = self._unread, b""
-        super().data_received(data)
+        if not self._is_lost:
+            super().data_received(data)
+            return False
+        self._turns.forget(self)
+        # aiohttp would close what is lost. asyncio's TLS transport breaks at that: it forgets its protocol, and whoever asks it
+        # afterwards how much is unsent (the hub) gets an AttributeError.
+        self.transport = None
+        error, self._loss = self._loss, None
+        super().connection_lost(error)
         return False
 
     def eof_received(self) -> None:
@@ -88,13 +98,10 @@ class Connection(RequestHandler):
         super().eof_received()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._turns.forget(self)
         if not self._is_gone:
             self._connections.leave(self)
-            # aiohttp would close what is lost. asyncio's TLS transport breaks at that: it forgets its protocol, and whoever
-            # asks it afterwards how much is unsent (the hub) gets an AttributeError.
-            self.transport = None
-            super().connection_lost(exc)
+            self._is_lost, self._loss = True, exc
+            self._turns.ask(self)  # a crowd that leaves at once is as much work as one that comes
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         # Whoever reads what a peer that is gone still owed is told so by aiohttp as a RuntimeError: no fault of ours.
