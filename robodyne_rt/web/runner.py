@@ -16,7 +16,7 @@ from robodyne_rt.ingest.turns import ReadingTurns
 from robodyne_rt.web.connections import HttpConnections
 from robodyne_rt.web.middleware import HEADERS
 
-TURN_S = 0.001
+TURN_S = 0.0003
 """Of reading in one turn of the loop: to answer a request takes several times as long as to read it."""
 
 
