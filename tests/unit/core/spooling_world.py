@@ -121,7 +121,7 @@ class World:
         self.decisions.extend(decisions)
 
     def obey_one(self) -> None:
-        decision = self.decisions.popleft()
+        decision: spooling.Decision[Entry] = self.decisions.popleft()
         match decision:
             case spooling.Give():
                 self.batches.append(decision)

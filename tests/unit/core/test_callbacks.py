@@ -9,7 +9,7 @@ from robodyne_rt.errors import InvalidRequestId
 
 NOW = 1000.0
 ASKED: dict[str, Any] = {"query_id": "q", "fields": {"question": "which?"}}
-ANNA = {"session": "s1", "user": "anna"}
+ANNA: dict[str, Any] = {"session": "s1", "user": "anna"}
 ANSWER = {kind: answer for answer, kind in ANSWERED_BY.items()}
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import unicodedata
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -121,7 +122,7 @@ def test_an_identity_speaks_for_its_robots_and_no_others(robot: str, other: str)
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_a_device_proves_its_key_over_its_name_as_it_has_it(form: str) -> None:
+def test_a_device_proves_its_key_over_its_name_as_it_has_it(form: Literal["NFC", "NFD"]) -> None:
     row = {"device_id": unicodedata.normalize("NFD", "알바-1"), "robots": [unicodedata.normalize("NFD", "서빙")]}
     auth = DeviceAuth(lambda _: device_auth.known(row | {"key_id": "k", "previous_key_id": None}, lambda _: KEY))
     challenge = auth.challenge("알바-1", NONCE, 0.0)

@@ -2,7 +2,7 @@
 
 import json
 import unicodedata
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -13,8 +13,12 @@ from robodyne_rt.core.device_messages import clock_is_off, failure, parse, succe
 from robodyne_rt.errors import BadRequest, InvalidPayload, RobodyneError, StorageUnavailable, UnknownMessageType
 
 
+def read(data: bytes) -> Any:
+    return parse(data).message
+
+
 def message(**fields: Any) -> Any:
-    return parse(json.dumps(fields).encode()).message
+    return read(json.dumps(fields).encode())
 
 
 def test_an_albabots_pose_is_the_worlds_else_the_global_else_the_pinkys() -> None:
@@ -162,7 +166,7 @@ def test_the_character_that_no_database_keeps_is_refused() -> None:
     for text in (rb'"a\u0000b"', rb'["x", {"k\u0000": 1}]'):
         with pytest.raises(InvalidPayload, match="U\\+0000"):
             parse(b'{"msg_type":"Event","type":"CALL","id":"7","data":' + text + b"}")
-    assert parse(rb'{"msg_type":"Event","type":"CALL","description":"\\u0000"}').message.description == "\\u0000"
+    assert read(rb'{"msg_type":"Event","type":"CALL","description":"\\u0000"}').description == "\\u0000"
 
 
 @pytest.mark.parametrize("kind", ["Albabot", "Cookbot", "Telemetry"])
@@ -213,11 +217,11 @@ def test_nobody_tells_us_what_is_left_out_but_ourselves() -> None:
     ],
 )
 def test_a_number_where_a_text_is_due_counts_by_its_digits(digits: bytes, text: str) -> None:
-    report = parse(b'{"msg_type":"Albabot","id":%s,"robot_id":%s,"battery_level":101}' % (digits, digits)).message
+    report = read(b'{"msg_type":"Albabot","id":%s,"robot_id":%s,"battery_level":101}' % (digits, digits))
     assert (report.id, report.robot_id, report.left_out) == (text, text, ("battery_level",))
-    hello = parse(b'{"msg_type":"Hello","device_id":%s,"robots":["a",%s]}' % (digits, digits)).message
+    hello = read(b'{"msg_type":"Hello","device_id":%s,"robots":["a",%s]}' % (digits, digits))
     assert (hello.device_id, hello.robots) == (text, ["a", text])
-    order = parse(b'{"msg_type":"Order","table_number":1,"items":[{"name":"a"},{"name":%s}]}' % digits).message
+    order = read(b'{"msg_type":"Order","table_number":1,"items":[{"name":"a"},{"name":%s}]}' % digits)
     assert [line.name for line in order.items] == ["a", text]
 
 
@@ -228,9 +232,9 @@ def test_digits_that_are_not_known_any_more_are_refused(number: Any) -> None:
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_a_name_is_one_name_in_every_form(form: str) -> None:
+def test_a_name_is_one_name_in_every_form(form: Literal["NFC", "NFD"]) -> None:
     said = unicodedata.normalize(form, "서빙-1호")
-    bodies = [
+    bodies: list[dict[str, Any]] = [
         {"msg_type": "Albabot", "robot_id": said, "name": said},
         {"msg_type": "Telemetry", "robot_id": said},
         {"msg_type": "Hello", "device_id": said, "robots": [said]},

@@ -71,7 +71,7 @@ def test_a_late_answer_clears_the_misses_and_the_next_ping_waits_for_an_interval
 
 def test_the_pong_of_a_ping_before_the_last_three_does_not_count() -> None:
     beat = heartbeat(max_missed=9)
-    pings = []
+    pings: list[float] = []
     while len(pings) < 4:
         now = beat.due
         if beat.tick(now, now) == "ping":

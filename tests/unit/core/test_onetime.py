@@ -1,5 +1,7 @@
 """Tickets and pairings: good once, for a while, for whom they are; never more than so many."""
 
+from collections.abc import Callable
+
 import pytest
 
 from robodyne_rt.core.onetime import OPEN_AT_MOST, PAIRING_S, TICKET_S, Pairings, Tickets, digest
@@ -71,7 +73,11 @@ def test_a_pairing_ends_after_ten_minutes() -> None:
     late = PAIRING_S
     assert pairings.by_code(pairing.code, late - 0.01) is pairing
     assert pairings.look(secret, late - 0.01) is pairing
-    for look in (lambda: pairings.by_code(pairing.code, late), lambda: pairings.look(secret, late)):
+    looks: tuple[Callable[[], object], ...] = (
+        lambda: pairings.by_code(pairing.code, late),
+        lambda: pairings.look(secret, late),
+    )
+    for look in looks:
         with pytest.raises(ResourceNotFound):
             look()
     assert pairings.waiting(late) == []

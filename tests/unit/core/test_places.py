@@ -80,6 +80,7 @@ def test_the_books_are_right_after_anything() -> None:
                 if len(mine) < 25 and len(there) < 40:
                     assert (taken, victim) == (True, None)
                 elif taken:
+                    assert victim is not None
                     assert victim in movable[there[victim]] and (
                         there[victim] == holder or len(movable[there[victim]]) == largest
                     )

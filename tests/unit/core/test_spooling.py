@@ -302,7 +302,7 @@ def test_what_the_writer_had_goes_to_the_spool_in_its_order_and_is_acknowledged_
     assert isinstance(append, Append) and (append.first_seq, texts(append)) == (1, ["a", "b", "c"])
     assert bench.ledger.state(bench.now) == "spooling"
     drain, acknowledge = bench.ledger.appended(3)
-    assert drain == Drain(3) and texts(acknowledge) == ["a", "b", "c"]
+    assert drain == Drain(3) and isinstance(acknowledge, Acknowledge) and texts(acknowledge) == ["a", "b", "c"]
     assert [answer[1] for answer in acknowledge.entries] == ["A", "B", "C"]
 
 
@@ -362,7 +362,7 @@ def test_what_a_locked_or_full_database_was_given_is_surely_not_stored() -> None
     bench = Bench(has_spool=False)
     bench.submit("a")
     (refuse,) = bench.ledger.failed(0, bench.now, may_be_stored=False)
-    assert refuse.reason is Reason.UNAVAILABLE
+    assert isinstance(refuse, Refuse) and refuse.reason is Reason.UNAVAILABLE
 
 
 def test_without_a_spool_everything_is_refused() -> None:
@@ -378,6 +378,7 @@ def test_who_is_answered_by_the_check_is_not_spooled(bench: Bench) -> None:
     for text in "ab":
         bench.ledger.submitted(Entry(text), bench.now)
     (check,) = bench.ledger.turn_ended(bench.now)
+    assert isinstance(check, Check)
     (append,) = of(Append, bench.ledger.checked([(check.entries[1], "B", None)]))
     assert texts(append) == ["b"] and bench.ledger.waiting == 1
 
@@ -441,7 +442,7 @@ def test_nothing_is_given_while_an_older_append_is_under_way(bench: Bench) -> No
     assert bench.submit("new") == []
     drain, acknowledge, give = bench.ledger.appended(1)
     assert (drain, texts(acknowledge)) == (Drain(1), ["old"])
-    assert (texts(give), give.after_seq) == (["new"], 1)
+    assert isinstance(give, Give) and (texts(give), give.after_seq) == (["new"], 1)
 
 
 def test_what_was_shown_is_confirmed_when_it_is_drained(bench: Bench) -> None:
