@@ -129,7 +129,8 @@ def test_lines_are_written_in_pieces_that_no_other_process_tears() -> None:
     assert [len(chunk) for chunk in chunks] == [4, 4, 1, 1, 1]
     reader, writer = os.pipe()
     assert os.fpathconf(writer, "PC_PIPE_BUF") >= WRITE_BYTES
-    os.close(reader), os.close(writer)
+    os.close(reader)
+    os.close(writer)
 
 
 def test_a_warning_of_the_garbage_collection_within_a_line_does_not_lock_its_own_thread(pipe: Pipe) -> None:

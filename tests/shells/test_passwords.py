@@ -5,7 +5,6 @@ from typing import Any
 import anyio
 import pytest
 
-from robodyne_rt.web import passwords
 from robodyne_rt.web.passwords import AT_ONCE, WAITING_AT_MOST, Passwords
 
 
@@ -24,7 +23,7 @@ class Hashing:
             await gate.wait()
             return True
 
-        monkeypatch.setattr(passwords.anyio.to_thread, "run_sync", run_sync)
+        monkeypatch.setattr("anyio.to_thread.run_sync", run_sync)
 
     async def finish(self, password: str) -> None:
         self.gates[password].set()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import jwt
 import pytest
 
 from robodyne_rt import serve, systemd
@@ -108,7 +109,8 @@ def test_a_listener_hears_above_1024_open_files(monkeypatch: pytest.MonkeyPatch)
         listener = PostgresChangeListener(lambda: None, lambda: None)  # type: ignore[arg-type, return-value]
         link: Any = FakeLink(ours, listener.stop)
         listener._listen(link)  # one probe, and the stop that it makes
-        listener._wake.close(), listener._woken.close()
+        listener._wake.close()
+        listener._woken.close()
     finally:
         for sock in (*held, ours, theirs):
             sock.close()
@@ -144,7 +146,7 @@ async def test_a_question_whose_stored_answer_cannot_be_read_does_not_stop_the_n
     async def take(columns: Any) -> Any:
         return {"status": "COMPLETED"} if columns["request_id"] == "1" else None
 
-    desk.records.take = take  # type: ignore[method-assign, assignment]
+    desk.records.take = take  # type: ignore[method-assign]
     async with desk.running() as session:
         await desk.desk.ask(session, "1", "q", "session")
         await desk.desk.ask(session, "2", "q", "session")
@@ -159,7 +161,7 @@ def test_a_published_key_that_cannot_be_used_takes_no_other_along(error: Excepti
             raise error
         return item
 
-    monkeypatch.setattr(jwks.jwt, "PyJWK", make)
+    monkeypatch.setattr(jwt, "PyJWK", make)
     keys = [{"kty": "RSA", "kid": "bad"}, {"kty": "RSA", "kid": "good"}]
     assert set(jwks._parse(json.dumps({"keys": keys}).encode())) == {"good"}
 

@@ -34,9 +34,7 @@ class Nowhere:
 
 def make_link(port: object) -> SerialLink:
     nowhere: Any = Nowhere()
-    receiver = Receiver(
-        store=nowhere, telemetry=nowhere, auth=DeviceAuth(lambda device_id: Known(None, "", False)), clock=HandClock()
-    )
+    receiver = Receiver(store=nowhere, telemetry=nowhere, auth=DeviceAuth(lambda device_id: Known({}, None)), clock=HandClock())
     supervisor = Supervisor(jitter=lambda: 0.01)
     turns = ReadingTurns(asyncio.get_running_loop())
     return SerialLink(

@@ -79,7 +79,7 @@ async def test_it_is_verified_by_a_thread_that_yields_to_all_others(
 ) -> None:
     lowered: list[tuple[int, int]] = []
     verified: list[int] = []
-    honest = backup.finish_copy
+    honest = sqlite.finish_copy
 
     def finish(*arguments: Any) -> None:
         verified.append(threading.get_native_id())

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 import pytest
 
 from robodyne_rt.core.device_messages import parse
@@ -52,12 +53,12 @@ class Bench:
         self.clock = HandClock()
         self.connect()
         self.drain = SpoolDrain(
-            self.spool,
+            self.spool,  # type: ignore[arg-type]
             batch_max=batch_max,
             ids=IdGenerator(wall=self.clock.wall(), now=self.clock.now()),
             stats=self.stats,
             clock=self.clock,
-        )  # type: ignore[arg-type]
+        )
 
     def connect(self) -> None:
         self.db = self.database.open_writer()
@@ -69,7 +70,7 @@ class Bench:
 
     def spooled(self, seq: int, text: str = "", **more: Any) -> None:
         body = {"msg_type": "Event", "type": "INFO", "description": text or f"n-{seq}", "id": f"id-{seq}", **more}
-        message, digest = parse(writes.orjson.dumps(body))
+        message, digest = parse(orjson.dumps(body))
         write = MessageWrite(message, "d", digest, "2026-11-21T00:00:00.000000Z", [seq])
         self.spool.kept.append(SpooledRow(seq, writes.dump(write).decode()))
 

@@ -70,7 +70,8 @@ def test_a_copy_whose_log_does_not_fit_its_heads_gets_no_name(tmp_path: Path) ->
     copy.execute('CREATE TABLE change(topic, "offset")')
     copy.execute("INSERT INTO topic_head VALUES ('events', 5)")
     copy.execute("INSERT INTO change VALUES ('events', 4)")
-    copy.commit(), copy.close()
+    copy.commit()
+    copy.close()
     with pytest.raises(StorageBroken):
         sqlite.finish_copy(tmp_path / "copy.db.part", tmp_path / "copy.db")
     assert not (tmp_path / "copy.db").exists() and not (tmp_path / "copy.db.part").exists()

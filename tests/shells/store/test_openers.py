@@ -99,7 +99,8 @@ def spool_cannot_be_repaired(file: Path, patch: pytest.MonkeyPatch) -> None:
 
 def spool_cannot_be_read(file: Path, patch: pytest.MonkeyPatch) -> None:
     spool = Spool(file.with_name("spool.db"), max_bytes=1 << 20)
-    spool._connection and spool._connection.close()
+    if spool._connection:
+        spool._connection.close()
     patch.setattr("robodyne_rt.store.intake.spool.FileIdentity", fail)
     spool.rows(0, 1)
 

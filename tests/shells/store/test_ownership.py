@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,12 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> "subprocess.Popen[str]":
+def other(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """Another process that owns `data.db`."""
     command = [sys.executable, "-c", TAKE_AND_WAIT, str(tmp_path / "data.db")]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "taken\n"
-    yield process  # type: ignore[misc]
+    yield process
     process.kill()
     process.wait()
     process.stdout.close(), process.stdin.close()  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import resources
 
 import pytest
 
@@ -13,7 +14,7 @@ from robodyne_rt.store.engine import schema
 @pytest.mark.parametrize("kind", schema.KINDS)
 def test_the_shipped_schema_is_what_the_models_say(kind: str) -> None:
     assert schema._HEAD in schema.generate(kind)
-    text = (schema.resources.files("robodyne_rt.store.engine") / f"{kind}.sql").read_text()
+    text = (resources.files("robodyne_rt.store.engine") / f"{kind}.sql").read_text()
     assert text == schema.generate(kind), "models or triggers changed: run scripts/schema, and write a migration"
 
 

@@ -31,7 +31,7 @@ async def guard(error: Exception, *, is_gone: bool) -> web.StreamResponse:
         raise error
 
     transport = Mock(is_closing=lambda: is_gone)
-    request = make_mocked_request("POST", "/api/device-messages", transport=transport, app={"context": Mock()})  # type: ignore[arg-type]
+    request = make_mocked_request("POST", "/api/device-messages", transport=transport, app={"context": Mock()})
     return await middleware.guard(request, handler)
 
 
