@@ -200,7 +200,7 @@ def is_alive(socket: Socket, label: str) -> bool:
             time.sleep(message["data"]["retry_after"])
             socket.say({"type": "ping", "data": mark})
         elif message["type"] == "pong" and message.get("data") == mark:
-            return message.get("topic", label) == label
+            return bool(message.get("topic", label) == label)
 
 
 def stamp(after_s: float = 0.0) -> str:

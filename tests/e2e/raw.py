@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from tests.e2e.server import Server
 
@@ -26,7 +26,7 @@ class Answer(NamedTuple):
     def problem(self) -> dict[str, Any]:
         """The body, which must be problem+json of this status."""
         assert self.headers.get("content-type", "").startswith("application/problem+json"), self
-        body = json.loads(self.body)
+        body: dict[str, Any] = json.loads(self.body)
         assert body["status"] == self.status, self
         return body
 
@@ -47,7 +47,7 @@ class Wire:
         self.received = bytearray()
         self.ended = False
 
-    def __enter__(self) -> "Wire":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -89,11 +89,13 @@ class Wire:
 
     def line(self) -> dict[str, Any]:
         """Return the next line of JSON."""
-        return json.loads(self.take_until(b"\n"))
+        found: dict[str, Any] = json.loads(self.take_until(b"\n"))
+        return found
 
     def prefixed(self) -> dict[str, Any]:
         """Return the next JSON behind a 4-byte length."""
-        return json.loads(self.take(int.from_bytes(self.take(4), "big")))
+        found: dict[str, Any] = json.loads(self.take(int.from_bytes(self.take(4), "big")))
+        return found
 
     def rest(self, within_s: float = 10.0) -> bytes:
         """Return everything up to the end of the stream, which must come in time."""
@@ -139,7 +141,8 @@ class Socket(Wire):
         """Return the next text message."""
         while (frame := self.frame()).opcode != TEXT:
             assert frame.opcode != CLOSE, frame
-        return json.loads(frame.payload)
+        found: dict[str, Any] = json.loads(frame.payload)
+        return found
 
     def close_frame(self, within_s: float = 10.0) -> tuple[int, str]:
         """Return code and reason of the server's close, which must come in time, whatever comes before."""

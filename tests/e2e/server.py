@@ -179,7 +179,8 @@ class Server:
 
 async def receive(client: ClientConnection, *, within_s: float = 5.0) -> dict[str, Any]:
     """Return the client's next message."""
-    return json.loads(await asyncio.wait_for(client.recv(), within_s))
+    message: dict[str, Any] = json.loads(await asyncio.wait_for(client.recv(), within_s))
+    return message
 
 
 async def updates_until(client: ClientConnection, done: Any, *, within_s: float = 10.0) -> list[dict[str, Any]]:

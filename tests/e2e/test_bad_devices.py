@@ -48,7 +48,7 @@ def with_crc(body: bytes) -> bytes:
 def lives(wire: Wire) -> bool:
     """Return whether the next good line on the connection is answered with success."""
     wire.send(EVENT + b"\n")
-    return wire.line()["status"] == "success"
+    return bool(wire.line()["status"] == "success")
 
 
 def assert_error(answer: dict[str, Any], *codes: str) -> None:
@@ -69,7 +69,7 @@ def refused(server: Server, body: bytes, *codes: str) -> dict[str, Any]:
 
 
 def events(server: Server, description: str) -> int:
-    return server.sql("SELECT count(*) FROM event WHERE description = ?", description)[0][0]
+    return int(server.sql("SELECT count(*) FROM event WHERE description = ?", description)[0][0])
 
 
 # -- D1: what is no message ----------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def test_devices_over_the_limit_are_told_and_closed(start_server: Callable[..., 
         def let_in() -> bool:
             with dial(server) as wire:
                 wire.send(EVENT + b"\n")
-                return wire.line()["status"] == "success"
+                return bool(wire.line()["status"] == "success")
 
         assert wait_until(let_in, within_s=5)
         for device in devices:

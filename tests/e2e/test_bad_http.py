@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -409,7 +410,7 @@ def test_slow_heads_and_bodies_are_closed_in_time(server: Server) -> None:
     }
     cases: dict[str, Callable[[], tuple[float, bytes]]] = {}
     for name, (data, dripped, *_) in {**heads, **bodies, **unread}.items():
-        cases[name] = lambda data=data, dripped=dripped: ends_within(server, data, dripped=dripped)
+        cases[name] = partial(ends_within, server, data, dripped=dripped)
     with ThreadPoolExecutor(len(cases)) as pool:
         running = {name: pool.submit(case) for name, case in cases.items()}
         outcomes = {name: case.exception() or case.result() for name, case in running.items()}

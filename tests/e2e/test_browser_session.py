@@ -603,8 +603,8 @@ def test_no_word_of_a_robot_hides_the_number_of_a_table(
     # Where they serve, in front of a table; on their way between two rows; and in trouble, which is always said.
     robots = [(4, -0.1, "SERVING"), (10, 2.6, "SERVING"), (16, 5.3, "IDLE"), (11.5, 5.3, "ERROR"), (5.5, 8.0, "PICKUP")]
     for number, (x, y, status) in enumerate(robots, 1):
-        place = {"world_x": x, "world_y": y}
-        server.tell({"msg_type": "Albabot", "robot_id": f"alba-{number}", "status": status, "battery_level": 80} | place)
+        report = {"msg_type": "Albabot", "robot_id": f"alba-{number}", "status": status, "battery_level": 80}
+        server.tell(report | {"world_x": x, "world_y": y})
     page = new_page("en-US")
     page.goto(server.url("/"))
     wait_until_connected(page)

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from robodyne_rt.core.callbacks import ANSWERED_BY, CallbackKind
+from robodyne_rt.core.callbacks import ANSWERED_BY, TIMEOUT_S, CallbackKind
 from robodyne_rt.core.ratelimit import SlidingWindow
 from robodyne_rt.model.access import Principal
 from robodyne_rt.ports import Clock, Unasked
@@ -108,14 +108,16 @@ async def test_an_answer_that_helps_nobody_still_ends_in_an_answer(come: Callabl
 
 async def test_empty_data_is_an_answer(come: Callable[..., Any]) -> None:
     app = await come("empty")
-    for number, data in enumerate(([], None, {}, "wifi", [{}], [[]], [{"name": ""}], [None, 1, {"name": 5}])):
+    said: list[Any] = [[], None, {}, "wifi", [{}], [[]], [{"name": ""}], [None, 1, {"name": 5}]]
+    for number, data in enumerate(said):
         id = f"q{number}"
         await app.query(id, UNKNOWN)
         ask = await asked(app, "request_available_data", for_query=id)
         await app.send(type="available_data", requestId=ask["requestId"], data=data)
         final = await app.final(id)
         assert final["status"] == "completed" and "data" in final["response"], (data, final)
-    for number, result in enumerate((None, [], {}, "")):
+    results: list[Any] = [None, [], {}, ""]
+    for number, result in enumerate(results):
         id = f"r{number}"
         await app.query(id, UNKNOWN)
         ask = await asked(app, "request_available_data", for_query=id)
@@ -385,13 +387,21 @@ class FakeLink:
     """A connection that writes into a list."""
 
     principal = Principal("anna", frozenset({"kitchen"}), frozenset({"query", "read:*"}))
-    topics: tuple[str, ...] = ()
+    is_gone = False
 
     def __init__(self) -> None:
+        self.topics: list[str] = []
         self.sent: list[bytes] = []
 
     def send(self, payload: bytes) -> None:
         self.sent.append(payload)
+
+    send_owed = send
+
+    async def has_room(self) -> bool:
+        return True
+
+    def expect_pong(self) -> None: ...
 
     def close(self, error: Exception) -> None: ...
 
@@ -511,7 +521,7 @@ async def test_a_callback_that_nobody_answers_costs_its_own_time_and_the_request
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(requests, "WORK_S", 0.2)
-    monkeypatch.setitem(requests.TIMEOUT_S, CallbackKind.DATA, 0.5)
+    monkeypatch.setitem(TIMEOUT_S, CallbackKind.DATA, 0.5)
 
     async def answer(conversation: Any) -> str:
         try:
@@ -575,7 +585,11 @@ async def test_the_rights_of_who_asks_are_derived_once_and_again_after_a_wait() 
         await conversation.clarify("which?", [])
         return str([*seen, conversation.may_read("robots"), conversation.may_read("tables")])
 
-    desk = Desk(answer, renewed=lambda principal, now: derived.append(principal) or principal)
+    def renewed(principal: Principal, now: float) -> Principal:
+        derived.append(principal)
+        return principal
+
+    desk = Desk(answer, renewed=renewed)
     async with desk.running() as session:
         await desk.desk.ask(session, "1", "q", "session")
         while not len(desk.desk.callbacks):
@@ -600,7 +614,7 @@ async def test_an_answer_says_that_nobody_answered_in_time(
     monkeypatch: pytest.MonkeyPatch, question: str, said: str, not_said: str
 ) -> None:
     for kind in CallbackKind:
-        monkeypatch.setitem(requests.TIMEOUT_S, kind, 0.05)
+        monkeypatch.setitem(TIMEOUT_S, kind, 0.05)
     desk = Desk(RulesAssistant(TwoRobots()).answer)
     async with desk.running() as session:
         await desk.desk.ask(session, "1", question, "session")

@@ -194,7 +194,8 @@ async def test_telemetry_reaches_screens_volatile_and_is_stored_at_most_once_a_s
                 sock.sendall(json.dumps({"msg_type": "Telemetry", "robot_id": "mover", "x": step, "y": 1}).encode() + b"\n")
                 await asyncio.sleep(0.05)
             seconds = time.monotonic() - started
-        seen, stored, volatile = [], 0, 0
+        seen: list[float] = []
+        stored = volatile = 0
         while not seen or seen[-1] < 39:
             message = await receive(client)
             (robot,) = message["data"]

@@ -504,7 +504,7 @@ def test_robots_that_are_taken_away_are_gone_at_once(server: Server) -> None:
         server.sql("UPDATE device SET robots = '[\"other\"]' WHERE device_id = ?", device.id)
 
         def refused() -> bool:
-            return line.ask({"msg_type": "Albabot", "robot_id": device.id}).get("error_code") == "UNAUTHORIZED"
+            return bool(line.ask({"msg_type": "Albabot", "robot_id": device.id}).get("error_code") == "UNAUTHORIZED")
 
         assert wait_until(refused, within_s=5)
 

@@ -65,7 +65,8 @@ def test_what_was_acknowledged_is_saved_and_the_server_ends_with_3(start_server:
         time.sleep(0.01)
     source, copy = sqlite3.connect(server.database), sqlite3.connect(server.folder / "older.db")
     source.backup(copy)
-    source.close(), copy.close()
+    source.close()
+    copy.close()
     while len(acknowledged) < 100:
         time.sleep(0.01)
     HURTS[hurt](server)

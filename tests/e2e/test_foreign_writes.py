@@ -58,7 +58,7 @@ async def test_a_thousand_foreign_writes_between_ours_are_all_seen(start_server:
             await asyncio.sleep(0.02)
         assert writer.returncode == 0
         ((head,),) = server.sql("SELECT \"offset\" FROM topic_head WHERE topic = 'tables'")
-        while replica.offset < head:  # type: ignore[operator]
+        while replica.offset < head:
             replica.apply(await receive(screen))
         shown = {(t["id"], t["table_number"], t["status"], t["customer_count"]) for t in replica.entities.values()}
         assert shown == set(server.sql("SELECT id, table_number, status, customer_count FROM table_"))

@@ -23,7 +23,8 @@ def copy_of(server: Server, name: str) -> Path:
     target = server.folder / name
     source, copy = sqlite3.connect(server.database), sqlite3.connect(target)
     source.backup(copy)
-    source.close(), copy.close()
+    source.close()
+    copy.close()
     return target
 
 
@@ -48,11 +49,16 @@ def put(server: Server, copy: Path) -> None:
     shutil.copyfile(copy, server.database)
 
 
+def put_and_write(server: Server, copy: Path, count: int) -> None:
+    put(server, copy)
+    till(server, count)
+
+
 HURTS: dict[str, Callable[[Server, Path], None]] = {
     "missing": lambda server, copy: vanish(server),
     "an older copy": put,
-    "an older copy, written past the note": lambda server, copy: (put(server, copy), till(server, 30))[0],
-    "an older copy, written up to the note": lambda server, copy: (put(server, copy), till(server, 15))[0],
+    "an older copy, written past the note": lambda server, copy: put_and_write(server, copy, 30),
+    "an older copy, written up to the note": lambda server, copy: put_and_write(server, copy, 15),
 }
 
 
@@ -105,7 +111,8 @@ async def test_a_restore_under_the_server_takes_no_client_into_a_history_that_is
             position = await receive(screen)
         source, target = sqlite3.connect(copy), sqlite3.connect(server.database)
         source.backup(target)
-        source.close(), target.close()
+        source.close()
+        target.close()
         till(server, 30)
         for pause_s in (0.0, 0.05, 0.5):
             time.sleep(pause_s)

@@ -54,7 +54,8 @@ async def test_an_absent_port_is_told_by_all_outputs_and_taken_back_when_it_is_t
         f"warning  serial ports: {PORT}: no such port"
         in command(server.folder, "doctor", ROBODYNE_RT__SERIAL=json.dumps([{"port": PORT}])).stdout
     )
-    os.close(other), os.close(controller)
+    os.close(other)
+    os.close(controller)
 
 
 async def test_who_may_not_look_sees_no_path(start_server: Callable[..., Server]) -> None:

@@ -10,6 +10,7 @@ import os
 import random
 import sqlite3
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,7 @@ async def test_a_server_that_dies_between_storing_and_sending_answers_when_it_is
         slow_disk.die_at_commit(2 if number % 3 else 1)
         await app.query(id, f"robot {asked[id]}")
         await app.ended()
+        assert server.process is not None
         await asyncio.to_thread(server.process.wait, 10)
         states += [state for (state,) in server.sql("SELECT status FROM chat_message WHERE request_id = ?", id)]
         assert not app.answers(id)
@@ -328,6 +330,9 @@ async def test_what_waited_at_a_kill_comes_before_what_is_asked_afterwards(slow_
             await asyncio.sleep(0.002)
         await app.query("new", "robot zulu-99")
 
+    def has_answers(app: SessionClient, ids: list[str]) -> bool:
+        return all(app.answers(id) for id in ids)
+
     await asyncio.gather(*(come_back_and_ask(app) for app in apps))
     overtaken = []
     for number, app in enumerate(apps):
@@ -337,7 +342,7 @@ async def test_what_waited_at_a_kill_comes_before_what_is_asked_afterwards(slow_
                 "SELECT request_id FROM chat_message WHERE user_name = ? AND request_id <> 'new' ORDER BY id", f"user-{number}"
             )
         ]
-        await app.until(lambda app=app, ids=ids: all(app.answers(id) for id in [*ids, "new"]))
+        await app.until(partial(has_answers, app, [*ids, "new"]))
         order = [id for id in dict.fromkeys(final.request_id for final in app.finals) if not id.startswith("mark")]
         if order != [*ids, "new"]:
             overtaken.append(order)
@@ -382,7 +387,7 @@ async def test_what_the_spool_held_at_a_kill_is_known_to_who_comes_back_at_once(
     server = start_server(AUTH__MODE="local", SERVER__PORT=str(free_port()))
     for number in (1, 2):
         server.tell({"msg_type": "Albabot", "robot_id": f"alba-{number}", "battery_level": 50})
-    forgetful = {"confirm": "none", "answered": False}
+    forgetful: dict[str, Any] = {"confirm": "none", "answered": False}
     anna = SessionClient(server.port, token=mint(server.folder, "anna", "manager"), capabilities="clarification", **forgetful)
     bert = SessionClient(server.port, token=mint(server.folder, "bert", "kitchen"), **forgetful)
     await anna.connect()
@@ -688,7 +693,7 @@ async def test_the_same_request_id_of_two_users_is_two_requests(come: Callable[.
     assert len(anna.finals) == len(bert.finals) == 1
 
 
-BAD = {
+BAD: dict[str, dict[str, Any]] = {
     "no requestId": {"message": "alba-1"},
     "a number as requestId": {"requestId": 7, "message": "alba-1"},
     "an empty requestId": {"requestId": "", "message": "alba-1"},

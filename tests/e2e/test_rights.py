@@ -171,7 +171,7 @@ def test_every_topic_is_read_over_http_by_those_who_may(server: Server) -> None:
 
 
 def test_every_topic_is_watched_by_those_who_may(server: Server) -> None:
-    wrong = []
+    wrong: list[tuple[object, ...]] = []
     for topic, who in TOPICS.items():
         for role in (*ROLES, None, "bad"):
             token = None if role is None else "bad" if role == "bad" else sign(server, f"a-{role}", role)

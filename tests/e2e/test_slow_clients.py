@@ -114,7 +114,8 @@ async def test_stuck_clients_cost_nobody_anything(start_server: Callable[..., Se
     sent[0] = await loading
     counts = await asyncio.gather(*watchers)
     drips.cancel()
-    never.close(), dripping.close()
+    never.close()
+    dripping.close()
     assert gone, metrics
     assert counts == [sent[0]] * WATCHERS
     # Two stuck clients may hold the limit and one message each; the rest is the backlog of events in memory.

@@ -13,6 +13,7 @@ import sqlite3
 import threading
 import urllib.error
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,11 @@ async def test_a_message_arrives_long_before_a_slow_commit_is_done(tmp_path: Pat
         chef = Sender(server, "chef")
         shim.control.fsync_delay_ms = 500
         arrived: dict[str, float] = {}
-        anna.on_message = lambda m: arrived.setdefault(m.get("message", ""), loop.time())
+
+        def arrive(message: dict[str, Any]) -> None:
+            arrived.setdefault(message.get("message", ""), loop.time())
+
+        anna.on_message = arrive
         bert.on_message = cora.on_message = anna.on_message
         ids = set()
         for number, recipient in enumerate(("anna", "role:staff", "anna")):
@@ -220,7 +225,8 @@ async def test_more_than_fits_a_page_comes_at_the_next_connect_in_order(come: Ca
     app = await come("long-away")
     await app.until(lambda: len(got(app)) == 450)
     assert texts(app) == [f"m{number}" for number in range(450)]
-    page, before, found = Sender(rt, "long-away", "staff"), "", []
+    page, before = Sender(rt, "long-away", "staff"), ""
+    found: list[str] = []
     while messages := page.ask("GET", f"/api/messages?unread=1&limit=200{before}")[1]["messages"]:
         found = [message["message"] for message in messages] + found
         before = f"&before={messages[0]['id']}"
@@ -253,8 +259,12 @@ async def test_where_nobody_logs_in_every_screen_gets_what_anyone_writes(start_s
         assert (status, stored["websocketSent"]) == (201, True)
     late = SessionClient(server.port, device="c")
     await late.connect()
+
+    def has_both(screen: SessionClient) -> bool:
+        return texts(screen) == ["for role:kitchen", "for local"]
+
     for screen in (*screens, late):
-        await screen.until(lambda screen=screen: texts(screen) == ["for role:kitchen", "for local"])
+        await screen.until(partial(has_both, screen))
     await late.send(type="message_read", messageId=got(late)[0]["id"])
     for screen in screens:
         await screen.of_type("message_read")
@@ -460,7 +470,8 @@ async def test_recipients_who_vanish_at_that_moment_cost_the_sender_nothing(rt: 
     steady = SessionClient(rt.port, token=mint(rt.folder, "steady", "technician"))
     await steady.connect()
     senders = [Sender(rt, f"caller-{number}") for number in range(4)]
-    sent, failed = [], []
+    sent: list[tuple[int, int, str]] = []
+    failed: list[tuple[int, int, str]] = []
     for number in range(100):
         status, answer = await senders[number % 4].post("role:technician", f"m{number}")
         (sent if status == 201 else failed).append((number, status, answer.get("detail", "")))

@@ -33,7 +33,8 @@ async def until(fact: Callable[[], Any], *, within_s: float = 20.0) -> None:
 
 
 def storage(server: Server) -> dict[str, Any]:
-    return json.loads(server.get("/api/status")[2])["data"]["storage"]
+    storage: dict[str, Any] = json.loads(server.get("/api/status")[2])["data"]["storage"]
+    return storage
 
 
 # -- both databases ------------------------------------------------------------------------------------------------------

@@ -43,4 +43,5 @@ def test_a_loose_serial_plug_does_not_end_the_server_and_every_task_is_in_the_ta
         assert not any(running.values())
         assert server.stop() == 0
     assert "Traceback" not in server.log()
-    os.close(port), os.close(controller)
+    os.close(port)
+    os.close(controller)

@@ -360,7 +360,8 @@ class Issuer:
 def jwk_of(kid: str, key: Any) -> dict[str, Any]:
     algorithm = jwt.algorithms.RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else jwt.algorithms.ECAlgorithm
     name = "RS256" if isinstance(key, rsa.RSAPrivateKey) else "ES256"
-    return json.loads(algorithm.to_jwk(key.public_key())) | {"kid": kid, "use": "sig", "alg": name}
+    jwk: dict[str, Any] = json.loads(algorithm.to_jwk(key.public_key()))
+    return jwk | {"kid": kid, "use": "sig", "alg": name}
 
 
 @pytest.fixture(scope="module")
@@ -470,7 +471,7 @@ def test_an_issuer_s_user_is_issuer_and_subject_whatever_the_name(oidc: Server, 
 
 
 def test_what_an_issuer_says_of_its_users_is_kept(oidc: Server, shared_issuer: Issuer, rsa_key: Any) -> None:
-    said = {
+    said: dict[str, Any] = {
         "sub": unique("subject"),
         "preferred_username": unique("han"),
         "name": "한지민",
@@ -566,7 +567,7 @@ def test_an_issuer_s_words_are_mapped_and_only_those(start_server: Callable[...,
     )
 
     def me(*words: Any, claim: str = "realm_access") -> Any:
-        said = {"realm_access": None} | {
+        said: dict[str, Any] = {"realm_access": None} | {
             claim: {"roles": list(words)} if claim == "realm_access" else {AUDIENCE: {"roles": words}}
         }
         return told(call(server, "GET", "/api/auth/me", token=issuer.token("rsa-1", rsa_key, **said)))
@@ -592,7 +593,8 @@ def test_an_issuer_s_words_are_mapped_and_only_those(start_server: Callable[...,
 
 
 def public(key: Any, encoding: Encoding, form: PublicFormat) -> bytes:
-    return key.public_key().public_bytes(encoding, form)
+    data: bytes = key.public_key().public_bytes(encoding, form)
+    return data
 
 
 OF_ISSUER: dict[str, Callable[[Issuer, Any, Any, Any], str]] = {
@@ -673,16 +675,18 @@ def test_tokens_that_the_issuer_gave_to_other_apps_count_for_nothing_where_ours_
     start_server: Callable[..., Server], issuer: Issuer, rsa_key: Any
 ) -> None:
     server = start_server(**settings_of(issuer), AUTH__CLIENTS='["robodyne-web","till"]')
-    for said in ({}, {"azp": "till"}, {"azp": None, "client_id": "till"}):
+    ours: list[dict[str, Any]] = [{}, {"azp": "till"}, {"azp": None, "client_id": "till"}]
+    for said in ours:
         assert call(server, "GET", "/api/orders", token=issuer.token("rsa-1", rsa_key, **said)).status == 200, said
-    for said in (
+    others: list[dict[str, Any]] = [
         {"azp": "games"},
         {"azp": None},
         {"azp": ""},
         {"azp": ["till"]},
         {"azp": {"till": 1}},
         {"azp": "games", "client_id": "till"},
-    ):
+    ]
+    for said in others:
         assert_refused(server, issuer.token("rsa-1", rsa_key, **said))
 
 

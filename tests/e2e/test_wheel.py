@@ -59,8 +59,8 @@ def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The command of an environment that has the wheel."""
     environment = tmp_path_factory.mktemp("environment") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
-    pip = [sys.executable, "-m", "pip", "--python", environment / "bin" / "python", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "install", "--no-deps", "--no-index", wheel], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(environment / "bin/python"), "--disable-pip-version-check", "--quiet"]
+    subprocess.run([*pip, "install", "--no-deps", "--no-index", str(wheel)], check=True)
     (packages,) = environment.glob("lib/python*/site-packages")
     borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     # A line adds a folder, not the editable installations that are named in it.
@@ -155,7 +155,7 @@ def test_the_server_serves_its_pages_from_the_wheel(served: str) -> None:
 
 
 def test_the_demo_runs_from_the_wheel_in_an_empty_folder(program: Path, tmp_path: Path) -> None:
-    command = [program, "demo", "--port", "0", "--devices-port", "0", "--speed", "8"]
+    command: list[str | Path] = [program, "demo", "--port", "0", "--devices-port", "0", "--speed", "8"]
     demo = subprocess.Popen(command, cwd=tmp_path, env=clean(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert demo.stdout is not None
