@@ -141,7 +141,7 @@ def _execute(url: str, statements: tuple[str, ...]) -> None:
         return
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
         for statement in statements:
-            connection.execute(statement)  # type: ignore[call-overload]
+            connection.execute(statement)
 
 
 def _seed(execute: object) -> str:

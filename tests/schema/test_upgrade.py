@@ -14,6 +14,7 @@ from robodyne_rt.sim.cluster import Cluster
 from robodyne_rt.store.engine import schema
 from robodyne_rt.store.engine.database import read_epochs, read_meta
 from robodyne_rt.store.engine.sqlite import SqliteConnection, SqliteDatabase
+from robodyne_rt.store.migrations.runner import SqliteRunner
 from tests import stores
 from tests.stores import Store
 
@@ -283,13 +284,13 @@ def test_killed_at_any_statement_it_is_the_old_one_or_the_new_one(v3: Store, mon
                 raise Killed
             return honest(*arguments)
 
-        db.execute = execute  # type: ignore[method-assign]
+        db.execute = execute
         try:
             database.prepare(db)
         except Killed:
             pass
         finally:
-            db.execute = honest  # type: ignore[method-assign]
+            db.execute = honest
             db.connection.close()
         return count
 
@@ -319,7 +320,7 @@ def test_the_copy_before_it_is_made_once_and_is_the_old_database(v3: Store, monk
         honest(part, target, **options)
 
     monkeypatch.setattr(module, "finish_copy", finish)
-    monkeypatch.setattr(module.SqliteRunner, "run", lambda self, migrations: (_ for _ in ()).throw(StorageBroken("no")))
+    monkeypatch.setattr(SqliteRunner, "run", lambda self, migrations: (_ for _ in ()).throw(StorageBroken("no")))
     for _ in range(2):
         with pytest.raises(StorageBroken):
             upgrade(v3)
