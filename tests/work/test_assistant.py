@@ -226,9 +226,9 @@ async def test_which_robot_is_asked_where_several_fit_and_the_answer_is_for_the_
     kitchen = Kitchen()
     for index, battery in enumerate((11, 22, 33)):
         kitchen.state["robots"][index]["battery_level"] = float(battery)
-    for reply, battery in (("alba-1", "11"), ("alba-12", "33"), ("ALBA 2", "22"), ("2번", "22")):
+    for reply, shown in (("alba-1", "11"), ("alba-12", "33"), ("ALBA 2", "22"), ("2번", "22")):
         text = await answer(kitchen, "서빙 로봇 어디?", reply=reply)
-        assert f"{battery}%" in text and "\n" not in text, (reply, text)
+        assert f"{shown}%" in text and "\n" not in text, (reply, text)
 
 
 # -- where and how -------------------------------------------------------------------------------------------------------------
