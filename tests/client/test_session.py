@@ -115,7 +115,9 @@ async def test_who_is_asked_something_is_asked_once_whatever_breaks_meanwhile(tm
             await until(lambda: asked)
             if breaks == "the line":
                 assert client._socket is not None
-                client._socket._response.connection.transport.abort()
+                connection = client._socket._response.connection
+                assert connection is not None and connection.transport is not None
+                connection.transport.abort()
             else:
                 server.kill()
                 decided.set()  # said while nobody hears it
@@ -412,7 +414,7 @@ async def test_a_server_that_is_killed_again_and_again_costs_nothing(tmp_path: P
                 await task
 
         def stored() -> dict[str, float]:
-            return dict(server.sql("SELECT robot_id, battery_level FROM robot"))  # type: ignore[arg-type]
+            return dict(server.sql("SELECT robot_id, battery_level FROM robot"))
 
         def known(entities: Any) -> dict[str, float]:
             return {robot["robot_id"]: robot["battery_level"] for robot in entities.values()}
