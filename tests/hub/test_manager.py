@@ -223,7 +223,7 @@ async def test_status_is_one_object_and_says_what_changed(rig: Rig) -> None:
     rig.sql("INSERT INTO robot(robot_id) VALUES ('a')")
     await rig.feed()
     rig.clock.at += 1
-    second = []
+    second: list[dict[str, Any]] = []
     while not second:
         await asyncio.sleep(0.01)
         rig.clock.at += 0.1

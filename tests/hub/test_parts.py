@@ -267,8 +267,7 @@ async def test_parts_that_are_read_from_the_database_are_made_once_too(running: 
     orders(rig, 1, 200)
     await rig.feed()
     screens = [await rig.connect("orders") for _ in range(3)]
-    for screen in screens:
-        await until(lambda screen=screen: len(screen.transport.written) >= 11)
+    await until(lambda: all(len(screen.transport.written) >= 11 for screen in screens))
     assert rig.reader.entities_read < 2 * 200
     for frames in zip(*(screen.transport.written for screen in screens), strict=True):
         assert frames[0] is frames[1] is frames[2]

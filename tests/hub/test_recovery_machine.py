@@ -184,10 +184,10 @@ Recovery.TestCase.settings = RecoveryInParts.TestCase.settings = settings(
 
 
 @pytest.mark.timeout(240)
-class TestRecovery(Recovery.TestCase):  # type: ignore[misc,valid-type,name-defined]
+class TestRecovery(Recovery.TestCase):  # type: ignore[misc,valid-type]
     """Run by pytest."""
 
 
 @pytest.mark.timeout(240)
-class TestRecoveryInParts(RecoveryInParts.TestCase):  # type: ignore[misc,valid-type,name-defined]
+class TestRecoveryInParts(RecoveryInParts.TestCase):  # type: ignore[misc,valid-type]
     """Run by pytest."""
