@@ -115,6 +115,7 @@ def test_the_readmes_python_client_works_as_printed(tmp_path: Path) -> None:
         finally:
             client.kill()
             client.wait()
+            assert client.stdout is not None
             client.stdout.close()
 
 
@@ -160,6 +161,7 @@ async def test_the_kitchen_printer_prints(tmp_path: Path) -> None:
             finally:
                 printer.kill()
                 printer.wait()
+                assert printer.stdout is not None
                 printer.stdout.close()
 
 
