@@ -13,6 +13,7 @@ from robodyne_rt.ports import Clock, OptimisticChange, ReceivedMessage
 from robodyne_rt.store.engine.ownership import Ownership
 from robodyne_rt.store.intake.acknowledged import Acknowledged
 from robodyne_rt.store.intake.spool import Spool
+from robodyne_rt.store.intake.spool_repair import SpoolDamage
 from robodyne_rt.store.intake.writer import Writer
 from robodyne_rt.store.intake.writes import CallWrite
 from robodyne_rt.store.log.history import History
@@ -132,10 +133,19 @@ class Running:
         runs: list[Any] = [self.doorbell.run] if self.doorbell is not None else []
         if (spool := self.spool) is not None:
             loop = asyncio.get_running_loop()
-            runs.append(lambda: spool.run(lambda damage: loop.call_soon_threadsafe(self.intake.report_damage, damage)))
+
+            def report_damage(damage: SpoolDamage) -> None:
+                loop.call_soon_threadsafe(self.intake.report_damage, damage)
+
+            runs.append(lambda: spool.run(report_damage))
         self.helpers = [threading.Thread(target=run, daemon=True) for run in runs]
         for helper in self.helpers:
             helper.start()
+
+    @property
+    def state(self) -> str:
+        """The intake's; of no Literal, which mypy would take for settled once it was compared."""
+        return self.intake.state
 
     @property
     def updates(self) -> list[Update]:

@@ -1,5 +1,6 @@
 """A write at fault is parked after three attempts, alone; and what people do with it."""
 
+import functools
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ async def test_an_unknown_letter_touches_none(running: Running, desk: DeadLetter
     told = await running.tell(**bad())
     for action in ("requeue", "drop"):
         with pytest.raises(ResourceNotFound):
-            await desk.act(action, [told.details["dead_letter"], 5])  # type: ignore[arg-type]
+            await desk.act(action, [told.details["dead_letter"], 5])
     assert len(await desk.listed()) == 1
 
 
@@ -194,7 +195,7 @@ async def test_what_shares_an_id_or_has_none_is_parked_and_stops_nobody(
     letters = []
     for kind, columns in ((RequestWrite, asked), (AnswerWrite, asked | told), (RequestWrite, asked)):
         with pytest.raises(DeadLettered) as parked:
-            await running.intake.write(lambda outcome, kind=kind, columns=columns: kind(columns, outcome))
+            await running.intake.write(functools.partial(kind, columns))
         letters.append(parked.value.details["dead_letter"])
     assert letters[0] == letters[2] == 7 != letters[1]
     assert {letter["id"]: letter["kind"] for letter in await desk.listed()} == {7: "request", letters[1]: "answer"}

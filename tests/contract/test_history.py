@@ -39,7 +39,8 @@ def go_back(store: Store, copy: Path) -> None:
     if store.kind == "sqlite":
         source, target = sqlite3.connect(copy), sqlite3.connect(store.path)
         source.backup(target)  # what the shell's `.restore` does
-        source.close(), target.close()
+        source.close()
+        target.close()
         return
     with store.foreign() as foreign:
         foreign.execute("SET robodyne.quiet = 'on'")
@@ -63,7 +64,8 @@ async def test_a_database_put_back_while_serving_is_a_new_history(
     if store.kind == "sqlite":
         source, target = sqlite3.connect(store.path), sqlite3.connect(tmp_path / "older.db")
         source.backup(target)
-        source.close(), target.close()
+        source.close()
+        target.close()
     await tell(running, 6, 7, 8, 9)
     assert running.writer.positions["events"] == 9
     old = running.history.epoch

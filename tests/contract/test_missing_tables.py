@@ -14,8 +14,8 @@ def prepare(database: Database, db: DbConnection) -> object:
     return database.prepare(db)
 
 
-def check_schema(database: Database, db: DbConnection) -> object:
-    return database.check_schema(db)
+def check_schema(database: Database, db: DbConnection) -> None:
+    database.check_schema(db)
 
 
 ACTS = pytest.mark.parametrize("act", [prepare, check_schema])

@@ -106,10 +106,11 @@ async def test_dishes_and_stock_are_found_in_every_form(running: Running, store:
             assert await running.tell(msg_type="Inventory", name=said, count=count + 50) is None
             assert store.ask("SELECT name, count FROM inventory") == [(stored, count + 50)]
     assert store.ask("SELECT count(DISTINCT menu_item_id), count(*) FROM order_item") == [(1, 3)]
-    for message in (
+    messages: list[dict[str, Any]] = [
         {"msg_type": "Order", "table_number": 1, "items": [{"name": "냉면"}]},
         {"msg_type": "Ingredient", "name": "밀", "count": 1},
-    ):
+    ]
+    for message in messages:
         assert isinstance(await running.tell(**message), InvalidPayload)
 
 

@@ -68,7 +68,7 @@ async def test_a_devices_word_moves_an_order_forwards_or_changes_nothing(
 
 
 async def test_a_message_sent_again_is_answered_success_and_moves_nothing(running: Running, store: Store, order: int) -> None:
-    preparing = {"msg_type": "Order", "order_id": order, "status": "PREPARING", "id": "1"}
+    preparing: dict[str, Any] = {"msg_type": "Order", "order_id": order, "status": "PREPARING", "id": "1"}
     await running.tell(**preparing)
     await running.tell(msg_type="Order", order_id=order, status="SERVED", id="2")
     before = store.ask("SELECT * FROM order_")
@@ -212,11 +212,11 @@ async def test_what_was_acknowledged_in_an_outage_moves_no_order_back_when_it_is
             {"order_id": order},
             {"ignored": "stale", "current": "SERVING"},
         ]
-        assert running.intake.state == "spooling"
+        assert running.state == "spooling"
         foreign.execute("UPDATE order_ SET status = 'CANCELLED'")
         foreign.execute("UPDATE order_item SET status = 'CANCELLED'")
         foreign.execute("COMMIT")
-    await running.until(lambda: running.intake.state == "ok")
+    await running.until(lambda: running.state == "ok")
     assert look(store) == ("CANCELLED", ["CANCELLED"])
     shown = [
         change.entity["status"]

@@ -105,11 +105,11 @@ async def test_what_comes_while_the_database_is_away_is_acknowledged_shown_and_s
     await asyncio.to_thread(fault.begin)
     before = len(acknowledged)
     await running.until(lambda: len(acknowledged) > before + 200)
-    assert running.intake.state == "spooling"
+    assert running.state == "spooling"
     shown = {change.entity["description"] for topic, changes in running.screens.optimistic for change in changes.values()}
     assert shown
     await asyncio.to_thread(fault.end)
-    await running.until(lambda: running.intake.state == "ok")
+    await running.until(lambda: running.state == "ok")
     after = len(acknowledged)
     await running.until(lambda: len(acknowledged) > after + 50)
     stop.set()
@@ -121,7 +121,8 @@ async def test_what_comes_while_the_database_is_away_is_acknowledged_shown_and_s
     assert order == sorted(order)
     await running.until(lambda: not running.screens.optimistic or running.screens.settled)
     assert running.intake._overlay.is_empty
-    assert running.spool is not None and not running.spool.rows(running.writer._drain.drained_upto, 10)
+    assert running.spool is not None and running.writer._drain is not None
+    assert not running.spool.rows(running.writer._drain.drained_upto, 10)
 
 
 async def test_messages_are_checked_while_the_database_is_away(running: Running, outage: tuple[Store, Outage]) -> None:
@@ -283,8 +284,8 @@ async def test_a_receipt_for_what_is_stored_under_another_id_holds_up_nobody(
     store, fault = outage
     readers = reader_pool.ReaderPool(running.database, history=History(running.epoch), windows=stores.WINDOWS)
     records = MessageRepository(readers=readers, intake=running.intake)
-    message = {"id": 1, "sender": "lee", "recipient": "kim", "message": "come", "message_type": "TEXT", "audio_url": None}
-    message |= {"timestamp": "2026-11-21T19:42:00.000001Z", "websocket_sent": True}
+    message: dict[str, Any] = {"id": 1, "sender": "lee", "recipient": "kim", "message": "come", "message_type": "TEXT"}
+    message |= {"audio_url": None, "timestamp": "2026-11-21T19:42:00.000001Z", "websocket_sent": True}
     assert await records.store(message, "k", "d") == 1
     running.forget_answers()
     await asyncio.to_thread(fault.begin)
@@ -338,7 +339,7 @@ async def test_rows_of_the_spool_that_were_committed_unheard_are_not_waited_for(
     lost = psycopg.OperationalError("the line broke") if store.kind == "postgres" else sqlite3.OperationalError("locked")
     if isinstance(lost, sqlite3.Error):
         lost.sqlite_errorcode = sqlite3.SQLITE_BUSY
-    unheard = []
+    unheard: list[database.DbConnection] = []
     commit = database.DbConnection.commit
 
     def commit_unheard(db: database.DbConnection) -> None:
@@ -436,10 +437,10 @@ async def test_a_server_that_hangs_is_taken_for_away(
     try:
         for number in range(1, 6):
             assert isinstance(await running.tell(**event(number)), dict)
-        assert running.intake.state == "spooling"
+        assert running.state == "spooling"
     finally:
         own_cluster.send(signal.SIGCONT)
-    await running.until(lambda: running.intake.state == "ok")
+    await running.until(lambda: running.state == "ok")
     assert isinstance(await running.tell(**event(6)), dict)
     await running.stop()
     assert store.ask("SELECT description FROM event ORDER BY id") == [(f"n-{number}",) for number in range(7)]

@@ -50,9 +50,9 @@ async def test_who_lost_its_connection_writes_again_only_as_the_owner(store: Sto
         for number in (2, 3):
             assert isinstance(await running.tell(msg_type="Event", type="INFO", id=str(number)), dict)
         await running.until(lambda: "in use by" in running.writer.stats.trouble)
-        assert running.intake.state == "spooling"
+        assert running.state == "spooling"
         assert store.ask("SELECT count(*) FROM event WHERE type = 'INFO'") == [(1,)]
-    await running.until(lambda: running.intake.state == "ok")
+    await running.until(lambda: running.state == "ok")
     assert store.ask("SELECT count(*) FROM event WHERE type = 'INFO'") == [(3,)]
     await running.stop()
 

@@ -184,7 +184,7 @@ async def test_a_staff_message_is_stored_once_and_unread_until_it_is_read(runnin
         await records.store(message(3), "k", "other")
     assert await records.store(message(4, recipient="kim", websocket_sent=False), None, "d") == 4
     assert await records.first("lee", "k") == 1 and await records.first("kim", "k") is None
-    kim = {"user": "kim", "recipients": ["kim", "role:kitchen"], "own": "kim"}
+    kim: dict[str, Any] = {"user": "kim", "recipients": ["kim", "role:kitchen"], "own": "kim"}
     assert [one["id"] for one in await records.unread(**kim)] == [1, 4]
     assert [one["id"] for one in await records.unread(**kim, limit=1)] == [4]
     assert [one["id"] for one in await records.unread(**kim, before=4)] == [1]
@@ -195,9 +195,9 @@ async def test_a_staff_message_is_stored_once_and_unread_until_it_is_read(runnin
     assert await records.read(6, "kim", ["kim"], AT) == "kim"
     # What a role was told before there was a user is not for them; what they were told themselves is.
     later = times.to_epoch_s(AT) + 1
-    added = {"name": "new", "roles": ["kitchen"], "password_hash": None, "now": later}
+    added: dict[str, Any] = {"name": "new", "roles": ["kitchen"], "password_hash": None, "now": later}
     await running.intake.call(lambda tables: users.add_user(tables.db, **added))
-    new = {"user": "new", "recipients": ["new", "role:kitchen"], "own": "new"}
+    new: dict[str, Any] = {"user": "new", "recipients": ["new", "role:kitchen"], "own": "new"}
     assert await records.unread(**new) == []
     await records.store(message(8, timestamp=times.to_text(later)), None, "d")
     await records.store(message(9, recipient="new"), None, "d")

@@ -105,7 +105,12 @@ def test_the_walk_ends_among_young_rows_and_begins_anew_later(bench: Any, monkey
     assert made.steps(2) == [0, 0]
     statements: list[str] = []
     honest = made.db.execute
-    made.db.execute = lambda *arguments: statements.append(arguments[0]) or honest(*arguments)
+
+    def execute(*arguments: Any) -> Any:
+        statements.append(arguments[0])
+        return honest(*arguments)
+
+    made.db.execute = execute
     made.steps(5)
     assert statements == []  # the next pass is later
     made.clock.advance(retention.PASS_INTERVAL_S)

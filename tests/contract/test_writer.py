@@ -64,7 +64,8 @@ async def test_the_same_id_is_taken_once_and_answered_alike(running: Running, lo
 
 
 async def test_what_is_left_out_of_a_robots_state_is_told_again_and_the_rest_is_stored(running: Running, look: Any) -> None:
-    report = {"msg_type": "Albabot", "robot_id": "a", "battery_level": 100.4, "world_x": 1, "world_y": 2, "id": "1"}
+    report: dict[str, Any] = {"msg_type": "Albabot", "robot_id": "a", "battery_level": 100.4}
+    report |= {"world_x": 1, "world_y": 2, "id": "1"}
     for _ in range(2):
         assert await running.tell(**report) == {"left_out": ["battery_level"]}
     assert await running.tell(msg_type="Cookbot", robot_id="c", angle_1="?") == {"left_out": ["angle_1"]}
@@ -79,7 +80,7 @@ async def test_the_same_id_with_another_body_is_a_conflict_and_changes_nothing(r
 
 
 async def test_a_refused_message_leaves_no_trace_and_may_be_repaired_under_its_id(running: Running, look: Any) -> None:
-    order = {"msg_type": "Order", "table_number": 9, "items": [{"name": "kimchi"}], "id": "1"}
+    order: dict[str, Any] = {"msg_type": "Order", "table_number": 9, "items": [{"name": "kimchi"}], "id": "1"}
     assert isinstance(await running.tell(**order), InvalidPayload)
     assert look("SELECT (SELECT count(*) FROM device_message), (SELECT count(*) FROM table_)") == [(0, 0)]
     await running.do(lambda tables: tables._execute("INSERT INTO menu_item(name) VALUES ('kimchi')") and None)
@@ -301,7 +302,7 @@ async def test_a_line_of_the_servers_own_log_is_stored_once_and_shown(store: Sto
             "'; a port \u2028 \ufffd",
             data,
             "2026-11-27T18:00:00.000000Z",
-            lambda result, error, done=done: done.set_result(error),  # type: ignore[misc]
+            lambda result, error, done=done: done.set_result(error),
         )
         assert await asyncio.wait_for(done, 20) is None
     first, second = running.screens.entities["systemlogs"].values()
