@@ -14,8 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from tests.faults import files, outages
 from tests.faults.judge import Tally
@@ -332,6 +332,10 @@ def checkpoint(rounds: int, seed: int, folder: Path, *, sabotage: str = "", stor
 
     def trial(rig: Rig, number: int) -> None:
         assert isinstance(rig.store, Sqlite)
+
+        def has_acks(upto: int) -> bool:
+            return len(rig.ledger.acks) >= upto
+
         log = rig.store.path.with_name("robodyne.db-wal")
         before, acks_before = log.stat().st_size, len(rig.ledger.acks)
         with _slow_readers(rig.store.path, 8 if number % 2 else 1):
@@ -342,7 +346,7 @@ def checkpoint(rounds: int, seed: int, folder: Path, *, sabotage: str = "", stor
         sizes = [log.stat().st_size]
         for _ in range(2):  # the first time the server still has to notice that the reader is gone
             acks = len(rig.ledger.acks)
-            rig.wait_until(lambda acks=acks: len(rig.ledger.acks) - acks >= count, within_s=20)
+            rig.wait_until(partial(has_acks, acks + count), within_s=20)
             sizes.append(log.stat().st_size)
         grown.append(sizes[0])
         if sizes[2] - sizes[1] > (sizes[0] - before) / 2:
@@ -448,7 +452,7 @@ def network(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: 
 def duplicates(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: StoreFactory = Sqlite) -> Tally:
     """30 % is sent twice, 10 % carries a known id and another body, and after each of many reconnects what was unanswered
     comes again in any order. Applied once; other bodies are refused."""
-    refused = []
+    refused: list[int] = []
 
     def trial(rig: Rig, number: int) -> None:
         rig.wait(0.5)
@@ -466,19 +470,12 @@ def duplicates(rounds: int, seed: int, folder: Path, *, sabotage: str = "", stor
 # -- the registry ----------------------------------------------------------------------------------------------------------
 
 
-class Run(Protocol):
-    """How a fault is called."""
-
-    def __call__(
-        self, rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: StoreFactory = Sqlite, **options: float
-    ) -> Tally: ...
-
-
 @dataclass(frozen=True)
 class Fault:
     """A fault and its negative control.
 
     Args:
+        run: called with rounds, seed and folder, and by keyword with `sabotage`, `store`, and `seconds` where it `lasts`.
         sabotage: the broken server of the control (`sabotage.py`).
         shows: the count of the Tally in which the control must show.
         control_rounds: of one series of the control; there are more until it shows.
@@ -486,7 +483,7 @@ class Fault:
         lasts: whether it takes `seconds`.
     """
 
-    run: Run
+    run: Callable[..., Tally]
     sabotage: str
     shows: str
     control_rounds: int = 2

@@ -88,7 +88,8 @@ def files(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: St
     code 3 and has saved what was stored; restored, nothing acknowledged is missing."""
 
     def trial(rig: Rig, number: int) -> None:
-        database: Path = rig.store.path
+        assert isinstance(rig.store, Sqlite)
+        database = rig.store.path
         _copy(database, rig.folder / "older.db")
         rig.wait(moment(rig.rng) / 3)
         how = number % 3
@@ -125,6 +126,7 @@ def spool_damage(rounds: int, seed: int, folder: Path, *, sabotage: str = "", st
 
     def trial(rig: Rig, number: int) -> None:
         nonlocal told
+        assert isinstance(rig.store, Sqlite)
         spool = rig.victim.folder / "spool.db"
         cuts = len(rig.ledger.of_kind("cut"))
         with _locked(rig.store.path):
@@ -170,6 +172,7 @@ def power_spooling(rounds: int, seed: int, folder: Path, *, sabotage: str = "", 
     """Power loss while the database is locked and everything goes to the spool. Nothing acknowledged is lost."""
 
     def trial(rig: Rig, number: int) -> None:
+        assert isinstance(rig.store, Sqlite)
         with _locked(rig.store.path):
             rig.wait(5.2 + moment(rig.rng) / 3)
             rig.victim.kill()
@@ -190,6 +193,7 @@ def history(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: 
 
     def trial(rig: Rig, number: int) -> None:
         nonlocal losses
+        assert isinstance(rig.store, Sqlite)
         copy = rig.folder / "older.db"
         _copy(rig.store.path, copy)
         rig.wait(1.3 + moment(rig.rng) / 3)  # the note is written once a second

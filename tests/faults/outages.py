@@ -6,7 +6,9 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import psycopg
 
@@ -171,7 +173,12 @@ def cut(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: Stor
     def trial(rig: Rig, number: int) -> None:
         assert isinstance(rig.store, PostgresOnBadLine)
         line = rig.store.line
-        for count, when in enumerate(("", "before", "after") * 2):
+
+        def was_cut(before: int) -> bool:
+            return line.commits_cut > before
+
+        moments: list[Literal["", "before", "after"]] = ["", "before", "after"] * 2
+        for count, when in enumerate(moments):
             if count >= 3:
                 _expect_drained(rig)  # a COMMIT out of the spool leaves no doubt: its mark is in it
             rig.wait(rig.rng.uniform(0.02, 0.4))
@@ -180,7 +187,7 @@ def cut(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: Stor
                 continue
             before = line.commits_cut
             line.cut_at_commit(when)
-            if not rig.wait_until(lambda before=before: line.commits_cut > before):
+            if not rig.wait_until(partial(was_cut, before)):
                 raise AssertionError("nothing was committed: the fault did not happen")
             commits[when] += 1
         rig.recovered(time.monotonic())

@@ -222,7 +222,7 @@ class Rig:
         if self.victim.get("/readyz")[0] != 200 or b"\nrobodyne_spool_depth 0.0\n" not in self.victim.get("/metrics")[2]:
             return False
         time.sleep(0.1)
-        return self._stored() == before
+        return bool(self._stored() == before)
 
     def _stored(self) -> Any:
         return self.store.rows("SELECT (SELECT count(*) FROM device_message), (SELECT count(*) FROM event)")

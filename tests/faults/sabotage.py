@@ -104,7 +104,7 @@ _held: "weakref.WeakKeyDictionary[Any, _Held]" = weakref.WeakKeyDictionary()
 
 def _late_commit() -> None:
     _through(_LateCommit)
-    psycopg.connect = functools.partial(psycopg.connect, cursor_factory=_LatePostgres)  # type: ignore[assignment]
+    psycopg.connect = functools.partial(psycopg.connect, cursor_factory=_LatePostgres)
 
 
 def _late_spool() -> None:
@@ -133,7 +133,7 @@ def _no_letters() -> None:
     """Forget what the database refuses."""
     from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 
-    DeviceMessageWriter.store_dead_letter = lambda self, letter, digest: None  # type: ignore[method-assign]
+    DeviceMessageWriter.store_dead_letter = lambda self, letter, digest: 0  # type: ignore[method-assign]
 
 
 def _through(connection: type[sqlite3.Connection]) -> None:
@@ -192,7 +192,7 @@ def _no_history() -> None:
     from robodyne_rt.store.intake.writer import Writer
 
     Writer._begin_history = lambda self, report, loss: report.updates.extend(self._log.snapshots())  # type: ignore[method-assign]
-    opening._check_history = lambda database, db, epoch, mark: (epoch, None)  # type: ignore[assignment]
+    opening._check_history = lambda database, db, epoch, mark: (epoch, None)
 
 
 def _piecemeal() -> None:

@@ -161,7 +161,7 @@ class Victim(Server):
         secret.write_text("0123456789abcdef" * 4)
         ports["ROBODYNE_RT__AUTH__SECRET_FILE"] = str(secret)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ROBODYNE_RT__")}
-        self._environment = kept | OPEN | ports | self._settings | {"PYTHONPATH": python_path} | environment
+        self._environment = kept | OPEN | ports | self._settings | {"PYTHONPATH": python_path} | dict(environment)
         self._seen_bytes = 0
         module = ["tests.faults.sabotage", sabotage] if sabotage else ["robodyne_rt"]
         self._program = [*wrapper, sys.executable, "-m", *module] if wrapper or sabotage or environment else []

@@ -17,7 +17,7 @@ async def test_a_short_year_deletes_old_events_and_keeps_the_others(tmp_path: Pa
         (retention, "JUMP_S"),
     ):
         monkeypatch.setattr(module, name, getattr(module, name))  # put back afterwards
-    store = stores.make_store("sqlite", tmp_path, lambda: None)
+    store = stores.make_store("sqlite", tmp_path, lambda: pytest.fail("no cluster is needed"))
     came = await year.run(store, tmp_path, minutes=0.1, per_second=100)
     assert came.deleted > 0
     assert came.kept == came.events - came.deleted

@@ -82,8 +82,7 @@ async def run(store: Store, folder: Path, *, minutes: float, per_second: float) 
     """Let a year pass; print a line a month."""
     clock = FastClock(365 * DAY_S / (minutes * 60))
     steps = max(4.0, 2 * per_second / retention.STEP_ROWS)  # a second
-    for module in (maintenance, retention):
-        module.STEP_INTERVAL_S = 1 / steps
+    maintenance.STEP_INTERVAL_S = retention.STEP_INTERVAL_S = 1 / steps
     retention.PASS_INTERVAL_S = 1.0
     retention.JUMP_S = math.inf  # each step of this clock is a jump
     running = Running(store, folder, clock=clock, fallback_interval_s=10, push_deadline_s=0)
@@ -137,8 +136,7 @@ def main() -> int:
             if options.store in ("all", kind):
                 part = folder / kind
                 part.mkdir()
-                cluster = stack.enter_context(stores.cluster()) if kind == "postgres" else None
-                store = stores.make_store(kind, part, lambda cluster=cluster: cluster)  # type: ignore[misc,arg-type,return-value]
+                store = stores.make_store(kind, part, lambda: stack.enter_context(stores.cluster()))
                 good &= asyncio.run(run(store, part, minutes=options.minutes, per_second=options.per_second)).holds
     return 0 if good else 1
 
