@@ -98,7 +98,7 @@ def main() -> int:
         for machine in MACHINES:
             print(f"resolving for Python {version} on {machine} ...", file=sys.stderr)
             report = resolve(lines, interpreter_of(version), version, machine)
-            named = {canonicalize_name(item["metadata"]["name"]): item for item in report}
+            named: dict[str, dict[str, Any]] = {canonicalize_name(item["metadata"]["name"]): item for item in report}
             for section in SECTIONS:
                 for name in closure(wanted[section], named, version, machine):
                     known = sections.get(name, section)

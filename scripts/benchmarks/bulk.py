@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import workloads
@@ -46,7 +47,7 @@ def bulk(rig: Rig, scale: Scale) -> list[Figure]:
     )
     with cluster() as server_of_ours:
         url = fresh(server_of_ours)
-        settings: dict[str, object] = {"database__url": url.replace("postgresql:", "postgresql+psycopg:")}
+        settings: dict[str, Any] = {"database__url": url.replace("postgresql:", "postgresql+psycopg:")}
         folder = rig.new_folder()
         with rig.server(folder, **settings) as server:
             server.terminate()
@@ -62,7 +63,7 @@ def bulk(rig: Rig, scale: Scale) -> list[Figure]:
     return figures
 
 
-def _measure(rig: Rig, scale: Scale, folder: Path, beside: dict[str, Workload], **settings: object) -> list[Figure]:
+def _measure(rig: Rig, scale: Scale, folder: Path, beside: dict[str, Workload], **settings: Any) -> list[Figure]:
     figures: list[Figure] = []
     with rig.server(folder, **settings) as server:
         workloads.bystander(server, 1.0)  # what is made at the first message is made

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import workloads
 from figures import Figure, Scale
@@ -27,7 +28,7 @@ BIG_ORDERS = 1500
 BIG_NOTE = "국" * 19_000
 EVENTS = 900
 
-SETTINGS: dict[str, object] = {"hub__max_connections_per_topic": 2000, "sessions__max_connections": 2000}
+SETTINGS: dict[str, Any] = {"hub__max_connections_per_topic": 2000, "sessions__max_connections": 2000}
 
 
 def fairness(rig: Rig, scale: Scale) -> list[Figure]:
@@ -129,7 +130,7 @@ def _paused(server: Server) -> Iterator[None]:
     process = _start(["paused", server.port, 30, "events"])
     try:
         assert process.stdin is not None and process.stdout is not None
-        event = {"msg_type": "Event", "type": "INFO", "data": "x" * 60_000}
+        event: dict[str, object] = {"msg_type": "Event", "type": "INFO", "data": "x" * 60_000}
         while (said := process.stdout.readline()) == "paused\n":
             _tell(server, *[event] * (EVENTS // 30))
             process.stdin.write("\n")

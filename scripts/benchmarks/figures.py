@@ -443,7 +443,7 @@ def size(rig: Rig, scale: Scale) -> list[Figure]:
     per_event = Figure(group, "an event, 1 subscriber", "µs CPU", 1.3)
     per_snapshot = Figure(group, "snapshots of events and robots, read from the database", "µs CPU", 1.3)
     per_resume = Figure(group, "a resume that reads the log", "µs CPU", 1.3)
-    settings = {"database__changes_retained": 10**9, "hub__ping_interval_s": 600}
+    settings: dict[str, Any] = {"database__changes_retained": 10**9, "hub__ping_interval_s": 600}
     folders = {name: rig.new_folder() for name in ("empty", "full")}
     with rig.server(folders["empty"], **settings) as server:
         server.terminate()

@@ -10,6 +10,7 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Callable
 
 MESSAGE_BATCH = 500
 
@@ -17,9 +18,15 @@ MESSAGE_BATCH = 500
 def main() -> None:
     """Do what the arguments say."""
     kind, port, *more = sys.argv[1:]
-    {"events": events, "telemetry": telemetry, "bad": bad, "reconnects": reconnects, "paused": paused, "stuck": stuck}[kind](
-        int(port), *more
-    )
+    kinds: dict[str, Callable[..., None]] = {
+        "events": events,
+        "telemetry": telemetry,
+        "bad": bad,
+        "reconnects": reconnects,
+        "paused": paused,
+        "stuck": stuck,
+    }
+    kinds[kind](int(port), *more)
 
 
 def _say(port: int) -> socket.socket:

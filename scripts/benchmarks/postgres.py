@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from figures import CLIENT_TIMEOUT_S, Figure, Scale, subscribe_one
@@ -38,7 +39,7 @@ def postgres(rig: Rig, scale: Scale) -> list[Figure]:
             url = fresh(server_of_ours)
             batched = _raw(rig, "rows", url, scale.raw_rows // 3, 100)
             alone = _raw(rig, "rows", url, scale.raw_single_rows, 1)
-            settings = {
+            settings: dict[str, Any] = {
                 "database__url": url.replace("postgresql:", "postgresql+psycopg:"),
                 "database__doorbell": "false",
                 "database__push_deadline_ms": 0,
