@@ -153,7 +153,7 @@ def _hasty() -> None:
                 reply(None, None)
         return replies
 
-    Receiver.take = take  # type: ignore[method-assign]
+    Receiver.take = take  # type: ignore[method-assign,assignment]
 
 
 def _wall_clock_ids() -> None:
