@@ -1,5 +1,6 @@
-"""constraints.txt holds what setup.cfg and pyproject.toml ask for, to the byte, and names no place to get it from."""
+"""constraints.txt and package-lock.json hold what is asked for, to the byte, and name no place to get it from."""
 
+import json
 import re
 import subprocess
 import tomllib
@@ -48,3 +49,13 @@ def test_a_section_is_printed_without_the_others() -> None:
     run, dev = printed("build", "run"), printed("dev")
     assert {"setuptools", "aiohttp", "orjson"} <= run and "pytest" in dev and not run & dev
     assert printed("build", "run", "speed", "postgres", "redis", "cluster", "dev") == {name for name, *_ in ENTRY.findall(TEXT)}
+
+
+def test_the_tools_for_javascript_are_locked_and_no_host_is_named() -> None:
+    wanted = json.loads((ROOT / "tests/js/package.json").read_text())["devDependencies"]
+    packages = json.loads((ROOT / "tests/js/package-lock.json").read_text())["packages"]
+    assert packages.pop("")["devDependencies"] == wanted, "npm install --package-lock-only --prefix tests/js"
+    for name, version in wanted.items():
+        assert packages[f"node_modules/{name}"]["version"] == version
+    for name, package in packages.items():
+        assert package["integrity"].startswith("sha512-") and "resolved" not in package, name

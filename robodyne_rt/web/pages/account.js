@@ -4,12 +4,10 @@
  * The login itself is a cookie that no script can read; here are only its forms.
  */
 
-import { attribute, text } from "./dom.js";
+import { attribute, byId, text } from "./dom.js";
 import { call } from "./robodyne-client.js";
 
 const LOOK_MS = 2000;
-
-const byId = (id) => document.getElementById(id);
 
 /** Return what went wrong, in the words of the page; some errors mean something of their own in one `place`. */
 export function problem(language, { code, message, retryAfter = 1 }, place = "") {
@@ -29,6 +27,7 @@ export class Account {
 
   /**
    * @param {object} parts
+   * @param {import("./i18n.js").Language} parts.language
    * @param {() => void} parts.onChange called when somebody else is in front of the page
    * @param {() => void} parts.onLogOut called before
    */

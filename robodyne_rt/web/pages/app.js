@@ -7,7 +7,7 @@
 
 import { Account } from "./account.js";
 import { Copilot } from "./copilot.js";
-import { attribute, element, keyed, text } from "./dom.js";
+import { all, attribute, byId, element, keyed, text } from "./dom.js";
 import { Floor } from "./floor.js";
 import { Language } from "./i18n.js";
 import { isOpen, Lists, urgency } from "./lists.js";
@@ -22,19 +22,20 @@ const SKEW_MS = 2000;
 const KEPT = 300; // events and logs in memory; a wall never reloads
 const DEVICE_KEY = "robodyne.device";
 
-const byId = (id) => document.getElementById(id);
 const language = new Language();
 const clock = new ServerClock();
-const topics = new Map(); // topic -> Subscription
+/** @type {Map<string, import("./robodyne-client.js").Subscription>} */
+const topics = new Map();
 const state = Object.fromEntries(TOPICS.map((topic) => [topic, new Map()]));
 const openedAt = performance.now();
+/** @type {import("./robodyne-client.js").Session | null} */
 let session = null;
 let door = false; // somebody has to log in
 let starting = null;
 const windows = new BroadcastChannel("robodyne"); // the other windows of this browser share our login
 let isOwnLogOut = false; // in one of them
 
-window.robodyne = {
+/** @type {any} */ (window).robodyne = {
   topics,
   clock,
   get session() {
@@ -100,7 +101,7 @@ function leave() {
   copilot.use(null);
   messages.use(null);
   open(null);
-  for (const button of document.querySelectorAll("[data-opens], #log-in")) attribute(button, "hidden", "");
+  for (const button of all("[data-opens], #log-in")) attribute(button, "hidden", "");
   drawAll();
 }
 
@@ -184,12 +185,13 @@ function unwatch(topic) {
 
 // -- panels -----------------------------------------------------------------------------------------------------------
 
+/** @returns {HTMLElement} */
 const opener = (name) => document.querySelector(`[data-opens="${name}"]`);
 
 /** Show one panel beside the wall; null for none. */
 function open(name) {
   attribute(byId("panel"), "hidden", name ? null : "");
-  for (const pane of document.querySelectorAll(".pane")) {
+  for (const pane of all(".pane")) {
     attribute(pane, "hidden", pane.id === name ? null : "");
     attribute(opener(pane.id), "aria-expanded", pane.id === name);
   }
@@ -205,7 +207,7 @@ function close() {
   if (name) opener(name).focus();
 }
 
-for (const button of document.querySelectorAll("[data-opens]")) {
+for (const button of all("[data-opens]")) {
   button.addEventListener("click", () => {
     const name = button.dataset.opens;
     if (opened() === name) return close();
@@ -213,7 +215,7 @@ for (const button of document.querySelectorAll("[data-opens]")) {
     (byId(name).querySelector("form:not([hidden]) :is(input, select)") ?? byId(name)).focus();
   });
 }
-for (const button of document.querySelectorAll(".pane .close")) button.addEventListener("click", close);
+for (const button of all(".pane .close")) button.addEventListener("click", close);
 byId("panel").addEventListener("keydown", (event) => event.key === "Escape" && close());
 byId("log-in").addEventListener("click", () => ask({ user: null, rights: ["read:*"] }));
 
@@ -254,11 +256,11 @@ function paint() {
 const drawAll = () => draw(...Object.keys(PAINT));
 
 function paintWords() {
-  for (const node of document.querySelectorAll("[data-i18n]")) text(node, language.say(node.dataset.i18n));
-  for (const node of document.querySelectorAll("[data-i18n-label]")) {
+  for (const node of all("[data-i18n]")) text(node, language.say(node.dataset.i18n));
+  for (const node of all("[data-i18n-label]")) {
     attribute(node, "aria-label", language.say(node.dataset.i18nLabel));
   }
-  for (const node of document.querySelectorAll("[data-i18n-placeholder]")) {
+  for (const node of all("[data-i18n-placeholder]")) {
     attribute(node, "placeholder", language.say(node.dataset.i18nPlaceholder));
   }
   text(byId("language"), language.say("language"));
@@ -358,6 +360,7 @@ const isUp = (client) => client.state === "connected" || client.state === "polli
 /** Return `{word, since, client}`: the state of the worst topic. */
 function connection() {
   if (door) return { word: "login" };
+  /** @type {Pick<import("./robodyne-client.js").Session, "state" | "detail" | "heardAt">[]} */
   const clients = topics.size ? [...topics.values()] : [session ?? { state: "connecting", detail: {}, heardAt: null }];
   const stopped = clients.find((client) => client.state === "stopped");
   if (stopped) return { word: "stopped", client: stopped };
@@ -394,7 +397,7 @@ function paintConnection() {
   text(byId("banner-text"), sentence && `✕ ${sentence}`);
   const lastData = (at) => (at === null ? language.say("noData") : language.say("lastData", { age: language.age(now - at) }));
   text(byId("banner-age"), word === "lost" ? lastData(since) : "");
-  for (const tile of document.querySelectorAll("[data-topics]")) {
+  for (const tile of all("[data-topics]")) {
     const watched = tile.dataset.topics.split(" ").flatMap((topic) => topics.get(topic) ?? []);
     const down = watched.filter((one) => !isUp(one));
     const stale = down.length > 0 && (word === "lost" || word === "stopped");

@@ -1,7 +1,7 @@
 /** The conversation with the assistant: questions, answers, and its questions back. */
 
 import { problem } from "./account.js";
-import { attribute, element, keyed, text } from "./dom.js";
+import { attribute, byId, element, keyed, text } from "./dom.js";
 import { newId } from "./robodyne-client.js";
 
 const KEPT = 100;
@@ -10,11 +10,10 @@ const WAITING = "theirs waiting";
 const WINDOW_MS = 60000; // of the limit of questions: then all may be asked again
 const STRAY_MS = 1000; // a space so soon after the buttons came was meant for the question box
 
-const byId = (id) => document.getElementById(id);
-
 export class Copilot {
   #language;
   #open;
+  /** @type {import("./robodyne-client.js").Session | null} */
   #session = null;
   #entries = []; // {id, kind, words(), requestId?, question?}
   #count = 0;
@@ -24,7 +23,11 @@ export class Copilot {
   #isTyping = false; // since the last question was sent
   #draw;
 
-  /** @param {object} parts `open()`: shows the conversation, for something that only a person can answer */
+  /**
+   * @param {object} parts
+   * @param {import("./i18n.js").Language} parts.language
+   * @param {() => void} parts.open shows the conversation, for something that only a person can answer
+   */
   constructor({ language, open }) {
     this.#language = language;
     this.#open = open;

@@ -6,6 +6,20 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+/**
+ * Return an element of index.html.
+ *
+ * @returns {any} of the kind that stands there
+ */
+export const byId = (id) => document.getElementById(id);
+
+/**
+ * Return the elements that a selector finds.
+ *
+ * @returns {NodeListOf<HTMLElement>}
+ */
+export const all = (selector) => document.querySelectorAll(selector);
+
 /** Return a new HTML element with a class and children (elements or texts). */
 export function element(tag, className = "", ...children) {
   const node = document.createElement(tag);
@@ -50,6 +64,8 @@ export function below(list, children = [...list.children], margin = 0) {
 /**
  * Keep one child element per item: `create(item)` makes it, `update(child, item)` writes it; the order is that of `items`.
  *
+ * @param {Element} parent
+ * @param {{ key: (item: any) => unknown, create: (item: any) => Element, update: (child: any, item: any) => void }} how
  * @returns {(items: Array) => void}
  */
 export function keyed(parent, { key, create, update }) {

@@ -84,8 +84,6 @@ class Extent {
 }
 
 export class Floor {
-  #box;
-  #details;
   #language;
   #clock;
   #extent = new Extent();
@@ -99,11 +97,11 @@ export class Floor {
    * @param {object} parts
    * @param {HTMLElement} parts.box for the drawing
    * @param {HTMLElement} parts.details for what was selected
+   * @param {import("./i18n.js").Language} parts.language
+   * @param {import("./robodyne-client.js").ServerClock} parts.clock
    * @param {() => void} parts.changed called when it has to be drawn again
    */
   constructor({ box, details, language, clock, changed }) {
-    this.#box = box;
-    this.#details = details;
     this.#language = language;
     this.#clock = clock;
     this.empty = element("p", "empty");
@@ -256,7 +254,7 @@ export class Floor {
     });
     const taken = robots.map((robot) => ({ robot, x: robot.x, y: robot.y, width: 2 * RADIUS, height: 2 * RADIUS }));
     const inTrouble = (robot) => mood(robot.entity.status) === "bad" || robot.entity.link !== "ONLINE";
-    const first = [...robots].sort((a, b) => inTrouble(b) - inTrouble(a));
+    const first = [...robots].sort((a, b) => Number(inTrouble(b)) - Number(inTrouble(a)));
     const written = new Map();
     for (const robot of first) {
       const remarks = this.#remarks(robot).join(" · ");

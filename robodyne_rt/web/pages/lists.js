@@ -38,7 +38,12 @@ export class Lists {
   #draw = {};
   #lists = [];
 
-  /** @param {object} parts `topics`: topic -> Map of entities */
+  /**
+   * @param {object} parts
+   * @param {import("./i18n.js").Language} parts.language
+   * @param {import("./robodyne-client.js").ServerClock} parts.clock
+   * @param {Record<string, Map>} parts.topics topic -> its entities by id
+   */
   constructor({ language, clock, topics }) {
     this.#language = language;
     this.#clock = clock;

@@ -1,18 +1,17 @@
 /** What colleagues write to each other: those that came, to be marked as read, and those that were sent. */
 
 import { problem } from "./account.js";
-import { attribute, below, element, keyed, text } from "./dom.js";
+import { attribute, below, byId, element, keyed, text } from "./dom.js";
 
 const ROLES = ["kitchen", "staff", "manager", "technician", "display", "admin"];
 const SIGNS = { TEXT: "✉", ALERT: "‼", VOICE: "♪", TASK: "☑" };
 const KEPT = 20;
 const INBOX_SHARE = 0.25; // of the screen's height, at most
 
-const byId = (id) => document.getElementById(id);
-
 export class Messages {
   #language;
   #clock;
+  /** @type {import("./robodyne-client.js").Session | null} */
   #session = null;
   #sent = []; // {id, recipient, message, readBy, recipientKnown?}, newest first
   #isRecalled = false;
@@ -21,6 +20,11 @@ export class Messages {
   #drawInbox;
   #drawSent;
 
+  /**
+   * @param {object} parts
+   * @param {import("./i18n.js").Language} parts.language
+   * @param {import("./robodyne-client.js").ServerClock} parts.clock
+   */
   constructor({ language, clock }) {
     this.#language = language;
     this.#clock = clock;

@@ -1,5 +1,7 @@
 /** Types of robodyne-client.js; docs/client-javascript.md explains it. */
 
+export {}; // what is not exported here is not importable
+
 export type State = "connecting" | "connected" | "polling" | "reconnecting" | "stopped" | "closed";
 export type Topic =
   | "robots"
@@ -202,6 +204,13 @@ export interface RequestOptions {
   requestId?: string;
 }
 
+export interface MessageOptions {
+  type?: StaffMessage["messageType"];
+  audioUrl?: string;
+  /** Stored once however often it is sent; random by default. */
+  key?: string;
+}
+
 export interface Response {
   requestId: string;
   response: string;
@@ -223,11 +232,7 @@ export class Session extends Link {
   subscribe(topic: Topic, options?: TopicOptions): Subscription;
   /** The promise is settled once; rejected with an RtError (`RATE_LIMITED`, `TIMEOUT`, `FORBIDDEN`, `CLOSED`, ...). */
   request(message: string, options?: RequestOptions): Promise<Response>;
-  sendMessage(
-    recipient: string,
-    message: string,
-    options?: { type?: StaffMessage["messageType"]; audioUrl?: string; key?: string },
-  ): Promise<StaffMessage & { recipientKnown?: boolean }>;
+  sendMessage(recipient: string, message: string, options?: MessageOptions): Promise<StaffMessage & { recipientKnown?: boolean }>;
   markRead(id: number): void;
 }
 

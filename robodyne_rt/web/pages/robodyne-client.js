@@ -12,6 +12,11 @@
  * Types stand in robodyne-client.d.ts, the wire in docs/protocol-clients.md.
  */
 
+/**
+ * @import { CallOptions, Detail, Entity, EntityId, LinkOptions, MessageOptions, RequestOptions, Response, SessionOptions } from "./robodyne-client.d.ts"
+ * @import { StaffMessage, State, Topic, TopicOptions } from "./robodyne-client.d.ts"
+ */
+
 const PING_MS = 1100; // one per second is allowed
 const SILENCE_MS = 2700; // a dead link shows within 3 s
 const OPEN_MS = 5000;
@@ -42,14 +47,38 @@ export const newId = () => [...crypto.getRandomValues(new Uint8Array(12))].map((
 /** What went wrong, by its `code`: one of the server, or `NO_ANSWER`, `TIMEOUT`, `TOO_LARGE`, `CLOSED`. */
 export class RtError extends Error {
   name = "RtError";
+  /** @type {string} */
+  code;
+  /** @type {number | undefined} */
+  status;
+  /** @type {string | undefined} */
+  requestId;
+  /** @type {number | undefined} seconds */
+  retryAfter;
+  /** @type {number | undefined} */
+  remaining;
+  /** @type {string | undefined} */
+  reason;
 
+  /**
+   * @param {string} code
+   * @param {string} [message]
+   * @param {object} [details] the other fields
+   */
   constructor(code, message = code, details = {}) {
     super(message);
     Object.assign(this, { code, ...details });
   }
 }
 
-/** Send one HTTP request, JSON both ways; return its answer or throw an RtError. */
+/**
+ * Send one HTTP request, JSON both ways; return its answer or throw an RtError.
+ *
+ * @param {string} method
+ * @param {string} path
+ * @param {unknown} [body]
+ * @param {CallOptions} [options]
+ */
 export async function call(method, path, body, { url = globalThis.location?.origin, token, headers, signal } = {}) {
   const sent = { ...headers };
   if (token) sent.Authorization = `Bearer ${token}`;
@@ -83,14 +112,22 @@ export class ServerClock {
     return this.#base === null ? null : Date.now() - this.now();
   }
 
-  /** Take a ping's `timestamp` (epoch seconds), `latency` ms old. */
+  /**
+   * Take a ping's `timestamp` (epoch seconds), `latency` ms old.
+   *
+   * @param {number} timestamp
+   */
   told(timestamp, latency = 0) {
     if (!Number.isFinite(timestamp)) return;
     this.#toldAt = performance.now();
     this.#base = timestamp * 1000 + latency - this.#toldAt;
   }
 
-  /** Take the `Date` of an HTTP answer, unless the time is known well. */
+  /**
+   * Take the `Date` of an HTTP answer, unless the time is known well.
+   *
+   * @param {string | URL} url
+   */
   async guess(url) {
     const asked = performance.now();
     if (asked - Math.max(this.#toldAt, this.#askedAt) < 60000) return;
@@ -117,13 +154,16 @@ function apply(topic, { data, removed = [], prev, offset, epoch, snapshot = fals
 }
 
 /**
- * A WebSocket that comes back, and polling where it does not get through. What is said on it is left to the classes below:
- * `_address`, `_take(message)`, and `_topics`, which are polled (`_update(message)`, `_refused(reason)`).
+ * A WebSocket that comes back, and polling where it does not get through. What is said on it is left to the classes below;
+ * a topic that is polled has `_update(message)` and `_refused(reason)`.
  */
 class Link {
+  /** @type {State} */
   state = "connecting";
-  detail = {}; // why it is not connected: `{code, reason}`
-  heardAt = null; // performance.now() of the server's last word
+  /** @type {Detail} why it is not connected */
+  detail = {};
+  /** @type {number | null} performance.now() of the server's last word */
+  heardAt = null;
   roundTrip = 0; // of the newest ping, ms
 
   #attempt = null; // the living one; what an older one brings is not heard
@@ -137,12 +177,31 @@ class Link {
   #poll = null; // AbortController while polling
   #token = null; // promise of what the application's `token()` gave
 
+  /** @param {SessionOptions & TopicOptions} options those of every class below */
   constructor(options) {
     this.clock = options.clock ?? new ServerClock();
     this._options = { url: globalThis.location?.origin, random: Math.random, tries: TRIES, ...options };
     globalThis.document?.addEventListener("visibilitychange", this.#seen);
     globalThis.addEventListener?.("online", this.retry);
   }
+
+  // -- what the classes below say and hear --
+
+  /** @returns {[string, object]} path and query of where to connect */
+  get _address() {
+    return ["/ws", {}];
+  }
+
+  /** What is polled. */
+  get _topics() {
+    return [];
+  }
+
+  _take(_message) {}
+
+  _became(_state, _detail) {}
+
+  // -- for everybody --
 
   /** End it for good. */
   close() {
@@ -159,7 +218,14 @@ class Link {
     this.#connect();
   };
 
-  /** `call()` with this link's server and token. */
+  /**
+   * `call()` with this link's server and token.
+   *
+   * @param {string} method
+   * @param {string} path
+   * @param {unknown} [body]
+   * @param {CallOptions} [options]
+   */
   async call(method, path, body, options = {}) {
     const ask = async (renew) => call(method, path, body, { url: this._options.url, ...options, token: await this.#authorize(renew) });
     return ask(false).catch((error) => {
@@ -180,7 +246,7 @@ class Link {
     if (state === this.state && detail.reason === this.detail.reason) return;
     this.state = state;
     this.detail = detail;
-    this._became?.(state, detail);
+    this._became(state, detail);
     this._options.onState?.(state, detail);
   }
 
@@ -199,7 +265,7 @@ class Link {
   /** The token to show, asked of the application where it gave a function. */
   async #authorize(renew = false) {
     const { token } = this._options;
-    if (!this.#canRenew) return token;
+    if (typeof token !== "function") return token;
     if (renew) this.#token = null;
     const asked = (this.#token ??= (async () => {
       const given = await within(TOKEN_MS, token(), new RtError("TIMEOUT", "token() gave none in time"));
@@ -352,7 +418,7 @@ class Link {
   async #startPolling() {
     const poll = (this.#poll = new AbortController());
     const ask = async (topic) => {
-      const path = this.#at(`/api/${topic.topic}`, position(topic));
+      const path = this.#at(`/api/${topic.topic}`, position(topic)).href;
       const message = await this.call("GET", path, undefined, { signal: poll.signal }).catch((error) => {
         if (![403, 404].includes(error.status)) throw error;
         if (poll === this.#poll) topic._refused(error.status === 403 ? "forbidden" : "unknown_topic");
@@ -399,16 +465,24 @@ class Link {
 
 /** One topic on a link of its own; its fields are for reading. */
 export class TopicClient extends Link {
-  entities = new Map(); // by id; that of `status` is under "status"
+  /** @type {Map<EntityId, Entity>} by id; that of `status` is under "status" */
+  entities = new Map();
+  /** @type {number | null} */
   offset = null;
+  /** @type {string | null} */
   epoch = null;
 
+  /**
+   * @param {Topic} topic
+   * @param {LinkOptions & TopicOptions} [options]
+   */
   constructor(topic, options = {}) {
     super(options);
     this.topic = topic;
     this.retry();
   }
 
+  /** @returns {[string, object]} */
   get _address() {
     return [`/ws/${this.topic}`, { ...position(this), interval: this._options.interval }];
   }
@@ -433,7 +507,12 @@ export class TopicClient extends Link {
   }
 }
 
-/** `new TopicClient(topic, options)` */
+/**
+ * `new TopicClient(topic, options)`
+ *
+ * @param {Topic} topic
+ * @param {LinkOptions & TopicOptions} [options]
+ */
 export const follow = (topic, options) => new TopicClient(topic, options);
 
 // -- sessions ---------------------------------------------------------------------------------------------------------
@@ -449,19 +528,32 @@ const TOPIC_ERRORS = { FORBIDDEN: "forbidden", NOT_FOUND: "unknown_topic", TOPIC
 
 /** One topic of a session, with the same fields as a TopicClient. */
 export class Subscription {
+  /** @type {Map<EntityId, Entity>} */
   entities = new Map();
+  /** @type {number | null} */
   offset = null;
+  /** @type {string | null} */
   epoch = null;
+  /** @type {State} */
   state = "connecting";
+  /** @type {Detail} */
   detail = {};
   isRefused = false;
 
+  /** @type {Session} */
   #session;
+  /** @type {TopicOptions} */
   #options;
+  /** @type {number | null} */
   #heardAt = null;
   #isAwaited = true; // until its first message, what comes is of an earlier subscription
   #timer;
 
+  /**
+   * @param {Session} session
+   * @param {Topic} topic
+   * @param {TopicOptions} options
+   */
   constructor(session, topic, options) {
     this.topic = topic;
     this.#session = session;
@@ -512,12 +604,18 @@ export class Subscription {
 
 /** Many topics, questions and answers, messages of colleagues on one link; its fields are for reading. */
 export class Session extends Link {
+  /** @type {string | null} */
   userId = null;
+  /** @type {string[]} */
   roles = [];
+  /** @type {string[]} */
   rights = [];
+  /** @type {string | null} */
   sessionId = null;
-  topics = new Map(); // topic -> Subscription
-  unread = new Map(); // staff messages by id
+  /** @type {Map<Topic, Subscription>} */
+  topics = new Map();
+  /** @type {Map<number, StaffMessage>} */
+  unread = new Map();
 
   #token = ""; // to go on with the session
   #answered = 0; // number up to which all answers came
@@ -527,12 +625,18 @@ export class Session extends Link {
   #links = 0; // so far
   #read = new Set(); // staff messages
 
+  /** @param {SessionOptions} [options] */
   constructor(options = {}) {
     super(options);
     this.retry();
   }
 
-  /** Watch a topic. */
+  /**
+   * Watch a topic.
+   *
+   * @param {Topic} topic
+   * @param {TopicOptions} [options]
+   */
   subscribe(topic, options = {}) {
     if (this.topics.has(topic)) throw new Error(`${topic} is subscribed to already`);
     const subscription = new Subscription(this, topic, options);
@@ -542,7 +646,13 @@ export class Session extends Link {
     return subscription;
   }
 
-  /** Ask a question; the promise is settled once, through lost links and restarts. */
+  /**
+   * Ask a question; the promise is settled once, through lost links and restarts.
+   *
+   * @param {string} message
+   * @param {RequestOptions} [options]
+   * @returns {Promise<Response>}
+   */
   request(message, { timeout = REQUEST_S, onProgress, capabilities, requestId = newId() } = {}) {
     const known = this.#requests.get(requestId);
     if (known) return known.promise;
@@ -561,7 +671,14 @@ export class Session extends Link {
     return entry.promise;
   }
 
-  /** Write to a user, or to a role (`role:kitchen`); return the message as it is stored. */
+  /**
+   * Write to a user, or to a role (`role:kitchen`); return the message as it is stored.
+   *
+   * @param {string} recipient
+   * @param {string} message
+   * @param {MessageOptions} [options]
+   * @returns {Promise<StaffMessage & { recipientKnown?: boolean }>}
+   */
   async sendMessage(recipient, message, { type, audioUrl, key = newId() } = {}) {
     const body = { recipient, message, message_type: type, audio_url: audioUrl };
     for (let pause_ms = 1000; ; pause_ms *= 2) {
@@ -574,13 +691,18 @@ export class Session extends Link {
     }
   }
 
-  /** Mark a staff message as read; without a link, as soon as there is one. */
+  /**
+   * Mark a staff message as read; without a link, as soon as there is one.
+   *
+   * @param {number} id
+   */
   markRead(id) {
     this.unread.delete(id);
     this.#read.add(id);
     this._say({ type: "message_read", messageId: id });
   }
 
+  /** @returns {[string, object]} */
   get _address() {
     const capabilities = Object.keys(CAPABILITIES).filter((handler) => this._options[handler]).map((handler) => CAPABILITIES[handler]);
     const query = { device: this._options.device, session: this.#token, capabilities: capabilities.join() || "none" };
@@ -707,7 +829,7 @@ export class Session extends Link {
       return this.#answer(known);
     }
     this.#overWith(queryId);
-    const entry = { asks, queryId, requestId, link: this.#links, over: new AbortController(), type, field };
+    const entry = { asks, queryId, requestId, link: this.#links, over: new AbortController(), type, field, value: undefined };
     this.#asked.set(queryId, entry);
     this.#overAfter(entry, timeout);
     let value;
@@ -740,5 +862,9 @@ export class Session extends Link {
   }
 }
 
-/** `new Session(options)` */
+/**
+ * `new Session(options)`
+ *
+ * @param {SessionOptions} [options]
+ */
 export const connect = (options) => new Session(options);
