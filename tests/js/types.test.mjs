@@ -31,12 +31,14 @@ const WRONG = [
   ["another answer", types, "guess(url: string | URL): Promise<void>;", "guess(url: string | URL): Promise<number>;", "ServerClock.guess"],
   ["an answer that is not awaited", types, "guess(url: string | URL): Promise<void>;", "guess(url: string | URL): void;", "ServerClock.guess"],
   ["a field of another type", types, "  readonly roles: string[];", "  readonly roles: Set<string>;", "Session.roles"],
+  ["a field that may be null", types, "  readonly userId: string | null;", "  readonly userId: string;", "Session.userId"],
+  ["a time that may be unknown", types, "  readonly deviceAhead: number | null;", "  readonly deviceAhead: number;", "ServerClock.deviceAhead"],
   ["an option that is not told", types, "  onProgress?(text: string): void;", "", "onProgress"],
   ["an option of another name", client, "{ timeout = REQUEST_S, onProgress", "{ timeoutS = REQUEST_S, onProgress", "timeoutS"],
   ["an option of a session that is not told", types, "  device?: string;", "", "device"],
 ];
 
-/** Return what the compiler says about each of `[code, its types]`, "" where they agree; all are compiled at once, in half a second. */
+/** Return what the compiler says about each of `[code, its types]`, "" where they agree; all are compiled at once, in a second. */
 function compare(...pairs) {
   const folder = mkdtempSync(join(tmpdir(), "types-"));
   try {

@@ -4,7 +4,7 @@
  * The login itself is a cookie that no script can read; here are only its forms.
  */
 
-import { attribute, byId, text } from "./dom.js";
+import { attribute, byId, first, text } from "./dom.js";
 import { call } from "./robodyne-client.js";
 
 const LOOK_MS = 2000;
@@ -19,7 +19,8 @@ export function problem(language, { code, message, retryAfter = 1 }, place = "")
 export class Account {
   #language;
   #onChange;
-  #pairing = null; // {code, until} while a code is shown
+  /** @type {{ code: string, until: number } | null} */
+  #pairing = null; // while a code is shown
   #problems = new Map(); // form -> error
   #done = "";
   #me = null;
@@ -95,7 +96,7 @@ export class Account {
     const { user = "", roles = [], rights = [] } = this.#me ?? {};
     const words = roles.map((role) => this.#language.word("role", role)).join(", ");
     text(byId("who"), `${user} (${words || say("noRole")})`);
-    const opener = document.querySelector('[data-opens="account"]');
+    const opener = first('[data-opens="account"]');
     text(opener.lastElementChild, user);
     attribute(opener, "title", user);
     attribute(byId("approve"), "hidden", rights.some((right) => right === "*" || right === "administer") ? null : "");

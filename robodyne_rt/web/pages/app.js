@@ -7,7 +7,7 @@
 
 import { Account } from "./account.js";
 import { Copilot } from "./copilot.js";
-import { all, attribute, byId, element, keyed, text } from "./dom.js";
+import { all, attribute, byId, element, first, keyed, text } from "./dom.js";
 import { Floor } from "./floor.js";
 import { Language } from "./i18n.js";
 import { isOpen, Lists, urgency } from "./lists.js";
@@ -31,6 +31,7 @@ const openedAt = performance.now();
 /** @type {import("./robodyne-client.js").Session | null} */
 let session = null;
 let door = false; // somebody has to log in
+/** @type {object | null} */
 let starting = null;
 const windows = new BroadcastChannel("robodyne"); // the other windows of this browser share our login
 let isOwnLogOut = false; // in one of them
@@ -64,6 +65,7 @@ async function start() {
   const attempt = (starting = {});
   isOwnLogOut = false;
   leave();
+  /** @type {any} */
   let me = null;
   while (me === null) {
     me = await call("GET", "/api/auth/me").catch(() => null);
@@ -77,7 +79,7 @@ async function start() {
     device: deviceName(),
     tries: Infinity,
     onConnected: ({ rights }) => admit(rights, me),
-    onState: (now, { reason }) => {
+    onState: (now, { reason = "" }) => {
       // A token that is over, or was taken back: what it showed has to go.
       if (now === "stopped" && mine === session && /^token_/.test(reason)) ask(me, me.user === null || isOwnLogOut ? "" : reason);
       else draw("connection");
@@ -162,6 +164,7 @@ function trim(topic, entities) {
 }
 
 function watch(topic) {
+  if (!session) return;
   const subscription = session.subscribe(topic, {
     onChange: (entities) => {
       trim(topic, entities);
@@ -185,8 +188,7 @@ function unwatch(topic) {
 
 // -- panels -----------------------------------------------------------------------------------------------------------
 
-/** @returns {HTMLElement} */
-const opener = (name) => document.querySelector(`[data-opens="${name}"]`);
+const opener = (name) => first(`[data-opens="${name}"]`);
 
 /** Show one panel beside the wall; null for none. */
 function open(name) {
@@ -289,7 +291,7 @@ const listed = (kind, counts) =>
     .sort((a, b) => b[1] - a[1])
     .map(([code, count]) => `${language.word(kind, code)} ${count}`);
 
-const paintProblemRows = keyed(document.querySelector("#problems ul"), {
+const paintProblemRows = keyed(first("#problems ul"), {
   key: (problem) => problem.id,
   create: () => element("li", "", element("b"), element("span", "since"), element("span", "remedy"), element("code")),
   update: (node, { id, severity, since, text: words = {}, remedy = {}, detail }) => {
@@ -391,14 +393,14 @@ function paintConnection() {
   if (word === "lost") {
     const time = since !== null && language.clock.format(clock.now() - (now - since));
     sentence = time ? language.say("lostSince", { time }) : language.say("neverConnected");
-    if (client.detail.reason === "topic_full") sentence += ` ${reason}.`;
+    if (client?.detail.reason === "topic_full") sentence += ` ${reason}.`;
   }
   attribute(byId("banner"), "hidden", sentence ? null : "");
   text(byId("banner-text"), sentence && `✕ ${sentence}`);
   const lastData = (at) => (at === null ? language.say("noData") : language.say("lastData", { age: language.age(now - at) }));
   text(byId("banner-age"), word === "lost" ? lastData(since) : "");
   for (const tile of all("[data-topics]")) {
-    const watched = tile.dataset.topics.split(" ").flatMap((topic) => topics.get(topic) ?? []);
+    const watched = (tile.dataset.topics ?? "").split(" ").flatMap((topic) => topics.get(topic) ?? []);
     const down = watched.filter((one) => !isUp(one));
     const stale = down.length > 0 && (word === "lost" || word === "stopped");
     attribute(tile, "hidden", watched.length ? null : "");

@@ -19,7 +19,8 @@ export class Copilot {
   #count = 0;
   #asked = new Set(); // ids of the questions of this conversation
   #isRecalled = false;
-  #remaining = null; // {n, until}
+  /** @type {{ n: number, until: number } | null} */
+  #remaining = null;
   #isTyping = false; // since the last question was sent
   #draw;
 
@@ -97,7 +98,7 @@ export class Copilot {
       });
       this.#add({ kind: "theirs", words: () => question, question: asked });
       // Whoever is writing something goes on with it: their next space would press a button.
-      if (document.activeElement !== this.#box && document.activeElement.matches("input, textarea")) return;
+      if (document.activeElement !== this.#box && document.activeElement?.matches("input, textarea")) return;
       this.#open();
       if (!this.#isTyping && !this.#box.value) byId("talk").querySelector("li:last-child :is(button, input)").focus();
     });
@@ -106,7 +107,7 @@ export class Copilot {
     const asking = this.#entries.filter(({ question }) => question && !question.over).map(({ question }) => question.queryId);
     this.#draw(this.#entries.filter(({ kind, requestId }) => !(kind === WAITING && asking.includes(requestId))));
     attribute(document.querySelector('[data-opens="copilot"]'), "data-asks", asking.length ? "" : null);
-    if (this.#remaining?.until <= performance.now()) this.#remaining = null;
+    if (this.#remaining && this.#remaining.until <= performance.now()) this.#remaining = null;
     text(byId("remaining"), this.#remaining ? this.#language.say("remaining", { n: this.#remaining.n }) : "");
   }
 
@@ -128,6 +129,7 @@ export class Copilot {
 
   async #request(question) {
     const session = this.#session;
+    if (!session) return;
     const requestId = newId();
     this.#asked.add(requestId);
     this.#add({ kind: "mine", words: () => question });

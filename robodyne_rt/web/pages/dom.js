@@ -14,6 +14,13 @@ const SVG = "http://www.w3.org/2000/svg";
 export const byId = (id) => document.getElementById(id);
 
 /**
+ * Return the element of index.html that a selector finds.
+ *
+ * @returns {any} of the kind that stands there
+ */
+export const first = (selector) => document.querySelector(selector);
+
+/**
  * Return the elements that a selector finds.
  *
  * @returns {NodeListOf<HTMLElement>}
@@ -82,7 +89,7 @@ export function keyed(parent, { key, create, update }) {
     for (const child of children.values()) child.remove();
     let place = parent.firstChild;
     for (const child of next.values()) {
-      if (child === place) place = place.nextSibling;
+      if (child === place) place = child.nextSibling;
       else parent.insertBefore(child, place);
     }
     children = next;

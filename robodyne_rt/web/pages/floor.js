@@ -90,7 +90,8 @@ export class Floor {
   #view = { scale: 1, x: 0, y: 0, planHeight: 0 };
   #size = { width: 0, height: 0 };
   #drawn = "";
-  #selected = null; // {kind, id}
+  /** @type {{ kind: string, id: unknown } | null} */
+  #selected = null;
   #turns = new Map(); // robot id -> heading on screen in degrees, unwrapped
 
   /**
@@ -384,7 +385,8 @@ export class Floor {
   // -- what was selected --
 
   #drawDetails(tables, robots) {
-    const { kind, id } = this.#selected ?? {};
+    const kind = this.#selected?.kind;
+    const id = this.#selected?.id;
     const entity = (kind === "table" ? tables : robots).get(id);
     this.hint.hidden = Boolean(entity);
     this.title.hidden = this.facts.hidden = !entity;

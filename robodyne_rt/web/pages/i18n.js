@@ -238,7 +238,17 @@ const KEY = "robodyne.language";
 
 /** What the page says, in the language of the person in front of it. */
 export class Language {
+  /** @type {string} */
+  code;
+  /** @type {number} */
+  index;
+  /** @type {Intl.NumberFormat} */
+  number;
+  /** @type {Intl.DateTimeFormat} */
+  clock;
+
   constructor() {
+    /** @type {string | null} */
     let kept = null;
     try {
       kept = localStorage.getItem(KEY);
@@ -246,7 +256,7 @@ export class Language {
       // Storage may be forbidden; then the browser's language decides each time.
     }
     const wished = (navigator.language ?? "").toLowerCase().startsWith("ko") ? "ko" : "en";
-    this.use(LANGUAGES.includes(kept) ? kept : wished);
+    this.use(kept !== null && LANGUAGES.includes(kept) ? kept : wished);
   }
 
   use(code) {

@@ -1,6 +1,6 @@
 /** The lists beside the floor plan: robots, open orders, events, system logs, low stock. */
 
-import { attribute, below, element, keyed, text } from "./dom.js";
+import { attribute, below, byId, element, keyed, text } from "./dom.js";
 import { LOW_BATTERY, mood } from "./floor.js";
 import { timer } from "./i18n.js";
 
@@ -49,7 +49,7 @@ export class Lists {
     this.#clock = clock;
     this.#topics = topics;
     const list = (id, create, update) => {
-      const section = document.getElementById(id);
+      const section = byId(id);
       const rows = section.querySelector("ul");
       const more = element("li", "more");
       rows.append(more);

@@ -84,6 +84,7 @@ export async function call(method, path, body, { url = globalThis.location?.orig
   if (token) sent.Authorization = `Bearer ${token}`;
   if (body !== undefined) sent["Content-Type"] = "application/json";
   let response;
+  /** @type {any} */
   let answer = null;
   try {
     response = await fetch(new URL(path, url), { method, headers: sent, body: JSON.stringify(body), signal, cache: "no-store" });
@@ -98,6 +99,7 @@ export async function call(method, path, body, { url = globalThis.location?.orig
 
 /** The server's clock; share one between links. */
 export class ServerClock {
+  /** @type {number | null} */
   #base = null; // server epoch ms when performance.now() is 0
   #toldAt = -Infinity;
   #askedAt = -Infinity;
@@ -133,7 +135,7 @@ export class ServerClock {
     if (asked - Math.max(this.#toldAt, this.#askedAt) < 60000) return;
     this.#askedAt = asked;
     const response = await fetch(url, { cache: "no-store" }).catch(() => null);
-    const date = Date.parse(response?.headers.get("Date"));
+    const date = Date.parse(response?.headers.get("Date") ?? "");
     if (date && this.#toldAt < asked) this.#base = date + 500 /* whole seconds, cut */ - (asked + performance.now()) / 2;
   }
 }
@@ -166,7 +168,9 @@ class Link {
   heardAt = null;
   roundTrip = 0; // of the newest ping, ms
 
+  /** @type {object | null} */
   #attempt = null; // the living one; what an older one brings is not heard
+  /** @type {WebSocket | null} */
   #socket = null;
   #failures = 0; // for the backoff
   #inVain = 0; // failures in a row, without polling that works
@@ -174,7 +178,9 @@ class Link {
   #pings = 0;
   #pingedAt = 0;
   #timers = {};
+  /** @type {AbortController | null} */
   #poll = null; // AbortController while polling
+  /** @type {Promise<string> | null} */
   #token = null; // promise of what the application's `token()` gave
 
   /** @param {SessionOptions & TopicOptions} options those of every class below */
@@ -192,7 +198,7 @@ class Link {
     return ["/ws", {}];
   }
 
-  /** What is polled. */
+  /** @returns {any[]} what is polled */
   get _topics() {
     return [];
   }
@@ -383,7 +389,7 @@ class Link {
 
   /** Say something now, if there is somebody to hear it. */
   _say(message) {
-    if (this.#open) this.#socket.send(JSON.stringify(message));
+    if (this.#open) this.#socket?.send(JSON.stringify(message));
   }
 
   #ping() {
@@ -792,7 +798,7 @@ export class Session extends Link {
     const id = requestId ?? data.requestId;
     const { code, message, retry_after: retryAfter, remaining } = data;
     if (this.#requests.has(id)) this.#final({ requestId: id, seq }, new RtError(code, message, { requestId: id, retryAfter, remaining }));
-    else if (this.topics.has(topic)) this.topics.get(topic)._refused(TOPIC_ERRORS[code] ?? code);
+    else if (this.topics.has(topic)) this.topics.get(topic)?._refused(TOPIC_ERRORS[code] ?? code);
     else this._options.onError?.(new RtError(code, message, { ...data, retryAfter }));
   }
 
