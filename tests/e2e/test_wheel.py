@@ -21,7 +21,9 @@ from tests.e2e.raw import wait_until
 from tests.e2e.server import OPEN
 
 ROOT = Path(__file__).parent.parent.parent
-NO_SOURCE = shutil.ignore_patterns(".*cache*", ".git", ".venv", ".hypothesis", "__pycache__", "*.egg-info", "build", "dist")
+NO_SOURCE = shutil.ignore_patterns(
+    ".*cache*", ".git", ".venv", ".hypothesis", "__pycache__", "*.egg-info", "build", "dist", "node_modules"
+)
 SHARED = ["CHANGELOG.md", "LICENSE", "README.md", "config.toml"]
 
 pytestmark = pytest.mark.timeout(300)
