@@ -35,7 +35,8 @@ from robodyne_rt.errors import (
 )
 from robodyne_rt.hub import memory
 from robodyne_rt.hub.connection import Connection, HeartbeatKind, HubStats, Subscription
-from robodyne_rt.hub.feed import Document, Feed, StatusFeed, TopicFeed, window_rows
+from robodyne_rt.hub.feed import Document, Feed, TopicFeed, window_rows
+from robodyne_rt.hub.status_feed import StatusFeed
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import PUBLIC_TOPICS, STATUS
