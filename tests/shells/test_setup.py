@@ -30,9 +30,8 @@ def project(tmp_path: Path) -> Path:
 
 
 def set_up(project: Path, kind: str, on_ci: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(project / "scripts/setup"), kind], env=os.environ | {"CI": on_ci}, capture_output=True, text=True, check=False
-    )
+    environment = {name: value for name, value in os.environ.items() if name not in ("VENV", "PYTHON")} | {"CI": on_ci}
+    return subprocess.run([str(project / "scripts/setup"), kind], env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(("on_ci", "fails"), [("true", True), ("", False)])
