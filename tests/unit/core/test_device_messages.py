@@ -191,7 +191,7 @@ def test_what_is_left_out_may_be_nested_as_deeply_as_json_is_read() -> None:
     assert parse(b'{"msg_type":"Albabot","robot_id":"a","id":"1","battery_level":' + deep + b"}").message.left_out
     deeper = b"[" * 1000 + b"]" * 1000
     try:  # how deep Python's own decoder goes, which reads a number's digits, depends on its version
-        assert parse(b'{"msg_type":"Albabot","robot_id":7.0,"battery_level":' + deeper + b"}").message.robot_id == "7.0"
+        assert parse(b'{"msg_type":"Albabot","robot_id":7.0,"battery_level":' + deeper + b"}").message.left_out
     except InvalidPayload as error:
         assert "robot_id" in error.text
     with pytest.raises(InvalidPayload, match="nested"):
