@@ -5,7 +5,8 @@ import json
 import select
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -20,8 +21,14 @@ from tests.e2e.test_callbacks import Desk
 from tests.hub.harness import Rig
 
 
-async def test_a_tick_of_the_hub_that_fails_is_not_its_last(tmp_path: Any) -> None:
-    rig = Rig(tmp_path)
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    made.close()
+
+
+async def test_a_tick_of_the_hub_that_fails_is_not_its_last(rig: Rig) -> None:
     ticks: list[float] = []
 
     def tick(now: float) -> None:
@@ -39,8 +46,7 @@ async def test_a_tick_of_the_hub_that_fails_is_not_its_last(tmp_path: Any) -> No
     assert rig.hub._supervisor.failures["hub"] == 1
 
 
-async def test_a_catch_up_that_fails_takes_nobody_along(tmp_path: Any) -> None:
-    rig = Rig(tmp_path)
+async def test_a_catch_up_that_fails_takes_nobody_along(rig: Rig) -> None:
 
     async def overview() -> Any:
         raise KeyError("oldest_placed_at")
