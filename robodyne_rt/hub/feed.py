@@ -151,7 +151,7 @@ class Feed(ABC):
 
     # -- live or lagging -------------------------------------------------------------------------------------------
 
-    def enter(self, subscription: Subscription, frame: bytes, offset: int) -> bool:
+    def enter(self, subscription: Subscription, frame: bytes, offset: int, version: int) -> bool:
         """Take a subscription in, with its first message, which brings it to `offset`; return whether it was sent: who is slow
         already, by other topics, gets it after draining."""
         self.flush()
@@ -159,7 +159,7 @@ class Feed(ABC):
         if is_sent:
             subscription.connection.write(frame)
         subscription.offset = offset if is_sent else -1
-        subscription.seen_version = self.volatile_version
+        subscription.seen_version = version
         now = self._clock.now()
         subscription.next_update_at = now + subscription.interval_s
         self.lagging[subscription] = None
@@ -276,6 +276,7 @@ class TopicFeed(Feed):
         self._spawn = spawn
         self.offset = self._sent_offset = snapshot.offset
         self._trusted_from = snapshot.offset + 1 if left_unconfirmed else 0
+        self._corrected_upto = 0  # who was before this may have seen what was taken back
         self._backlog = Backlog(name, offset=snapshot.offset, limit=BACKLOG_ENTITIES, limit_bytes=BACKLOG_BYTES)
         # What a snapshot shows; None where it would take too much memory.
         self._window = self._kept(snapshot)
@@ -392,12 +393,15 @@ class TopicFeed(Feed):
         """Lay nothing more over these; whoever saw them gets what is stored instead, or their removal."""
         self.confirm(ids)
         self._transmissions.clear()
+        self._corrected_upto = self.offset + 1
         entities, removed = [], []
         for id in ids:
             self._volatile.pop(id, None)
             is_known, entity = self._stored(id)
             if not is_known and self._window is None:
-                self._generation += 1  # what is stored instead cannot be told from memory
+                # What is stored instead cannot be told from memory, neither now nor to who comes back from before.
+                self._generation += 1
+                self._trusted_from = self.offset + 1
                 self._send_all_anew()
                 return
             self._backlog.correct(id, entity)
@@ -491,6 +495,7 @@ class TopicFeed(Feed):
             keys=keys,
             changes=bool(seen),
             generation=self._generation,
+            version=self.volatile_version,
             recovered=recovered,
         )
 
@@ -510,7 +515,7 @@ class TopicFeed(Feed):
             subscription.catching_up = True
             self._spawn(self._transmit, subscription, transmission)
             return False
-        subscription.seen_version = version
+        subscription.seen_version = transmission.version
         if transmission.prev is None or transmission.changes:
             subscription.connection.write(framed[0])
             self.mark_sent(subscription, transmission.offset)
@@ -550,7 +555,7 @@ class TopicFeed(Feed):
             offset = transmission.offset
         else:
             offset = -1 if transmission.prev is None else transmission.prev
-        is_sent = self.enter(subscription, frame, offset)
+        is_sent = self.enter(subscription, frame, offset, transmission.version)
         if is_sent and not is_last:
             subscription.catching_up = True
             self._spawn(self._transmit, subscription, transmission, 1)
@@ -582,6 +587,8 @@ class TopicFeed(Feed):
             return None
         offset, keys = self.offset, self._backlog.changed_since(start)
         if keys is None:
+            if start < self._corrected_upto:
+                return None  # the log knows nothing of what was shown and taken back
             generation = self._generation
             try:
                 stored = await self._reader.changed(self.name, start)
@@ -599,20 +606,26 @@ class TopicFeed(Feed):
         """Send the parts from `index` on as the client takes them; without a transmission begin one from where it is."""
         try:
             if transmission is None:
-                transmission = await self._first(str(subscription.offset), self.epoch)
+                transmission = await self._first(None if subscription.is_full else str(subscription.offset), self.epoch)
             is_last = False
             if transmission.prev is None:
                 subscription.offset = -1  # until it is whole
             while not is_last:
+                if subscription.connection.paused:
+                    transmission.forget_frames()
                 if not await self._has_room(subscription):
                     return
                 frame, is_last = await transmission.frame(index)
+                if subscription.is_full and not is_last:
+                    subscription.connection.close(TooLarge())
+                    return
                 if subscription not in self.lagging or transmission.generation != self._generation:
                     return
                 subscription.connection.write(frame)
                 index += 1
                 await asyncio.sleep(0)  # others first
             self.mark_sent(subscription, transmission.offset)
+            subscription.seen_version = transmission.version
         except StorageUnavailable:
             return  # asked again at the next tick, from its position
         finally:

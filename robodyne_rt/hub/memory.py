@@ -17,6 +17,7 @@ class Holder(NamedTuple):
     size_bytes: int
     name: str
     give_up: Callable[[], None]
+    is_window: bool = False
 
 
 def holders(feeds: Iterable[TopicFeed], connections: Iterable[Connection], cut: Callable[[Connection], None]) -> list[Holder]:
@@ -28,7 +29,7 @@ def holders(feeds: Iterable[TopicFeed], connections: Iterable[Connection], cut: 
     found = []
     for feed in feeds:
         window_bytes, backlog_bytes = feed.held_bytes
-        found.append(Holder(window_bytes, f"window of {feed.name}", feed.give_up_window))
+        found.append(Holder(window_bytes, f"window of {feed.name}", feed.give_up_window, is_window=True))
         found.append(Holder(backlog_bytes, f"backlog of {feed.name}", feed.give_up_backlog))
     for connection in connections:
         if unsent_bytes := connection.unsent_bytes:
@@ -37,12 +38,13 @@ def holders(feeds: Iterable[TopicFeed], connections: Iterable[Connection], cut: 
 
 
 def release(holders: list[Holder], limit_bytes: int) -> list[Holder]:
-    """Have the largest holders give up until the rest is within the bound; return those."""
+    """Have the largest holders give up until the rest is within the bound, windows last; return those."""
     held_bytes = sum(holder.size_bytes for holder in holders)
     if held_bytes <= limit_bytes:
         return []
     released = []
-    for holder in sorted(holders, key=lambda holder: holder.size_bytes, reverse=True):
+    # Windows last: they tell what the restaurant looks like while the database is away.
+    for holder in sorted(holders, key=lambda holder: (holder.is_window, -holder.size_bytes)):
         if held_bytes <= limit_bytes:
             break
         holder.give_up()

@@ -89,7 +89,7 @@ class StatusFeed(Feed):
         await self._refresh()
         if not subscription.ended:
             payload = self._views.of(subscription.connection.principal).payload
-            self.enter(subscription, wire.frame(payload), self.offset)
+            self.enter(subscription, wire.frame(payload), self.offset, self.volatile_version)
             self._settle(subscription, self._clock.now())
 
     async def document(self, principal: Principal, since: str | None, epoch: str | None) -> Document:

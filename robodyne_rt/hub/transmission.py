@@ -56,6 +56,7 @@ class Transmission:
         keys: of all entities that it tells of.
         changes: whether any of them is stored, not only shown.
         generation: of the feed's state; where that is another one, this leads nowhere any more.
+        version: of what was shown before it is stored, when this began.
         recovered: whether it answers a client that named its position.
     """
 
@@ -69,6 +70,7 @@ class Transmission:
         keys: list[int],
         changes: bool,
         generation: int,
+        version: int,
         recovered: bool = False,
     ) -> None:
         self.prev = prev
@@ -76,6 +78,7 @@ class Transmission:
         self.epoch = epoch
         self.changes = changes
         self.generation = generation
+        self.version = version
         self._states = states
         self._keys = keys
         self._recovered = recovered
@@ -89,6 +92,10 @@ class Transmission:
             return known
         part = self._part(index, {})
         return None if part is None else self._keep(index, part)
+
+    def forget_frames(self) -> None:
+        """Keep no part that was made: whoever is served waits for long; it is made again."""
+        self._frames.clear()
 
     async def frame(self, index: int) -> tuple[bytes, bool]:
         """Return a part as a WebSocket message, and whether it is the last one. Parts are asked for in order.

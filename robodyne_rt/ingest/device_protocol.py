@@ -77,6 +77,7 @@ class DeviceProtocol(asyncio.Protocol):
         self._silence: asyncio.TimerHandle | None = None
         self._incomplete: asyncio.TimerHandle | None = None
         self._ending = False
+        self.is_displaced = False
         self._cut: asyncio.TimerHandle | None = None
         self._unproven: asyncio.TimerHandle | None = None
         peer.end = self.end
@@ -110,6 +111,8 @@ class DeviceProtocol(asyncio.Protocol):
         self._silence = self._incomplete = self._answers_stuck = None
         self._is_at_eof = True
         self._go_on()  # who sends and leaves without waiting for answers is taken all the same
+        if self._ending:
+            self._turns.forget(self)
         self._receiver.left(self.peer)
         self._on_lost(self, error)
 
@@ -171,6 +174,8 @@ class DeviceProtocol(asyncio.Protocol):
             return self._may_take
         if self._ending:
             self._close_when_answered()
+            if self._transport is None:
+                self._turns.forget(self)
         else:
             self._watch_unfinished(fresh=bool(items))
             self._govern_reading()
@@ -284,6 +289,14 @@ class DeviceProtocol(asyncio.Protocol):
     def _close_when_answered(self) -> None:
         if not self._replies and self._transport is not None:
             self._transport.close()
+
+    def cut(self) -> None:
+        self.abort()
+
+    def displace(self) -> None:
+        """Cut the wire, whose place is another one's from now on."""
+        self.is_displaced = True
+        self.abort()
 
     def abort(self) -> None:
         """Cut the wire."""

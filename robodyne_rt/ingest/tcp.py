@@ -126,7 +126,11 @@ class DeviceServer:
         """
         if len(self._protocols) >= 2 * self._max_connections + MIN_STRANGERS:
             return "too many connections are ending"
-        others = [protocol for protocol in self._protocols if not protocol.is_ending and protocol.peer is not peer]
+        others = [
+            protocol
+            for protocol in self._protocols
+            if not (protocol.is_ending or protocol.is_displaced) and protocol.peer is not peer
+        ]
         if peer.is_stranger:
             strangers = sum(protocol.peer.is_stranger for protocol in others)
             is_full = strangers >= max(MIN_STRANGERS, self._max_connections // STRANGERS_PART)
@@ -145,7 +149,7 @@ class DeviceServer:
         if not silent:
             return f"{self._max_connections} devices are connected already"
         logger.info("device at %s takes the place of a silent connection", peer.address, extra={"action": "device_displaced"})
-        min(silent, key=lambda protocol: protocol.heard_at).abort()
+        min(silent, key=lambda protocol: protocol.heard_at).displace()
         return ""
 
     def _of_certificate(self, transport: asyncio.Transport) -> Identity | None:

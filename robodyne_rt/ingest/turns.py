@@ -7,9 +7,12 @@ comes at once, so many are served in one turn as a few milliseconds allow.
 """
 
 import asyncio
+import logging
 from typing import Protocol
 
 from robodyne_rt.core.ratelimit import TimeShare
+
+logger = logging.getLogger(__name__)
 
 READING_SHARE = 0.4
 """Part of the loop's time that may go into taking messages."""
@@ -31,6 +34,10 @@ class Wire(Protocol):
 
     def take_turn(self) -> bool:
         """Take one budget of what was read; return whether more is there that could be taken."""
+        ...
+
+    def cut(self) -> None:
+        """End at once."""
         ...
 
 
@@ -116,4 +123,10 @@ class ReadingTurns:
                 self._waiting = dict.fromkeys(waiting[index:]) | self._waiting
                 self._plan_round()
                 break
-            self._serve(wire)
+            try:
+                self._serve(wire)
+            except Exception:
+                # The others' turn comes all the same.
+                logger.exception("a turn failed", extra={"action": "turn_failed"})
+                self.forget(wire)
+                wire.cut()

@@ -1,9 +1,11 @@
 """The HTTP API: the polling twin of a topic, device messages, health and metrics (SPEC sections 3, 5, 7 and 12)."""
 
 import asyncio
+import logging
 import zlib
 from collections.abc import AsyncIterator
 
+import anyio
 import orjson
 from aiohttp import web
 
@@ -15,6 +17,11 @@ from robodyne_rt.ingest.receiver import Peer
 from robodyne_rt.web.body import json_answer, read_body
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL
 from robodyne_rt.web.middleware import HEADERS, check
+
+logger = logging.getLogger(__name__)
+
+PIECE_TAKEN_WITHIN_S = 30.0
+"""How long a reader of a large document may take for a piece of it."""
 
 ADMIN_BODY_BYTES = 1 << 20
 
@@ -55,11 +62,23 @@ async def _stream(
 ) -> web.StreamResponse:
     response = web.StreamResponse(headers={**headers, "Content-Type": "application/json"})
     await response.prepare(request)
-    await response.write(begun)
-    async for piece in pieces:
-        await response.write(piece)
-    await response.write_eof()
+    try:
+        async for piece in _after(begun, pieces):
+            with anyio.fail_after(PIECE_TAKEN_WITHIN_S):
+                await response.write(piece)
+        await response.write_eof()
+    except Exception:
+        # An answer has begun: nothing but its end may follow.
+        logger.warning("a document was not sent to its end", exc_info=True, extra={"action": "document_cut"})
+        if request.transport is not None:
+            request.transport.abort()
     return response
+
+
+async def _after(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in pieces:
+        yield piece
 
 
 async def post_device_message(request: web.Request) -> web.Response:

@@ -2,15 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import orjson
 import pytest
 
+from robodyne_rt.client.state import TopicState
 from robodyne_rt.core import wire
 from robodyne_rt.hub import feed
 from robodyne_rt.model.access import Principal
+from robodyne_rt.ports import OptimisticChange
 from tests.hub.harness import Rig, Screen
 
 NOTE = "국" * 19_000
@@ -336,3 +338,139 @@ async def test_status_tells_where_the_robots_are_once_a_second(running: Any) -> 
         await asyncio.sleep(0.002)
         seen += [message["data"]["robots"]["list"][0]["x"] for message in screen.transport.messages()]
     assert 2 <= len(set(seen)) <= 5 and seen[-1] is not None and seen[-1] >= 15
+
+
+# -- what is shown and not stored --------------------------------------------------------------------------------------
+
+
+def shown(rig: Rig, *keys: int, note: str = "") -> dict[int, OptimisticChange]:
+    """Return orders that are shown before they are stored."""
+    order = rig.reader.log.entities("orders", [1])[1]
+    made = {key: {**order, "id": key, "note": note} for key in keys}
+    return {key: OptimisticChange(entity, entity) for key, entity in made.items()}
+
+
+async def test_much_that_is_not_stored_is_sent_once(running: Any) -> None:
+    rig: Rig = await running()
+    orders(rig, 1, 1, note="")
+    await rig.feed()
+    screen = await rig.connect("orders")
+    screen.say(type="pause")
+    rig.hub.show_optimistic("orders", shown(rig, *range(100, 140), note=NOTE))
+    screen.say(type="resume")
+    await asyncio.sleep(0.2)
+    assert len(screen.transport.messages()) <= 5
+
+
+async def test_a_correction_that_memory_forgot_is_a_snapshot_and_no_end_of_them(running: Any) -> None:
+    rig: Rig = await running()
+    orders(rig, 1, 3, note="")
+    await rig.feed()
+    screen = await rig.connect("orders")
+    screen.take()
+    rig.hub.show_optimistic("orders", shown(rig, 9999))
+    await rig.feed()
+    screen.say(type="pause")
+    rig.hub.revert("orders", [9999])
+    rig.hub._topic_feeds["orders"].give_up_backlog()
+    screen.say(type="resume")
+    await asyncio.sleep(0.1)
+    (*_, last) = screen.take()
+    assert last["snapshot"] and sorted(screen.replica.entities) == [1, 2, 3]
+    await asyncio.sleep(0.1)
+    assert screen.take() == []
+
+
+@pytest.mark.parametrize("window", [True, False])
+@pytest.mark.parametrize("is_away", [True, False])
+async def test_what_was_shown_and_taken_back_stays_nowhere(running: Any, window: bool, is_away: bool) -> None:
+    rig: Rig = await running()
+    orders(rig, 1, 3, note="")
+    await rig.feed()
+    topic = rig.hub._topic_feeds["orders"]
+    if not window:
+        topic.give_up_window()
+    screen = await rig.connect("orders")
+    await read_all(rig, screen)
+    state = TopicState()
+    position = {"offset": screen.replica.offset, "epoch": screen.replica.epoch}
+    state.apply({"topic": "orders", "data": list(screen.replica.entities.values()), "snapshot": True, **position})
+    rig.hub.show_optimistic("orders", shown(rig, 9999))
+    await rig.feed()
+    for message in screen.transport.messages():
+        state.apply(message)
+    assert 9999 in state.entities
+    if is_away:
+        rig.hub.gone(screen.connection)
+    else:
+        screen.say(type="pause")
+    rig.hub.revert("orders", [9999])
+    orders(rig, 1000, 1100, note="")  # more than memory remembers
+    await rig.feed()
+    if is_away:
+        screen = await rig.connect("orders", since=state.offset, epoch=state.epoch)
+    else:
+        screen.say(type="resume")
+
+    def is_there() -> bool:
+        for message in screen.transport.messages():
+            state.apply(message)
+        return state.offset == rig.positions["orders"]
+
+    await until(is_there)
+    assert 9999 not in state.entities and len(state.entities) == 1103
+
+
+async def test_who_wants_the_whole_window_gets_it_whole_when_it_is_not_in_memory(running: Any) -> None:
+    rig: Rig = await running()
+    orders(rig, 1, 5, note="")
+    await rig.feed()
+    screen = await rig.connect("orders", is_full=True)
+    screen.take()
+    rig.hub._topic_feeds["orders"].give_up_window()
+    rig.sql("UPDATE order_ SET priority = 9 WHERE id = 3")
+    await rig.feed()
+    rig.tick(0.3)
+    await asyncio.sleep(0.1)
+    (message,) = screen.take()
+    assert message["snapshot"] and len(message["data"]) == 5
+    rig.sql("UPDATE order_ SET note = ?", NOTE)
+    orders(rig, 6, 30)
+    await rig.feed()
+    rig.tick(0.3)
+    await until(lambda: screen.connection.closing)
+    assert screen.transport.close_reason() == (1009, "too_large")
+
+
+async def test_what_is_shown_while_a_first_message_is_read_is_not_missed(running: Any) -> None:
+    rig: Rig = await running()
+    orders(rig, 1, 3, note="")
+    await rig.feed()
+    rig.hub._topic_feeds["orders"].give_up_window()
+    rig.hub._topic_feeds["orders"].give_up_backlog()
+    entities = rig.reader.entities
+
+    async def read(topic: str, keys: Sequence[int]) -> dict[int, Any]:
+        found = await entities(topic, keys)
+        rig.reader.entities = entities  # type: ignore[method-assign]
+        rig.hub.show_optimistic("orders", shown(rig, 77))
+        return found
+
+    rig.reader.entities = read  # type: ignore[method-assign]
+    screen = await rig.connect("orders")
+    seen: set[int] = set()
+
+    def is_seen() -> bool:
+        seen.update(entity["id"] for message in screen.transport.messages() for entity in message["data"])
+        rig.tick(0.1)
+        return 77 in seen
+
+    await until(is_seen)
+
+
+async def test_windows_are_given_up_last(running: Any) -> None:
+    rig: Rig = await running(memory_limit_bytes=7_000_000)
+    orders(rig, 1, 50)
+    await rig.feed()
+    rig.tick(1)
+    assert rig.hub.stats.given_up == 1 and len(rig.hub.current("orders")) == 50

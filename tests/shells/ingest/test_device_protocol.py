@@ -214,6 +214,17 @@ def test_what_was_read_from_a_wire_that_broke_is_taken_all_the_same() -> None:
     assert bench.protocol.unanswered == 0
 
 
+@pytest.mark.parametrize("had_ended", [False, True])
+def test_a_wire_that_is_gone_is_forgotten(had_ended: bool) -> None:
+    bench = Bench()
+    bench.say(event(1))
+    if had_ended:
+        bench.protocol.end()
+    bench.protocol.connection_lost(None)
+    bench.loop.turn()
+    assert bench.protocol not in bench.turns._served and bench.protocol not in bench.turns._waiting
+
+
 def test_what_cannot_be_read_further_is_told_why_before_the_wire_closes() -> None:
     bench = Bench()
     bench.protocol.data_received(b"GET / HTTP/1.1\r\n\r\n")

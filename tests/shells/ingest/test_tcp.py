@@ -108,6 +108,16 @@ def test_a_connection_that_was_silent_for_less_keeps_its_place() -> None:
     assert not bench.dial().is_in and first.is_in
 
 
+def test_one_silent_connection_makes_room_for_one() -> None:
+    bench = Bench(max_connections=3)
+    silent, *others = (bench.dial() for _ in range(3))
+    bench.loop.advance(DISPLACED_AFTER_S + 0.1)
+    for other in others:
+        other.say(msg_type="Log", level="INFO", message="here")
+    silent.abort = lambda: None  # type: ignore[method-assign]  # a transport tells of its end a turn later
+    assert [bench.dial().is_in for _ in range(3)] == [True, False, False]
+
+
 def test_nobody_takes_the_place_of_another_address() -> None:
     bench = Bench(max_connections=1)
     first = bench.dial("10.0.0.1")

@@ -8,13 +8,19 @@ class PretendWire:
     """Has so many budgets of input, each of which takes so long."""
 
     def __init__(self, log: list[str], clock: HandClock, name: str, *, budgets: int = 1, takes_s: float = 0.0) -> None:
+        self.breaks = False
         self.log, self.clock, self.name, self.budgets, self.takes_s = log, clock, name, budgets, takes_s
 
     def take_turn(self) -> bool:
         self.clock.advance(self.takes_s)
         self.log.append(self.name)
         self.budgets -= 1
+        if self.breaks:
+            raise ZeroDivisionError
         return self.budgets > 0
+
+    def cut(self) -> None:
+        self.log.append(f"{self.name} is cut")
 
 
 class Bench:
@@ -123,6 +129,17 @@ def test_what_comes_after_a_pause_is_served_at_once_again() -> None:
     bench.clock.advance(PAUSE_S * 1.1)
     bench.turns.ask(bench.wire("later"))
     assert bench.log == ["long", "later"]
+
+
+def test_a_wire_whose_turn_fails_is_cut_and_takes_nobody_along() -> None:
+    bench = Bench()
+    wires = [bench.wire(name, budgets=2) for name in ("a", "broken", "c")]
+    for wire in wires:
+        bench.turns.ask(wire)
+    bench.log.clear()
+    wires[1].breaks = True
+    bench.loop.turn()
+    assert bench.log == ["a", "broken", "broken is cut", "c"]
 
 
 def test_a_wire_that_is_gone_gets_no_turn() -> None:
