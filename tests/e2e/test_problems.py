@@ -128,6 +128,6 @@ def test_the_page_shows_what_is_wrong_and_what_to_do(start_server: Callable[...,
     shown = page.locator("#problems").inner_text()
     assert "A serial port is not there" in shown and PORT in shown and "Look at the plug" in shown
     page.click("#language")
-    page.wait_for_function("document.querySelector('#problems').innerText.includes('시리얼 포트가 없습니다')")
+    page.locator("#problems", has_text="시리얼 포트가 없습니다").wait_for()
     if folder := os.environ.get("SCREENSHOTS"):
         page.screenshot(path=f"{folder}/problems.png")

@@ -94,7 +94,7 @@ def wanted(*folders: str) -> set[str]:
         str(path.relative_to(ROOT))
         for folder in folders
         for path in (ROOT / folder).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and "egg-info" not in str(path)
+        if path.is_file() and not {"__pycache__", "node_modules"} & set(path.parts) and "egg-info" not in str(path)
     }
 
 
