@@ -69,9 +69,10 @@ class DeviceProtocol(asyncio.Protocol):
         """When bytes came last, in the loop's time."""
         self._unread = b""  # read from the wire, not given to the framer yet
         self._replies: deque[Reply] = deque()
+        self.waits_for_store = False
         self._flush_planned = False
         self._is_reading = True
-        self._waits_for_store = False
+        self._waits_for_room = False
         self._is_at_eof = False
         self._answers_stuck: asyncio.TimerHandle | None = None
         self._silence: asyncio.TimerHandle | None = None
@@ -184,6 +185,7 @@ class DeviceProtocol(asyncio.Protocol):
     def _take(self, items: list[Item]) -> None:
         replies = self._receiver.take(items, self.peer, self._plan_flush)
         self._replies.extend(replies)
+        self.waits_for_store = bool(replies) and replies[-1].body is None
 
     def _watch_unfinished(self, *, fresh: bool) -> None:
         """Start or stop the clocks of a message that is not complete."""
@@ -256,12 +258,12 @@ class DeviceProtocol(asyncio.Protocol):
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()
-        if not may_take and self._receiver.store.is_behind and not self._waits_for_store:
-            self._waits_for_store = True
+        if not may_take and self._receiver.store.is_behind and not self._waits_for_room:
+            self._waits_for_room = True
             self._receiver.store.when_caught_up(self._caught_up)
 
     def _caught_up(self) -> None:
-        self._waits_for_store = False
+        self._waits_for_room = False
         self._go_on()
 
     @property

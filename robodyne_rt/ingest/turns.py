@@ -30,7 +30,14 @@ PAUSE_S = 0.0005
 
 
 class Wire(Protocol):
-    """Whoever has input to take in turns."""
+    """Whoever has input to take in turns.
+
+    Attributes:
+        waits_for_store: whether what its last turn brought is being stored: how much of that is under way is bounded already,
+            so that its time is not counted.
+    """
+
+    waits_for_store: bool
 
     def take_turn(self) -> bool:
         """Take one budget of what was read; return whether more is there that could be taken."""
@@ -99,7 +106,7 @@ class ReadingTurns:
             self._waiting[wire] = None
         self._turn_ended = self.loop.time()
         self._turn_s += self._turn_ended - started
-        rest_s = self._share.spend(started, self._turn_ended)
+        rest_s = 0.0 if wire.waits_for_store else self._share.spend(started, self._turn_ended)
         if rest_s and not self._is_resting:
             self._is_resting = True
             if self._next_round is not None:

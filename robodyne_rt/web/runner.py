@@ -28,13 +28,15 @@ class Connection(RequestHandler):
     """One connection, read from in turns with the others. The control socket's need no place: only this machine's own user may
     open it."""
 
-    __slots__ = ("_connections", "_cut", "_is_gone", "_is_lost", "_loss", "_turns", "_unread", "place")  # there are thousands
+    # There are thousands.
+    __slots__ = ("_connections", "_cut", "_is_gone", "_is_lost", "_loss", "_turns", "_unread", "place", "waits_for_store")
 
     def __init__(self, *arguments: Any, connections: HttpConnections, turns: ReadingTurns, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._connections = connections
         self._turns = turns
         self._unread = b""
+        self.waits_for_store = False
         self._is_lost = False
         self._loss: BaseException | None = None
         self._is_gone = False

@@ -8,7 +8,7 @@ class PretendWire:
     """Has so many budgets of input, each of which takes so long."""
 
     def __init__(self, log: list[str], clock: HandClock, name: str, *, budgets: int = 1, takes_s: float = 0.0) -> None:
-        self.breaks = False
+        self.breaks = self.waits_for_store = False
         self.log, self.clock, self.name, self.budgets, self.takes_s = log, clock, name, budgets, takes_s
 
     def take_turn(self) -> bool:
@@ -140,6 +140,16 @@ def test_a_wire_whose_turn_fails_is_cut_and_takes_nobody_along() -> None:
     wires[1].breaks = True
     bench.loop.turn()
     assert bench.log == ["a", "broken", "broken is cut", "c"]
+
+
+def test_what_waits_for_the_store_is_bounded_there_and_does_not_rest() -> None:
+    bench = Bench()
+    device = bench.wire("device", takes_s=READING_BURST_S * 4)
+    device.waits_for_store = True
+    for _ in range(5):
+        bench.turns.ask(device)
+        bench.clock.advance(PAUSE_S * 1.1)
+    assert bench.log == ["device"] * 5
 
 
 def test_a_wire_that_is_gone_gets_no_turn() -> None:
