@@ -185,7 +185,8 @@ class DeviceProtocol(asyncio.Protocol):
     def _take(self, items: list[Item]) -> None:
         replies = self._receiver.take(items, self.peer, self._plan_flush)
         self._replies.extend(replies)
-        self.waits_for_store = bool(replies) and replies[-1].body is None
+        # Of all, not of some: one event among telemetry must not make the whole turn free.
+        self.waits_for_store = len(replies) == len(items) and all(reply.body is None for reply in replies)
 
     def _watch_unfinished(self, *, fresh: bool) -> None:
         """Start or stop the clocks of a message that is not complete."""

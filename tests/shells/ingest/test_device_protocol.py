@@ -225,6 +225,14 @@ def test_a_wire_that_is_gone_is_forgotten(had_ended: bool) -> None:
     assert bench.protocol not in bench.turns._served and bench.protocol not in bench.turns._waiting
 
 
+def test_only_a_turn_that_the_store_has_as_a_whole_is_free() -> None:
+    bench = Bench()
+    pose = {"msg_type": "Telemetry", "robot_id": "r", "x": 1}
+    for said, is_free in (([event(1), event(2)], True), ([pose, event(3)], False), ([{}, event(4)], False), ([pose], False)):
+        bench.say(*said)
+        assert bench.protocol.waits_for_store == is_free, said
+
+
 def test_what_cannot_be_read_further_is_told_why_before_the_wire_closes() -> None:
     bench = Bench()
     bench.protocol.data_received(b"GET / HTTP/1.1\r\n\r\n")
