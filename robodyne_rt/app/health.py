@@ -119,7 +119,10 @@ _CHECKS = (
         Text(
             "Changes of other programs may not reach the screens.", "다른 프로그램의 변경이 화면에 나타나지 않을 수 있습니다."
         ),
-        Text("Restart the server: it makes the missing triggers.", "서버를 다시 시작하면 없어진 트리거를 만듭니다."),
+        Text(
+            "The server puts missing triggers back by itself; where it cannot, its log says why.",
+            "서버가 없어진 트리거를 스스로 복구합니다. 복구하지 못하면 이유가 로그에 있습니다.",
+        ),
     ),
     Check(
         "listeners",

@@ -145,7 +145,8 @@ def _contents(database: Database, db: DbConnection) -> Iterator[Finding]:
         yield finding(
             "change-log",
             "error",
-            f"triggers are gone or switched off ({', '.join(missing)}): restart the server, it makes them",
+            f"triggers are gone or switched off ({', '.join(missing)}): a running server puts them back within seconds, or its "
+            "log says why not",
         )
     heads = dict(db.execute('SELECT topic, "offset" FROM topic_head').fetchall())
     newest = dict(db.execute('SELECT topic, max("offset") FROM change GROUP BY topic').fetchall())

@@ -99,7 +99,8 @@ def server_probes(
     def change_log() -> Reading:
         missing = storage.stats.missing_triggers
         return Reading(
-            not missing, f"triggers are gone, restart: {', '.join(missing)}" if missing else "all triggers are there"
+            not missing,
+            f"triggers are gone and cannot be put back: {', '.join(missing)}" if missing else "all triggers are there",
         )
 
     def storage_state() -> Reading:

@@ -77,7 +77,7 @@ class DeviceServer:
         loop = asyncio.get_running_loop()
         options: dict[str, Any] = {"backlog": 512}
         if tls is not None:
-            options |= {"ssl": tls, "ssl_handshake_timeout": HANDSHAKE_S}
+            options |= {"ssl": tls, "ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": HANDSHAKE_S}
         if sock is not None:
             self._server = await loop.create_server(self._protocol, sock=sock, **options)
         else:

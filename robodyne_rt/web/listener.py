@@ -19,6 +19,8 @@ from robodyne_rt.web.runner import Connection
 logger = logging.getLogger(__name__)
 
 HANDSHAKE_S = 5.0
+"""What a peer has to begin its TLS, and to end it."""
+
 BACKLOG = 4096
 ACCEPT_PAUSE_S = 0.1
 """After an accept that failed: most likely there are no descriptors just now."""
@@ -96,7 +98,11 @@ class HttpListener:
                 await loop.connect_accepted_socket(lambda: connection, accepted)
             else:
                 await loop.connect_accepted_socket(
-                    lambda: connection, accepted, ssl=self._tls, ssl_handshake_timeout=HANDSHAKE_S
+                    lambda: connection,
+                    accepted,
+                    ssl=self._tls,
+                    ssl_handshake_timeout=HANDSHAKE_S,
+                    ssl_shutdown_timeout=HANDSHAKE_S,
                 )
             return
         connection.failed()

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Hashable
 from typing import Any, cast
 
+import anyio
 import orjson
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -23,13 +24,29 @@ TURN_S = 0.0003
 MAX_UNREAD_BYTES = 65536
 """What one connection may have waiting for its turn."""
 
+CLOSED_WITHIN_S = 0.5
+"""What a peer has to take the rest, and to end its TLS, when the server ends."""
+
+CUT_WITHIN_S = 0.1
+
 
 class Connection(RequestHandler):
     """One connection, read from in turns with the others. The control socket's need no place: only this machine's own user may
     open it."""
 
     # There are thousands.
-    __slots__ = ("_connections", "_cut", "_is_gone", "_is_lost", "_loss", "_turns", "_unread", "place", "waits_for_store")
+    __slots__ = (
+        "_connections",
+        "_cut",
+        "_is_gone",
+        "_is_lost",
+        "_link",
+        "_loss",
+        "_turns",
+        "_unread",
+        "place",
+        "waits_for_store",
+    )
 
     def __init__(self, *arguments: Any, connections: HttpConnections, turns: ReadingTurns, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -42,6 +59,12 @@ class Connection(RequestHandler):
         self._is_gone = False
         self.place: Hashable | None = None
         self._cut: Callable[[], None] | None = None
+        self._link: asyncio.Transport | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the peer's end is not known yet; aiohttp forgets its `transport` when it begins to close it."""
+        return self._link is not None
 
     def begin(self, address: str, *, cut: Callable[[], None]) -> bool:
         """Take a place for what was accepted; return whether there is one.
@@ -58,8 +81,8 @@ class Connection(RequestHandler):
 
     def cut(self) -> None:
         """Cut it off: another one needs the place."""
-        if self.transport is not None:
-            self.transport.abort()
+        if self._link is not None:
+            self._link.abort()
         elif self._cut is not None:
             self._cut()
 
@@ -67,9 +90,10 @@ class Connection(RequestHandler):
         if self._cut is not None and self.place is None:
             # Cut off at the very end of its handshake.
             self._is_gone = True
-            cast(asyncio.Transport, transport).abort()  # uvloop's are no subclass
+            cast(asyncio.Transport, transport).abort()
             return
         self._cut = None
+        self._link = cast(asyncio.Transport, transport)  # uvloop's are no subclass
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -100,6 +124,7 @@ class Connection(RequestHandler):
         super().eof_received()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._link = None
         if not self._is_gone:
             self._connections.leave(self)
             self._is_lost, self._loss = True, exc
@@ -151,3 +176,19 @@ class Runner(web.AppRunner):
         server.admitted = self._connections
         server.turns = ReadingTurns(asyncio.get_running_loop(), turn_s=TURN_S)
         return server
+
+    async def cleanup(self) -> None:
+        """End all connections: those that their peers do not end in time are cut off."""
+        server = self.server
+        ending = cast(list[Connection], server.connections if server is not None else [])
+        await super().cleanup()
+        await _closed(ending, within_s=CLOSED_WITHIN_S)
+        for connection in ending:
+            connection.cut()
+        await _closed(ending, within_s=CUT_WITHIN_S)
+
+
+async def _closed(connections: list[Connection], *, within_s: float) -> None:
+    with anyio.move_on_after(within_s):
+        while any(connection.is_open for connection in connections):
+            await anyio.sleep(0.01)

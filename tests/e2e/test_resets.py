@@ -67,3 +67,22 @@ def test_a_reset_at_any_moment_is_no_error(server: Server) -> None:
     assert [line for line in server.log().splitlines() if '"ERROR"' in line or "Traceback" in line] == []
     assert server.stop() == 0
     assert "Traceback" not in server.log()
+
+
+def test_peers_that_never_end_their_connection_are_cut_off_at_a_shutdown(server: Server) -> None:
+    dial = dialler(server)
+    held = [dial() for _ in range(5)]
+    for sock, request in zip(
+        held,
+        [b"", head(server, "GET /api/robots"), b"GET /", upgrade(server, "/ws/robots"), upgrade(server, "/ws/robots")],
+        strict=True,
+    ):
+        sock.sendall(request)
+    held[4].recv(1000)
+    time.sleep(0.2)
+    started = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - started < 8
+    assert "ResourceWarning" not in server.log()
+    for sock in held:
+        sock.close()

@@ -479,11 +479,11 @@ def test_doctor_names_what_is_wrong(start_server: Callable[..., Server]) -> None
     (server.folder / "config.toml").write_text("")
     well = command(server.folder, "doctor")
     assert well.returncode == 0 and "is ready" in well.stdout
+    server.kill()  # a running one puts it back
     server.sql('DROP TRIGGER "zz_robot_update"')
     ill = command(server.folder, "doctor", "--json")
     assert ill.returncode == 1
     assert any("zz_robot_update" in finding["text"] for finding in json.loads(ill.stdout))
-    server.kill()
     note = json.loads((server.folder / "spool.head").read_bytes())
     (server.folder / "spool.head").write_text(json.dumps(note | {"at": note["at"] + 86400}))
     text = command(server.folder, "doctor").stdout

@@ -515,7 +515,7 @@ FAULTS: dict[str, Fault] = {
     "disk-full": Fault(disk_full, "late-commit", "lost", 1),
     "fsync-eio": Fault(fsync_eio, "late-commit", "lost", 2),
     "fsync-slow": Fault(fsync_slow, "late-commit", "lost", 3),
-    "locked": Fault(locked, "hasty", "lost", 1),
+    "locked": Fault(locked, "late-spool", "lost", 1),
     "checkpoint": Fault(checkpoint, "no-checkpoint", "violations", 1),
     "owner": Fault(files.owner, "no-owner", "violations"),
     "files": Fault(files.files, "trusting", "lost", 1),

@@ -140,22 +140,6 @@ def _through(connection: type[sqlite3.Connection]) -> None:
     sqlite3.connect = functools.partial(sqlite3.connect, factory=connection)  # type: ignore[assignment]
 
 
-def _hasty() -> None:
-    """Answer when a message is heard, and store it afterwards."""
-    from robodyne_rt.ingest.receiver import Receiver
-
-    honest = Receiver.take
-
-    def take(self: Receiver, *arguments: Any) -> Any:
-        replies = honest(self, *arguments)
-        for reply in replies:
-            if reply.body is None and reply._id is not None:
-                reply(None, None)
-        return replies
-
-    Receiver.take = take  # type: ignore[method-assign,assignment]
-
-
 def _wall_clock_ids() -> None:
     """Number what is stored by the wall clock alone, which does not always go forward."""
     from robodyne_rt.core.ids import _ORIGIN_MS, IdGenerator
@@ -224,7 +208,6 @@ SABOTAGE: dict[str, Callable[[], None]] = {
     "normal-sync": lambda: _through(_NormalSync),
     "no-checkpoint": lambda: _through(_NoCheckpoint),
     "no-memory": lambda: _through(_NoMemory),
-    "hasty": _hasty,
     "wall-clock-ids": _wall_clock_ids,
     "no-owner": _no_owner,
     "trusting": _trusting,
