@@ -34,12 +34,16 @@ _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 _IS_STORING_LINES = ContextVar("is_storing_lines", default=False)
 
 
-@contextlib.contextmanager
-def storing_lines(is_so: bool) -> Iterator[None]:
+_NO_LINES = contextlib.nullcontext()
+
+
+def storing_lines(is_so: bool) -> contextlib.AbstractContextManager[None]:
     """Mark what is logged within as caused by storing lines of this very log, which must not be stored in their turn."""
-    if not is_so:
-        yield
-        return
+    return _marked() if is_so else _NO_LINES
+
+
+@contextlib.contextmanager
+def _marked() -> Iterator[None]:
     token = _IS_STORING_LINES.set(True)
     try:
         yield

@@ -270,7 +270,9 @@ class SpoolingLedger(Generic[S]):
     def waiting(self) -> int:
         """Submissions that are not durable yet, also those that took too long for their devices."""
         waiting = len(self._direct) + len(self._to_check) + len(self._in_check) + self._waiting_for_spool
-        return waiting + len(self._given_up) + sum(append.given_up for append in self._appending)
+        if self._appending:
+            waiting += sum(append.given_up for append in self._appending)
+        return waiting + len(self._given_up)
 
     @property
     def spool_backlog(self) -> int:
@@ -293,13 +295,13 @@ class SpoolingLedger(Generic[S]):
 
         Once this was said, `Resume` says when it is over.
         """
-        is_behind = self.waiting >= self._max_waiting or self._would_drain_for_ever()
+        is_behind = self.waiting >= self._max_waiting or (self._is_spooling and self._would_drain_for_ever())
         self._told_behind |= is_behind
         return is_behind
 
     def _would_drain_for_ever(self) -> bool:
-        """Return whether more comes in while the spool drains than goes out."""
-        if not self._is_spooling or self._is_away:
+        """Return whether more comes into the spool while it drains than goes out."""
+        if self._is_away:
             return False
         since_return = self._next_seq - self._seq_at_return
         return 2 * since_return > self._drained_upto - self._drained_at_return + self._leave_below_rows

@@ -125,7 +125,7 @@ class DeviceProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._answers_stuck = self._loop.call_later(ANSWERS_TAKEN_WITHIN_S, self.abort)
-        self._govern_reading()
+        self._govern_reading(self._room(), self._has_input())
 
     def resume_writing(self) -> None:
         if self._answers_stuck is not None:
@@ -135,51 +135,51 @@ class DeviceProtocol(asyncio.Protocol):
 
     # -- taking what was read --------------------------------------------------------------------------------------
 
-    @property
+    # One message goes through here many thousand times a second: nothing is asked twice.
+
     def _has_input(self) -> bool:
-        """Whether something was read that is not taken yet."""
+        """Return whether something was read that is not taken yet."""
         return bool(self._unread) or self._framer.has_more
 
-    @property
     def _room(self) -> int:
-        """How many more messages may wait for their answer."""
+        """Return how many more messages may be taken now: the writer keeps up, and their answers have a place."""
+        if self._ending or self._answers_stuck is not None or self._receiver.store.is_behind:
+            return 0
         return (MAX_UNANSWERED_SHARED if self._turns.are_shared else MAX_UNANSWERED) - len(self._replies)
-
-    @property
-    def _may_take(self) -> bool:
-        """Whether there is room for answers, and the writer keeps up."""
-        return not (self._ending or self._receiver.store.is_behind or self._room <= 0 or self._answers_stuck is not None)
 
     def _go_on(self) -> None:
         """Take what was read when it is our turn, and read on where there is room."""
-        if self._may_take and (self._has_input or self._is_at_eof):
-            self._turns.ask(self)
-        self._govern_reading()
+        had_its_turn = (self._has_input() or self._is_at_eof) and self._turns.ask(self)
+        if not had_its_turn:
+            self._govern_reading(self._room(), self._has_input())
 
     def take_turn(self) -> bool:
         """Take one budget of what was read; return whether more is there that could be taken."""
-        if not self._may_take:
-            self._govern_reading()
+        room = self._room()
+        if room <= 0:
+            self._govern_reading(room, self._has_input())
             return False
         data, self._unread = self._unread, b""
         if len(data) > TURN_BYTES:
             data, self._unread = data[:TURN_BYTES], data[TURN_BYTES:]
-        items = self._framer.feed(data, min(TURN_MESSAGES, self._room))
-        if self._is_at_eof and not self._has_input:
+        items = self._framer.feed(data, min(TURN_MESSAGES, room))
+        has_input = self._has_input()
+        if self._is_at_eof and not has_input:
             items += self._framer.silence()
             self._ending = True
         if items:
             self._take(items)
-        if self._has_input:
-            self._govern_reading()
-            return self._may_take
+        if has_input:
+            room = self._room()
+            self._govern_reading(room, has_input)
+            return room > 0
         if self._ending:
             self._close_when_answered()
             if self._transport is None:
                 self._turns.forget(self)
         else:
             self._watch_unfinished(fresh=bool(items))
-            self._govern_reading()
+            self._govern_reading(self._room(), has_input)
         return False
 
     def _take(self, items: list[Item]) -> None:
@@ -207,7 +207,7 @@ class DeviceProtocol(asyncio.Protocol):
 
     def _fell_silent(self) -> None:
         self._silence = None
-        if not self._has_input and (items := self._framer.silence()):
+        if not self._has_input() and (items := self._framer.silence()):
             self._take(items)
             self._watch_unfinished(fresh=True)
 
@@ -247,19 +247,18 @@ class DeviceProtocol(asyncio.Protocol):
 
     # -- backpressure and the end ----------------------------------------------------------------------------------
 
-    def _govern_reading(self) -> None:
+    def _govern_reading(self, room: int, has_input: bool) -> None:
         """Read only while what was read is taken."""
         if self._ending:
             return
-        may_take = self._may_take
-        should = may_take and not self._has_input and not self._is_at_eof
+        should = room > 0 and not has_input and not self._is_at_eof
         if should != self._is_reading and self._transport is not None:
             self._is_reading = should
             if should:
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()
-        if not may_take and self._receiver.store.is_behind and not self._waits_for_room:
+        if room <= 0 and self._receiver.store.is_behind and not self._waits_for_room:
             self._waits_for_room = True
             self._receiver.store.when_caught_up(self._caught_up)
 

@@ -73,19 +73,20 @@ class ReadingTurns:
         """Whether several wires have something to say these days."""
         return self.loop.time() - self._shared_at < ALONE_AFTER_S
 
-    def ask(self, wire: Wire) -> None:
-        """Let a wire take its turn: now, or after the rest if it had one before it."""
+    def ask(self, wire: Wire) -> bool:
+        """Let a wire take its turn: now, or after the rest if it had one before it; return whether it had it now."""
         if wire is not self._last:
             if self._last is not None:
                 self._shared_at = self.loop.time()
             self._last = wire
         if wire in self._waiting:
-            return
+            return False
         if self._is_turn_over() or (self._is_resting and wire in self._served):
             self._waiting[wire] = None
             self._plan_round()
-        else:
-            self._serve(wire)
+            return False
+        self._serve(wire)
+        return True
 
     def forget(self, wire: Wire) -> None:
         """Give no more turns to a wire that is gone."""

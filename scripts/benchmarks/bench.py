@@ -29,7 +29,7 @@ ROUND_WITHIN_S = 300
 """Nothing here runs for ever: the whole run is ended after this long per round."""
 
 GUARDED = ("fan-out", "latency", "ingest")
-GUARD_ROUNDS = 3
+GUARD_ROUNDS = 5
 GUARD_FACTOR = 2.0
 """Both sides of a ratio are measured in one run, so that a busy machine costs them alike: twice its target is a regression."""
 
