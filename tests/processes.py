@@ -199,12 +199,12 @@ def _receive(sock: socket.socket, size: int) -> bytes:
 
 def _run_template(control: socket.socket) -> None:
     """Fork a process for each request, and tell its exit code to whoever asked for it."""
-    import robodyne_rt.admin.backup
-    import robodyne_rt.admin.doctor
-    import robodyne_rt.serve
+    import robodyne_rt.app.process
+    import robodyne_rt.cli.backup
+    import robodyne_rt.cli.doctor
     import robodyne_rt.store.engine.postgres
     import robodyne_rt.web.passwords  # noqa: F401
-    from robodyne_rt import cli
+    from robodyne_rt.cli.main import main
 
     woken, wake = os.pipe()
     for end in (woken, wake):
@@ -233,7 +233,7 @@ def _run_template(control: socket.socket) -> None:
                 control.close()
                 for descriptor in (woken, wake, exit_code, *children.values()):
                     os.close(descriptor)
-                _become(cli.main, arguments, folder, environment, files)
+                _become(main, arguments, folder, environment, files)
             for descriptor in files:
                 os.close(descriptor)
             children[pid] = exit_code

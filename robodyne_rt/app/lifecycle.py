@@ -1,6 +1,6 @@
 """The composition root: builds every part from the settings, starts them in order, stops them in reverse.
 
-Start: store, hub, ingest, web; "ready" when the ports are bound. Stop: take no new events, answer what was taken, tell the
+Start: store, hub, devices, web; "ready" when the ports are bound. Stop: take no new events, answer what was taken, tell the
 clients, close; the listeners of clients close last, so that who connects meanwhile is told 1001.
 
 Every task of the server, and what becomes of the server where it fails (`supervision.py`; counted by
@@ -31,7 +31,7 @@ Once: logged; whoever waits for it has a deadline. Vital: logged (`task_ended`);
 | disks | looks whether there is room | kept |
 | health | looks at the checks, for the screens | kept |
 | server log | stores warnings and errors as system logs | kept |
-| signals | SIGTERM, SIGINT, SIGHUP (`serve.py`) | vital: nobody could stop the server; a reload that fails changes nothing |
+| signals | SIGTERM, SIGINT, SIGHUP (`app/process.py`) | vital: nobody could stop the server; a failed reload changes nothing |
 
 Connections are no tasks of a group: what fails in a handler or a protocol of a device ends that one, and is logged. Tasks of
 the Python client end with the client, and its caller is told.
@@ -71,12 +71,12 @@ from robodyne_rt.core.directory import Directory
 from robodyne_rt.core.live import LiveRobots
 from robodyne_rt.core.origins import Origins
 from robodyne_rt.core.ratelimit import SlidingWindow
+from robodyne_rt.devices.receiver import Receiver
+from robodyne_rt.devices.serial import SerialLink
+from robodyne_rt.devices.tcp import DeviceServer
+from robodyne_rt.devices.turns import ReadingTurns
 from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.hub.robot_monitor import RobotMonitor
-from robodyne_rt.ingest.receiver import Receiver
-from robodyne_rt.ingest.serial import SerialLink
-from robodyne_rt.ingest.tcp import DeviceServer
-from robodyne_rt.ingest.turns import ReadingTurns
 from robodyne_rt.model.access import AccessPolicy, Networks, Principal
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import TOPIC_NAMES
@@ -201,7 +201,7 @@ class App:
                 void,
                 extra={"action": "secret_lost"},
             )
-        self._build_ingest()
+        self._build_devices()
         self._build_work(policy)
         runner = self._web_runner(policy)
         try:
@@ -278,7 +278,7 @@ class App:
         self._server_health = ServerHealth(probes, wall=self._clock.wall)
         return RobotMonitor(live_robots, store=self._storage.intake, clock=self._clock)
 
-    def _build_ingest(self) -> None:
+    def _build_devices(self) -> None:
         settings = self._settings
         self._receiver = Receiver(
             store=self._storage.intake, telemetry=self._hub, auth=DeviceAuth(self._known_device), clock=self._clock

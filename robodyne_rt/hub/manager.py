@@ -1,6 +1,6 @@
 """The hub: who is connected, who may come in, and everything that happens by the clock (SPEC section 3).
 
-Used by the web shells (`connect`, `greet`, `gone`), fed by the store (`ports.ChangeSink`) and the ingest
+Used by the web shells (`connect`, `greet`, `gone`), fed by the store (`ports.ChangeSink`) and the devices
 (`ports.TelemetrySink`); tells answerers what screens show (`ports.LiveState`).
 """
 

@@ -12,8 +12,8 @@ from aiohttp import web
 from robodyne_rt import __version__
 from robodyne_rt.core.framing import Frame
 from robodyne_rt.core.wire import PART_BYTES
+from robodyne_rt.devices.receiver import Peer
 from robodyne_rt.errors import BadRequest, InvalidPayload, StorageUnavailable
-from robodyne_rt.ingest.receiver import Peer
 from robodyne_rt.web.body import json_answer, read_body
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL
 from robodyne_rt.web.middleware import HEADERS, check

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from robodyne_rt.core.ratelimit import SlidingWindow
+from robodyne_rt.devices.receiver import Receiver
 from robodyne_rt.hub.manager import ConnectionManager
-from robodyne_rt.ingest.receiver import Receiver
 from robodyne_rt.model.access import AccessPolicy, Principal
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock

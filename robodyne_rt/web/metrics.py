@@ -7,8 +7,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from robodyne_rt import __version__
+from robodyne_rt.devices.receiver import ReceiverStats
 from robodyne_rt.hub.manager import ConnectionManager
-from robodyne_rt.ingest.receiver import ReceiverStats
 from robodyne_rt.sessions.manager import SessionManager
 from robodyne_rt.store.intake.intake import Intake
 from robodyne_rt.store.stats import WriterStats

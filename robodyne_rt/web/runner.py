@@ -12,8 +12,8 @@ import orjson
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from robodyne_rt.devices.turns import ReadingTurns
 from robodyne_rt.errors import BadRequest, Internal
-from robodyne_rt.ingest.turns import ReadingTurns
 from robodyne_rt.web.connections import HttpConnections
 from robodyne_rt.web.middleware import HEADERS
 

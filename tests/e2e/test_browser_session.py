@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from robodyne_rt import secret
-from robodyne_rt.admin import control
+from robodyne_rt.cli import control
 from robodyne_rt.web.tokens import LOCAL_NAME, sign
 from tests.e2e.authority import Authority
 from tests.e2e.server import Server

@@ -13,7 +13,7 @@ from tests.e2e.authority import Authority
 from tests.e2e.raw import head, upgrade
 from tests.e2e.server import Server
 
-WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from robodyne_rt.cli import main; sys.exit(main())"
+WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from robodyne_rt.cli.main import main; sys.exit(main())"
 
 
 @pytest.fixture(params=["uvloop", "asyncio", "uvloop with TLS", "asyncio with TLS"])

@@ -14,7 +14,7 @@ import sys, termios
 def fails(*arguments):
     raise termios.error(5, "Input/output error")
 termios.tcsetattr = fails
-from robodyne_rt.cli import main
+from robodyne_rt.cli.main import main
 sys.exit(main())
 """
 

@@ -219,6 +219,6 @@ SABOTAGE: dict[str, Callable[[], None]] = {
 
 if __name__ == "__main__":
     SABOTAGE[sys.argv[1]]()
-    from robodyne_rt.cli import main
+    from robodyne_rt.cli.main import main
 
     sys.exit(main(sys.argv[2:]))

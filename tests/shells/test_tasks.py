@@ -13,7 +13,8 @@ import anyio
 import jwt
 import pytest
 
-from robodyne_rt import serve, systemd
+from robodyne_rt import systemd
+from robodyne_rt.app import process
 from robodyne_rt.settings import ConfigError, Settings
 from robodyne_rt.store.engine.listener import PostgresChangeListener
 from robodyne_rt.web import jwks
@@ -179,6 +180,6 @@ def test_a_reload_that_fails_changes_nothing(
     def fails(path: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(serve, "load", fails)
-    serve._reload(None, Settings())
+    monkeypatch.setattr(process, "load", fails)
+    process._reload(None, Settings())
     assert [record.action for record in caplog.records] == ["reload_failed"]  # type: ignore[attr-defined]

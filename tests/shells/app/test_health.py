@@ -69,7 +69,7 @@ def test_every_probe_is_of_a_check_that_exists_and_every_check_has_a_probe() -> 
     """A finding under an unknown name would end the command that reads it."""
     package = Path(robodyne_rt.__file__).parent
     used = set()
-    for name in ("app/health.py", "app/machine_checks.py", "admin/doctor.py"):
+    for name in ("app/health.py", "app/machine_checks.py", "cli/doctor.py"):
         for node in ast.walk(ast.parse((package / name).read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "finding":
                 assert isinstance(node.args[0], ast.Constant)

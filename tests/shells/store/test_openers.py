@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.admin import backup
+from robodyne_rt.cli import backup
 from robodyne_rt.errors import FilesReplaced, StorageBroken, StorageUnavailable
 from robodyne_rt.ports import Clock
 from robodyne_rt.settings import Database, Settings

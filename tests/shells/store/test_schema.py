@@ -27,5 +27,5 @@ def test_the_registry_knows_what_json_and_truth_values_are() -> None:
 
 
 def test_serving_does_not_load_the_models() -> None:
-    script = "import sys, robodyne_rt.cli; sys.exit('sqlalchemy' in sys.modules)"
+    script = "import sys, robodyne_rt.cli.main; sys.exit('sqlalchemy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

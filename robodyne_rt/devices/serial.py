@@ -16,9 +16,9 @@ import serial
 import serial_asyncio
 
 from robodyne_rt.core.framing import TextFramer
-from robodyne_rt.ingest.device_protocol import DeviceProtocol
-from robodyne_rt.ingest.receiver import Peer, Receiver
-from robodyne_rt.ingest.turns import ReadingTurns
+from robodyne_rt.devices.device_protocol import DeviceProtocol
+from robodyne_rt.devices.receiver import Peer, Receiver
+from robodyne_rt.devices.turns import ReadingTurns
 from robodyne_rt.settings import SerialPort
 from robodyne_rt.supervision import Away, Supervisor
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
-from robodyne_rt.admin import control
-from robodyne_rt.admin.control import NoServer, Refused
+from robodyne_rt.cli import control
+from robodyne_rt.cli.control import NoServer, Refused
 from robodyne_rt.errors import DataOwned, SchemaTooNew, StorageBroken
 from robodyne_rt.settings import ConfigError, Settings, control_socket, owned_files
 from robodyne_rt.store.engine.database import read_epochs, renew_epoch

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from robodyne_rt.app.lifecycle import Ports
+from robodyne_rt.app.process import serve
 from robodyne_rt.model.topics import TOPIC_NAMES
-from robodyne_rt.serve import serve
 from robodyne_rt.settings import (
     Auth,
     ConfigError,

@@ -14,10 +14,10 @@ import pytest
 import serial
 
 from robodyne_rt.core.device_auth import DeviceAuth, Known
-from robodyne_rt.ingest import serial as adapter
-from robodyne_rt.ingest.receiver import Receiver
-from robodyne_rt.ingest.serial import SerialLink
-from robodyne_rt.ingest.turns import ReadingTurns
+from robodyne_rt.devices import serial as adapter
+from robodyne_rt.devices.receiver import Receiver
+from robodyne_rt.devices.serial import SerialLink
+from robodyne_rt.devices.turns import ReadingTurns
 from robodyne_rt.settings import SerialPort
 from robodyne_rt.supervision import Supervisor
 from robodyne_rt.testing.clock import HandClock

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 
 from robodyne_rt import secret, shipped_files
-from robodyne_rt.admin import access
-from robodyne_rt.admin.access import Common
+from robodyne_rt.cli import users
+from robodyne_rt.cli.actions import Common
 from robodyne_rt.model.access import normal_name
 from robodyne_rt.settings import ConfigError, Settings, load
 
@@ -65,11 +65,11 @@ def _run(options: argparse.Namespace) -> int:
     settings: Settings = load(path)
     secret.load(settings.auth.secret_file)
     generated = not options.password_stdin and not sys.stdin.isatty()
-    known = {normal_name(name) for name in access.user_names(settings, make=True)}
+    known = {normal_name(name) for name in users.user_names(settings, make=True)}
     done |= {"admin": options.admin, "admin_made": normal_name(options.admin) not in known}
     if done["admin_made"]:
-        password = secrets.token_urlsafe(12) if generated else access.read_password(options, f"Password for {options.admin}: ")
-        access.add_user(settings, options.admin, ["admin"], password, make=True)
+        password = secrets.token_urlsafe(12) if generated else users.read_password(options, f"Password for {options.admin}: ")
+        users.add_user(settings, options.admin, ["admin"], password, make=True)
         done |= {"password": password} if generated else {}
     if options.json:
         print(orjson.dumps(done, option=orjson.OPT_INDENT_2).decode())

@@ -6,10 +6,10 @@ from typing import Any
 
 import orjson
 
-from robodyne_rt.admin import control
-from robodyne_rt.admin.control import NoServer, Refused
 from robodyne_rt.app import machine_checks
 from robodyne_rt.app.health import CHECKS, Finding, finding
+from robodyne_rt.cli import control
+from robodyne_rt.cli.control import NoServer, Refused
 from robodyne_rt.settings import Settings, control_socket, owned_files
 from robodyne_rt.store.engine.ownership import owner_of
 

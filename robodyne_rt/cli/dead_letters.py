@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from robodyne_rt.admin import control, database
-from robodyne_rt.admin.control import NoServer
+from robodyne_rt.cli import control, offline
+from robodyne_rt.cli.control import NoServer
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.settings import Settings, control_socket
 from robodyne_rt.store.engine.database import DbConnection, read_meta
@@ -110,5 +110,5 @@ def _ask(settings: Settings, of_server: Callable[..., Any], of_database: Callabl
     try:
         return of_server(control_socket(settings))
     except NoServer:
-        with database.opened(settings) as db:
+        with offline.opened(settings) as db:
             return of_database(db)

@@ -13,9 +13,9 @@ import anyio
 from robodyne_rt.core import device_messages
 from robodyne_rt.core.device_auth import Identity
 from robodyne_rt.core.framing import Detector
-from robodyne_rt.ingest.device_protocol import DeviceProtocol
-from robodyne_rt.ingest.receiver import Peer, Receiver
-from robodyne_rt.ingest.turns import ReadingTurns
+from robodyne_rt.devices.device_protocol import DeviceProtocol
+from robodyne_rt.devices.receiver import Peer, Receiver
+from robodyne_rt.devices.turns import ReadingTurns
 from robodyne_rt.model.access import Networks
 
 logger = logging.getLogger(__name__)

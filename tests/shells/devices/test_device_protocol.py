@@ -7,8 +7,8 @@ import pytest
 
 from robodyne_rt.core.device_auth import DeviceAuth, Identity, Known
 from robodyne_rt.core.framing import Detector
-from robodyne_rt.ingest import device_protocol
-from robodyne_rt.ingest.device_protocol import (
+from robodyne_rt.devices import device_protocol
+from robodyne_rt.devices.device_protocol import (
     ENDED_WITHIN_S,
     MAX_UNANSWERED,
     MAX_UNANSWERED_SHARED,
@@ -16,11 +16,11 @@ from robodyne_rt.ingest.device_protocol import (
     TURN_MESSAGES,
     DeviceProtocol,
 )
-from robodyne_rt.ingest.receiver import Peer, Receiver
-from robodyne_rt.ingest.turns import ALONE_AFTER_S, ReadingTurns
+from robodyne_rt.devices.receiver import Peer, Receiver
+from robodyne_rt.devices.turns import ALONE_AFTER_S, ReadingTurns
 from robodyne_rt.testing.clock import HandClock, HandLoop
 from robodyne_rt.testing.devices import FakeStore, FakeTelemetry, FakeTransport
-from tests.shells.ingest.test_turns import PretendWire
+from tests.shells.devices.test_turns import PretendWire
 
 
 class Bench:

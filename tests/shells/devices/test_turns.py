@@ -1,6 +1,6 @@
 """Wires share the loop's time."""
 
-from robodyne_rt.ingest.turns import PAUSE_S, READING_BURST_S, READING_SHARE, TURN_S, ReadingTurns
+from robodyne_rt.devices.turns import PAUSE_S, READING_BURST_S, READING_SHARE, TURN_S, ReadingTurns
 from robodyne_rt.testing.clock import HandClock, HandLoop
 
 

@@ -5,20 +5,28 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import orjson
 
-from robodyne_rt import __version__, demo
-from robodyne_rt.admin import access, backup, dlq, doctor, init, migrate
-from robodyne_rt.admin.control import Refused
-from robodyne_rt.app import lifecycle
-from robodyne_rt.client import tail
+from robodyne_rt import __version__
+from robodyne_rt.cli import (
+    backup,
+    dead_letters,
+    demo,
+    devices,
+    doctor,
+    init,
+    migrate,
+    serve,
+    sim,
+    tail,
+    tokens,
+    users,
+)
+from robodyne_rt.cli.control import Refused
 from robodyne_rt.errors import DataOwned, RobodyneError, SchemaMismatch, StorageBroken, StorageUnavailable
-from robodyne_rt.serve import serve
-from robodyne_rt.settings import ConfigError, Settings, load, shown
-from robodyne_rt.sim import command as sim
+from robodyne_rt.settings import ConfigError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -71,64 +79,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    serve = commands.add_parser("serve", help="run the server", description="Run the server until SIGTERM or Ctrl-C.")
-    _config_option(serve)
-    serve.set_defaults(run=_serve)
-
-    check = commands.add_parser(
-        "check-config", help="check the configuration", description="Check config.toml and the environment; say what is wrong."
-    )
-    _config_option(check)
-    check.add_argument("--json", action="store_true", help="print the effective settings as JSON")
-    check.set_defaults(run=_check_config)
-
+    serve.add_command(commands)
     version = commands.add_parser("version", help="print the version", description="Print the version.")
     version.add_argument("--json", action="store_true", help="print as JSON")
     version.set_defaults(run=_version)
 
     for command in (demo, sim, tail):
         command.add_command(commands)
-    for administration in (init, access, dlq, backup, migrate, doctor):
-        administration.add_command(commands, _common_options, lambda options: _settings(options)[1])
+    for command_of_the_data in (init, users, tokens, devices, dead_letters, backup, migrate, doctor):
+        command_of_the_data.add_command(commands, _add_common_options, lambda options: serve.load_settings(options)[1])
     return parser
 
 
-def _common_options(parser: argparse.ArgumentParser) -> None:
-    _config_option(parser)
+def _add_common_options(parser: argparse.ArgumentParser) -> None:
+    serve.add_config_option(parser)
     parser.add_argument("--json", action="store_true", help="print as JSON")
-
-
-def _config_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="configuration file (default: config.toml in the working directory where there is one)",
-    )
-
-
-def _settings(
-    options: argparse.Namespace, *, check: Callable[[Settings], Iterable[str]] = lambda settings: ()
-) -> tuple[Path | None, Settings]:
-    path: Path | None = options.config
-    if path is None and Path("config.toml").exists():
-        path = Path("config.toml")
-    return path, load(path, check=check)
-
-
-def _serve(options: argparse.Namespace) -> int:
-    path, settings = _settings(options, check=lifecycle.problems)
-    serve(settings, config=path)
-    return 0
-
-
-def _check_config(options: argparse.Namespace) -> int:
-    path, settings = _settings(options, check=lifecycle.problems)
-    if options.json:
-        print(shown(settings, indent=2))
-    else:
-        print(f"{path or 'no file, defaults only'}: ok")
-    return 0
 
 
 def _version(options: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """One wire to a device, as an asyncio protocol: bytes -> frames -> receiver, answers -> bytes, in order.
 
 The TCP and the serial shell differ in how the wire is opened, not in what is said on it. What is read is taken in turns
-(`ingest/turns.py`), one batch of messages each.
+(`devices/turns.py`), one batch of messages each.
 """
 
 import asyncio
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import cast
 
 from robodyne_rt.core.framing import INCOMPLETE_S, SILENCE_S, Framer, Item, Problem
-from robodyne_rt.ingest.receiver import Peer, Receiver, Reply
-from robodyne_rt.ingest.turns import ReadingTurns
+from robodyne_rt.devices.receiver import Peer, Receiver, Reply
+from robodyne_rt.devices.turns import ReadingTurns
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from robodyne_rt.core.device_auth import DeviceAuth, Identity, Known, proof
-from robodyne_rt.ingest import tcp
-from robodyne_rt.ingest.device_protocol import DeviceProtocol
-from robodyne_rt.ingest.receiver import Receiver
-from robodyne_rt.ingest.tcp import DISPLACED_AFTER_S, DeviceServer
-from robodyne_rt.ingest.turns import ReadingTurns
+from robodyne_rt.devices import tcp
+from robodyne_rt.devices.device_protocol import DeviceProtocol
+from robodyne_rt.devices.receiver import Receiver
+from robodyne_rt.devices.tcp import DISPLACED_AFTER_S, DeviceServer
+from robodyne_rt.devices.turns import ReadingTurns
 from robodyne_rt.model.access import Networks
 from robodyne_rt.testing.clock import HandClock, HandLoop
 from robodyne_rt.testing.devices import FakeStore, FakeTelemetry, FakeTransport

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from robodyne_rt.admin import database
+from robodyne_rt.cli import offline
 from robodyne_rt.settings import Settings
 from robodyne_rt.store.engine.database import open_database
 
@@ -30,7 +30,7 @@ def add_command(
 
 def _run(options: argparse.Namespace, settings: Settings) -> int:
     known = open_database(settings.database)
-    with database.opened(settings, any_schema=True) as db:
+    with offline.opened(settings, any_schema=True) as db:
         before = known.stored_version(db)
         known.prepare(db, progress=lambda text: print(text, file=sys.stderr))
         result = {"database": known.name, "before": before, "after": known.stored_version(db)}

@@ -1,1 +1,0 @@
-"""Commands for the technician: looking after a server's data, with the server running or not."""
