@@ -22,7 +22,7 @@ from typing import Literal, TextIO
 import orjson
 
 from robodyne_rt import systemd
-from robodyne_rt.core import times
+from robodyne_rt.model import times
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _SECRETS = re.compile(r"((?:token|ticket|proof|password|secret)=)[^&\s\"']+", re.IGNORECASE)

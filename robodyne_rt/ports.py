@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from robodyne_rt.core import times
-from robodyne_rt.core.device_messages import DeviceMessage
+from robodyne_rt.model import times
 from robodyne_rt.model.changes import Entity, Keys, Update
+from robodyne_rt.protocol.device_messages import DeviceMessage
 
 MAX_STAMPS_AHEAD_US = 1_000_000
 """How far stamps may run ahead of the clock; further, and it was put back."""
@@ -213,11 +213,11 @@ class SessionStore(Protocol):
         ...
 
 
-class Unasked(Exception):
+class CannotAsk(Exception):
     """The client cannot be asked this, or gave nothing that can be used."""
 
 
-class NoReply(Unasked):
+class NoReply(CannotAsk):
     """The client was asked, and nobody answered in time."""
 
 
@@ -245,7 +245,7 @@ class Conversation(Protocol):
 
         Raises:
             NoReply: nobody answered in time.
-            Unasked: the client cannot ask its user.
+            CannotAsk: the client cannot ask its user.
         """
         ...
 
@@ -254,7 +254,7 @@ class Conversation(Protocol):
 
         Raises:
             NoReply: it did not say in time.
-            Unasked: it has no data of its own.
+            CannotAsk: it has no data of its own.
         """
         ...
 
@@ -263,7 +263,7 @@ class Conversation(Protocol):
 
         Raises:
             NoReply: it did not in time.
-            Unasked: it cannot.
+            CannotAsk: it cannot.
         """
         ...
 

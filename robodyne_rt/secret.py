@@ -29,7 +29,7 @@ class Secret:
         name = unicodedata.normalize("NFC", device_id)
         return hmac.digest(self.key, f"robodyne-rt device key\n{name}\n{key_id}".encode(), hashlib.sha256)
 
-    def seal(self, text: str) -> str:
+    def signature(self, text: str) -> str:
         """Return what only this server can write under a text."""
         return hmac.digest(self.key, f"robodyne-rt seal\n{text}".encode(), hashlib.sha256).hex()[:32]
 

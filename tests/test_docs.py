@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from robodyne_rt import errors
-from robodyne_rt.core import session_wire, wire
-from robodyne_rt.core.callbacks import CallbackKind
-from robodyne_rt.core.device_messages import MESSAGES, ErrorCode
-from robodyne_rt.model import entities, words
+from robodyne_rt.model import entities, enums
 from robodyne_rt.model.access import ROLES
 from robodyne_rt.model.topics import PUBLIC_TOPICS, TOPIC_NAMES, TOPICS
+from robodyne_rt.protocol import errors, session_messages, topic_messages
+from robodyne_rt.protocol.device_messages import MESSAGES, ErrorCode
+from robodyne_rt.protocol.session_messages import CallbackKind
 from robodyne_rt.settings import RIGHTS, Settings
 from robodyne_rt.web.routes import ROUTES
 from tests import processes
@@ -54,7 +53,7 @@ def test_every_error_code_is_documented() -> None:
     for error in errors.RobodyneError.__subclasses__():
         if error.close_reason not in ("internal", "forbidden"):
             assert f"`{error.close_reason}`" in CLIENTS
-    for kind in {*wire.CLIENT_TYPES, *session_wire.CLIENT_TYPES} - {"pause", "resume"}:
+    for kind in {*topic_messages.CLIENT_TYPES, *session_messages.CLIENT_TYPES} - {"pause", "resume"}:
         assert f'"type":"{kind}"' in CLIENTS or f"`{kind}`" in CLIENTS, kind
     for callback in CallbackKind:
         assert f"`{callback}`" in CLIENTS or f"`{callback} " in CLIENTS, callback
@@ -69,7 +68,7 @@ def test_every_path_of_the_api_is_documented() -> None:
 
 def test_every_word_of_an_enum_is_documented() -> None:
     both = CLIENTS + DEVICES
-    for enum in (words.RobotStatus, words.TableStatus, words.OrderStatus, words.Severity, words.Link):
+    for enum in (enums.RobotStatus, enums.TableStatus, enums.OrderStatus, enums.Severity, enums.Link):
         assert all(member.value in both for member in enum)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import anyio
 
-from robodyne_rt.core import times
+from robodyne_rt.model import times
 
 LOOK_S = 1.0
 

@@ -64,19 +64,19 @@ from robodyne_rt.app.housekeeping import Housekeeping
 from robodyne_rt.app.memory import give_back, glibc_trim
 from robodyne_rt.app.server_log import ServerLog
 from robodyne_rt.app.server_probes import DiskWatch, server_probes
-from robodyne_rt.core import times
 from robodyne_rt.core.clock_watch import ClockWatch
 from robodyne_rt.core.device_auth import DeviceAuth, Known, known
-from robodyne_rt.core.directory import Directory
-from robodyne_rt.core.live import LiveRobots
+from robodyne_rt.core.identity_registry import IdentityRegistry
 from robodyne_rt.core.origins import Origins
-from robodyne_rt.core.ratelimit import SlidingWindow
+from robodyne_rt.core.rate_limit import SlidingWindow
+from robodyne_rt.core.robot_presence import RobotPresence
 from robodyne_rt.devices.receiver import Receiver
 from robodyne_rt.devices.serial import SerialLink
 from robodyne_rt.devices.tcp import DeviceServer
 from robodyne_rt.devices.turns import ReadingTurns
 from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.hub.robot_monitor import RobotMonitor
+from robodyne_rt.model import times
 from robodyne_rt.model.access import AccessPolicy, Networks, Principal
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import TOPIC_NAMES
@@ -96,9 +96,9 @@ from robodyne_rt.supervision import Supervisor
 from robodyne_rt.web import listener, routes
 from robodyne_rt.web.accounts import Accounts
 from robodyne_rt.web.auth import PAIRINGS_PER_MINUTE
+from robodyne_rt.web.authenticator import Authenticator
 from robodyne_rt.web.connections import HttpConnections
 from robodyne_rt.web.context import Context
-from robodyne_rt.web.gate import Gate
 from robodyne_rt.web.jwks import KeySet
 from robodyne_rt.web.listener import HttpListener
 from robodyne_rt.web.metrics import Metrics
@@ -191,9 +191,9 @@ class App:
         robot_monitor = self._build_store_and_hub(opened)
         storage = self._storage
         self._session_repository = SessionRepository(readers=storage.readers, intake=storage.intake)
-        self._directory = Directory(policy, opened.snapshots)
+        self._identities = IdentityRegistry(policy, opened.snapshots)
         opened.forget_snapshots()
-        if self._secret.is_new and (void := self._directory.given_out(self._clock.wall())):
+        if self._secret.is_new and (void := self._identities.given_out(self._clock.wall())):
             logger.error(
                 "%s was not there and a new secret was made: %d tokens and device keys given out before are void; to have them "
                 "back, stop the server, put the copy of the old file there, and start again",
@@ -244,14 +244,14 @@ class App:
 
     def _build_store_and_hub(self, opened: OpenStore) -> RobotMonitor:
         settings = self._settings
-        live_robots = LiveRobots(offline_after_s=settings.devices.offline_after_s, limit=MAX_MENTIONED)
+        robot_presence = RobotPresence(offline_after_s=settings.devices.offline_after_s, limit=MAX_MENTIONED)
         self._hub = ConnectionManager(
             settings=settings.hub,
             reader=opened.readers,
             snapshots=opened.snapshots,
             left_unconfirmed=opened.left_unconfirmed,
             windows=opened.windows,
-            live_robots=live_robots,
+            robot_presence=robot_presence,
             clock=self._clock,
             health=self._health,
             on_private=self._take_private,
@@ -276,7 +276,7 @@ class App:
             log_lines_lost=self._log_lines_lost,
         )
         self._server_health = ServerHealth(probes, wall=self._clock.wall)
-        return RobotMonitor(live_robots, store=self._storage.intake, clock=self._clock)
+        return RobotMonitor(robot_presence, store=self._storage.intake, clock=self._clock)
 
     def _build_devices(self) -> None:
         settings = self._settings
@@ -325,7 +325,7 @@ class App:
             answerer=RulesAssistant(restaurant),
             limit=SlidingWindow(limit=settings.limits.query_requests, window_s=settings.limits.query_window_s),
             shared=settings.limits.share_rate_limit,
-            renewed=self._directory.renewed,
+            renewed=self._identities.renewed,
             ask_undeclared=settings.assistant.ask_undeclared,
             supervisor=self._supervisor,
             clock=self._clock,
@@ -333,8 +333,8 @@ class App:
         self._messages = StaffMessages(
             sessions=self._sessions,
             repository=MessageRepository(readers=self._storage.readers, intake=self._storage.intake),
-            resolve=self._directory.resolve,
-            label=self._directory.label,
+            resolve=self._identities.resolve,
+            label=self._identities.label,
             roles=policy.roles,
             clock=self._clock,
         )
@@ -350,17 +350,17 @@ class App:
 
     def _take_private(self, update: Update) -> None:
         """Let rights follow the database, in living connections too."""
-        gone = self._directory.take(update)
+        gone = self._identities.take(update)
         if update.topic == "devices":
             self._receiver.recheck(self._known_device)
         else:
-            self._hub.renew_all(self._directory.renewed, concerns=_concerned(update))
+            self._hub.renew_all(self._identities.renewed, concerns=_concerned(update))
         if update.topic == "users":
             for name in gone:
                 self._sessions.forget_user(name)
 
     def _known_device(self, device_id: str) -> Known:
-        return known(self._directory.device(device_id), lambda key_id: self._secret.device_key(device_id, key_id))
+        return known(self._identities.device(device_id), lambda key_id: self._secret.device_key(device_id, key_id))
 
     def _housekeeping(self) -> Housekeeping:
         return Housekeeping(
@@ -413,7 +413,7 @@ class App:
         accounts = Accounts(
             intake=self._storage.intake,
             readers=self._storage.readers,
-            directory=self._directory,
+            identities=self._identities,
             secret=self._secret,
             tokens=tokens,
             roles=policy.roles,
@@ -430,7 +430,7 @@ class App:
             receiver=self._receiver,
             access=policy,
             auth_mode=settings.auth.mode,
-            gate=Gate(
+            authenticator=Authenticator(
                 policy=policy,
                 tokens=tokens,
                 trusted_proxies=proxies,
@@ -474,7 +474,7 @@ class App:
             roles=policy.roles,
             role_map=auth.role_map,
             keys=self._keys,
-            directory=self._directory,
+            identities=self._identities,
             clock=self._clock,
         )
 

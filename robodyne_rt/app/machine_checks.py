@@ -16,11 +16,12 @@ from pathlib import Path
 
 from robodyne_rt import secret
 from robodyne_rt.app.health import Finding, Severity, finding
-from robodyne_rt.core import times
-from robodyne_rt.errors import StorageBroken, StorageUnavailable
+from robodyne_rt.model import times
+from robodyne_rt.protocol.errors import StorageUnavailable
 from robodyne_rt.settings import ConfigError, Settings
 from robodyne_rt.store.engine.database import Database, DbConnection, open_database
 from robodyne_rt.store.engine.sqlite import SqliteDatabase
+from robodyne_rt.store.errors import StorageBroken
 from robodyne_rt.store.intake.backup import RESCUED
 from robodyne_rt.store.intake.spool_repair import SET_ASIDE
 from robodyne_rt.store.log import high_water

@@ -20,8 +20,9 @@ import anyio
 from robodyne_rt import logs
 from robodyne_rt.app import lifecycle
 from robodyne_rt.app.lifecycle import Ports
-from robodyne_rt.errors import DataOwned, RobodyneError, SchemaMismatch, StorageBroken
+from robodyne_rt.protocol.errors import RobodyneError
 from robodyne_rt.settings import ConfigError, Settings, load
+from robodyne_rt.store.errors import DataOwned, SchemaMismatch, StorageBroken
 
 logger = logging.getLogger(__name__)
 

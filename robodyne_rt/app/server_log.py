@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, Protocol
 
 import anyio
 
-from robodyne_rt.core import times
-from robodyne_rt.core.ratelimit import SlidingWindow
+from robodyne_rt.core.rate_limit import SlidingWindow
 from robodyne_rt.logs import is_storing_lines, own_fields, redacted
+from robodyne_rt.model import times
 from robodyne_rt.ports import Clock, Outcome
 
 LOOK_S = 0.25

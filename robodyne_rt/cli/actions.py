@@ -9,8 +9,8 @@ import orjson
 
 from robodyne_rt.cli import offline
 from robodyne_rt.cli.control import NoServer
-from robodyne_rt.errors import RobodyneError
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.protocol.errors import RobodyneError
 from robodyne_rt.settings import Settings, control_socket
 from robodyne_rt.store.engine.database import DbConnection
 

@@ -15,11 +15,11 @@ import orjson
 
 from robodyne_rt.cli import control
 from robodyne_rt.cli.control import NoServer, Refused
-from robodyne_rt.errors import DataOwned, SchemaTooNew, StorageBroken
 from robodyne_rt.settings import ConfigError, Settings, control_socket, owned_files
 from robodyne_rt.store.engine.database import read_epochs, renew_epoch
 from robodyne_rt.store.engine.ownership import Ownership
 from robodyne_rt.store.engine.sqlite import SqliteConnection, SqliteDatabase, check, copy_database, sync
+from robodyne_rt.store.errors import DataOwned, SchemaTooNew, StorageBroken
 from robodyne_rt.store.log import high_water
 
 Load = Callable[[argparse.Namespace], Settings]

@@ -25,8 +25,9 @@ from robodyne_rt.cli import (
     users,
 )
 from robodyne_rt.cli.control import Refused
-from robodyne_rt.errors import DataOwned, RobodyneError, SchemaMismatch, StorageBroken, StorageUnavailable
+from robodyne_rt.protocol.errors import RobodyneError, StorageUnavailable
 from robodyne_rt.settings import ConfigError
+from robodyne_rt.store.errors import DataOwned, SchemaMismatch, StorageBroken
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2

@@ -12,8 +12,8 @@ import anyio
 
 from robodyne_rt.settings import ConfigError
 from robodyne_rt.sim.devices import Device, SerialDevice, TcpDevice, json_line, length_prefixed
-from robodyne_rt.sim.furniture import CannotFurnish, furnish
 from robodyne_rt.sim.restaurant import Hang, Message, Restaurant, Say
+from robodyne_rt.sim.seed_data import CannotSeed, seed_data
 
 TICK_S = 0.1
 
@@ -54,8 +54,8 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigError("sim: --speed must be above 0; --robots, --arms and --tables not below")
     if options.furnish is not None:
         try:
-            furnish(options.furnish, tables=options.tables)
-        except CannotFurnish as error:
+            seed_data(options.furnish, tables=options.tables)
+        except CannotSeed as error:
             raise ConfigError(f"--furnish: {error}; start the server on this database first") from error
     return anyio.run(_simulate, options)
 

@@ -2,28 +2,10 @@
 
 import secrets
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
-from robodyne_rt.errors import InvalidRequestId
-
-
-class CallbackKind(StrEnum):
-    """What may be asked; each is answered by one type of message."""
-
-    DATA = "request_available_data"
-    API = "request_api"
-    CLARIFICATION = "clarification_request"
-
-
-CAPABILITIES = frozenset({"available_data", "api", "clarification"})
-"""What a client may say that it can be asked."""
-
-ANSWERED_BY = {
-    "available_data": CallbackKind.DATA,
-    "api_result": CallbackKind.API,
-    "human_response": CallbackKind.CLARIFICATION,
-}
+from robodyne_rt.protocol.errors import InvalidRequestId
+from robodyne_rt.protocol.session_messages import ANSWERED_BY, CallbackKind
 
 TIMEOUT_S = {CallbackKind.DATA: 10.0, CallbackKind.API: 10.0, CallbackKind.CLARIFICATION: 120.0}
 """Programs answer at once or never; people think."""

@@ -17,9 +17,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
-from robodyne_rt.errors import Forbidden, InvalidPayload
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.model.names import forms, nfc
+from robodyne_rt.protocol.errors import Forbidden, InvalidPayload
 
 LABEL = "robodyne-rt"
 NONCES_KNOWN = 10_000
@@ -49,7 +49,7 @@ class Known(NamedTuple):
     keys: dict[str, bytes]
     identity: Identity | None
 
-    def still(self, identity: Identity) -> Identity | None:
+    def revalidate(self, identity: Identity) -> Identity | None:
         """Return what a device may now that came by one of its keys; None where that is good no more."""
         if self.identity is None or (identity.key_id and identity.key_id not in self.keys):
             return None

@@ -8,8 +8,8 @@ import enum
 from collections.abc import Hashable
 from typing import NamedTuple
 
-from robodyne_rt.core.ratelimit import SlidingWindow
-from robodyne_rt.errors import RateLimited
+from robodyne_rt.core.rate_limit import SlidingWindow
+from robodyne_rt.protocol.errors import RateLimited
 
 ADDRESS_LIMIT, ACCOUNT_LIMIT, STRANGERS_WINDOW_S = 20, 64, 60.0
 """Wrong passwords of one address, and of all strangers for one account: more than three addresses have."""

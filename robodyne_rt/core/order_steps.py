@@ -6,7 +6,7 @@ set any step, and a recall is no device's business.
 
 from collections.abc import Collection
 
-from robodyne_rt.model.words import OrderStatus
+from robodyne_rt.model.enums import OrderStatus
 
 STEPS = (OrderStatus.PLACED, OrderStatus.PREPARING, OrderStatus.READY, OrderStatus.SERVING, OrderStatus.SERVED)
 FINAL = (OrderStatus.SERVED, OrderStatus.CANCELLED)

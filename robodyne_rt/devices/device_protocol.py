@@ -88,7 +88,7 @@ class DeviceProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are asyncio's in behaviour only
         self._transport.set_write_buffer_limits(high=UNSENT_ANSWERS_BYTES)
-        if self.peer.is_stranger:
+        if self.peer.is_unproven:
             self._unproven = self._loop.call_later(PROVEN_WITHIN_S, self._check_proven)
 
     def data_received(self, data: bytes) -> None:
@@ -119,7 +119,7 @@ class DeviceProtocol(asyncio.Protocol):
 
     def _check_proven(self) -> None:
         """A stranger holds a place for a few seconds only."""
-        if self.peer.is_stranger:
+        if self.peer.is_unproven:
             text = f"no key was proven within {PROVEN_WITHIN_S:.0f} s"
             self._take([Problem("UNAUTHORIZED", text, fatal=True)])
 

@@ -8,19 +8,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from robodyne_rt.core import device_messages, times
 from robodyne_rt.core.device_auth import Challenge, DeviceAuth, Identity, Known
-from robodyne_rt.core.device_messages import Bye, DeviceMessage, Hello, OrderReport, RobotReport, Telemetry
 from robodyne_rt.core.framing import Item, Problem
-from robodyne_rt.core.ratelimit import SlidingWindow
-from robodyne_rt.errors import Forbidden, Internal, RateLimited, RobodyneError
+from robodyne_rt.core.rate_limit import SlidingWindow
+from robodyne_rt.model import times
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock, MessageStore, ReceivedMessage, TelemetrySink
+from robodyne_rt.protocol import device_messages
+from robodyne_rt.protocol.device_messages import Bye, DeviceMessage, Hello, OrderReport, RobotReport, Telemetry
+from robodyne_rt.protocol.errors import Forbidden, Internal, RateLimited, RobodyneError
 
 logger = logging.getLogger(__name__)
 
 ROBOTS_PER_PEER = 500
-FAILURES_AT_MOST = 20
+MAX_FAILURES = 20
 """Failed proofs from one address in a minute; after that nothing from there is good for a while."""
 
 
@@ -51,7 +52,7 @@ class Peer:
         self.no_place: Callable[[], str] = str
 
     @property
-    def is_stranger(self) -> bool:
+    def is_unproven(self) -> bool:
         """Whether it may say nothing but Hello."""
         return self.must_prove and self.identity is None
 
@@ -123,7 +124,7 @@ class Receiver:
         self._auth = auth
         self._clock = clock
         self._proven: dict[str, Peer] = {}
-        self._failures = SlidingWindow(limit=FAILURES_AT_MOST, window_s=60.0)
+        self._failures = SlidingWindow(limit=MAX_FAILURES, window_s=60.0)
 
     def take(self, items: Iterable[Item], peer: Peer, answered: Callable[[], None]) -> list[Reply]:
         """Take what one turn of a wire brought; hand it to the store as one.
@@ -173,7 +174,7 @@ class Receiver:
         for robot_id, (fields, heard_at) in telemetry.items():
             peer.note_robot(robot_id)
             self._telemetry_sink.push_telemetry(robot_id, fields, heard_at)
-        if names_no_robot and not peer.is_stranger:
+        if names_no_robot and not peer.is_unproven:
             for robot_id in peer.announced:
                 self._telemetry_sink.mark_seen(robot_id)
         if received:
@@ -195,7 +196,7 @@ class Receiver:
         robot_id = device_messages.robot_named_in(body)
         if robot_id is None:
             return False
-        if not peer.is_stranger and (peer.identity is None or peer.identity.may_speak_for(robot_id)):
+        if not peer.is_unproven and (peer.identity is None or peer.identity.may_speak_for(robot_id)):
             self._telemetry_sink.mark_seen(robot_id)
         return True
 
@@ -205,7 +206,7 @@ class Receiver:
             if isinstance(message, Hello) and (message.client_nonce is not None or message.proof is not None):
                 self._shake_hands(message, peer, reply)
                 return False
-            if peer.is_stranger:
+            if peer.is_unproven:
                 raise Forbidden("say Hello with a nonce first: devices from this network prove a key")
             if peer.identity is not None:
                 _check_robots(message, peer.identity)
@@ -273,7 +274,7 @@ class Receiver:
     def recheck(self, known: Callable[[str], Known]) -> None:
         """Ask what devices may do now; whose key is good no more is cut off."""
         for device_id, peer in list(self._proven.items()):
-            identity = known(device_id).still(peer.identity) if peer.identity is not None else None
+            identity = known(device_id).revalidate(peer.identity) if peer.identity is not None else None
             if identity is not None:
                 peer.identity = identity
             elif peer.end is not None:

@@ -10,21 +10,21 @@ from typing import Any, cast
 
 import anyio
 
-from robodyne_rt.core import device_messages
 from robodyne_rt.core.device_auth import Identity
 from robodyne_rt.core.framing import Detector
 from robodyne_rt.devices.device_protocol import DeviceProtocol
 from robodyne_rt.devices.receiver import Peer, Receiver
 from robodyne_rt.devices.turns import ReadingTurns
 from robodyne_rt.model.access import Networks
+from robodyne_rt.protocol import device_messages
 
 logger = logging.getLogger(__name__)
 
 HANDSHAKE_S = 5.0
 """How long a TLS handshake may take."""
 
-STRANGERS_PART = 4
-MIN_STRANGERS = 5
+UNPROVEN_PART = 4
+MIN_UNPROVEN = 5
 """Beside the places of devices there are a part of as many for those that have not proven their key yet: silent dials keep
 nobody out."""
 
@@ -124,18 +124,18 @@ class DeviceServer:
         Strangers have places of their own for the seconds that a proof takes, so that a device whose old connection is dead
         can prove who it is and take that one's place. What has proved nothing never displaces what has.
         """
-        if len(self._protocols) >= 2 * self._max_connections + MIN_STRANGERS:
+        if len(self._protocols) >= 2 * self._max_connections + MIN_UNPROVEN:
             return "too many connections are ending"
         others = [
             protocol
             for protocol in self._protocols
             if not (protocol.is_ending or protocol.is_displaced) and protocol.peer is not peer
         ]
-        if peer.is_stranger:
-            strangers = sum(protocol.peer.is_stranger for protocol in others)
-            is_full = strangers >= max(MIN_STRANGERS, self._max_connections // STRANGERS_PART)
+        if peer.is_unproven:
+            strangers = sum(protocol.peer.is_unproven for protocol in others)
+            is_full = strangers >= max(MIN_UNPROVEN, self._max_connections // UNPROVEN_PART)
             return "too many devices are proving who they are" if is_full else ""
-        taken = [protocol for protocol in others if not protocol.peer.is_stranger]
+        taken = [protocol for protocol in others if not protocol.peer.is_unproven]
         if len(taken) < self._max_connections:
             return ""
         silent_since = self._turns.loop.time() - DISPLACED_AFTER_S

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import Protocol
 
-from robodyne_rt.core.ratelimit import TimeShare
+from robodyne_rt.core.rate_limit import TimeShare
 
 logger = logging.getLogger(__name__)
 

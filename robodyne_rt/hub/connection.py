@@ -10,11 +10,11 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypeVar
 
-from robodyne_rt.core import wire
 from robodyne_rt.core.heartbeat import Heartbeat
-from robodyne_rt.core.ratelimit import TokenBucket
-from robodyne_rt.errors import Abuse, RobodyneError, TooSlow
+from robodyne_rt.core.rate_limit import TokenBucket
 from robodyne_rt.model.access import Principal
+from robodyne_rt.protocol import frames, topic_messages
+from robodyne_rt.protocol.errors import Abuse, RobodyneError, TooSlow
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ ROOM_LOOK_S = 0.02
 LAG_WINDOW_S = 15.0
 """How long a lag of the loop is remembered: about as long as a scrape of the metrics takes to come again."""
 
-M = TypeVar("M", bound=wire.Message)
+M = TypeVar("M", bound=topic_messages.Message)
 
 
 class HubStats:
@@ -141,7 +141,7 @@ class Subscription:
     def send(self, payload: bytes) -> None:
         """Send one message (JSON)."""
         if not self.ended:
-            self.connection.write(wire.frame(payload))
+            self.connection.write(frames.frame(payload))
 
 
 class Connection:
@@ -254,11 +254,11 @@ class Connection:
             if self._besides_bytes > BESIDES_BYTES:
                 self.close(TooSlow())
                 return
-        self.write(wire.frame(payload))
+        self.write(frames.frame(payload))
 
-    def send_owed(self, payload: bytes) -> None:
+    def send_undelivered(self, payload: bytes) -> None:
         """Send one message (JSON) of those that waited for this connection: they may be many at once."""
-        self.write(wire.frame(payload))
+        self.write(frames.frame(payload))
 
     async def has_room(self) -> bool:
         """Wait until what was sent is taken, all but what is allowed to wait; False where nobody is there any more."""
@@ -278,7 +278,7 @@ class Connection:
             return None
         try:
             message = parse(text)
-        except wire.BadMessage as error:
+        except topic_messages.BadMessage as error:
             self.bad_message(error.word, error.text, now, error.details)
             return None
         match message.type:
@@ -303,14 +303,14 @@ class Connection:
             self._pong(data, now)
 
     def _pong(self, data: Any, now: float) -> None:
-        self.heartbeat.pong(now, wire.answered_ping(data))
+        self.heartbeat.pong(now, topic_messages.answered_ping(data))
         if self.due < self.watched_at:
             self.manager.watch(self)
 
     def received_ping(self, data: bytes, now: float) -> None:
         """Answer a protocol ping, unless they come as a flood."""
         if not self.closing and self.admit(now):
-            self.write(wire.frame(data, wire.OPCODE_PONG))
+            self.write(frames.frame(data, frames.OPCODE_PONG))
 
     def received_binary(self, now: float) -> None:
         """Refuse a binary message."""
@@ -323,12 +323,12 @@ class Connection:
         if wait_s := self._client_pings.take(now):
             self.error("RATE_LIMITED", "at most one ping per second", {"retry_after": round(wait_s, 3), "remaining": 0})
         else:
-            self.send(wire.pong(self.label, data))
+            self.send(topic_messages.pong(self.label, data))
 
     def error(self, code: str, text: str, details: dict[str, Any], *, topic: str = "") -> None:
         """Tell the client what was wrong; the connection lives."""
         self.manager.stats.errors[code] += 1
-        self.send(wire.error(topic or self.label, code, text, details))
+        self.send(topic_messages.error(topic or self.label, code, text, details))
 
     def bad_message(self, code: str, text: str, now: float, details: dict[str, Any]) -> None:
         """Answer a message that cannot be taken, and count it."""

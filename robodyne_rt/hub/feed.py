@@ -14,18 +14,18 @@ from typing import Any, NamedTuple
 import anyio
 import orjson
 
-from robodyne_rt.core import wire
 from robodyne_rt.core.backlog import Backlog
-from robodyne_rt.core.live import LiveRobots
-from robodyne_rt.core.ratelimit import TimeShare
+from robodyne_rt.core.rate_limit import TimeShare
+from robodyne_rt.core.robot_presence import RobotPresence
 from robodyne_rt.core.window import WINDOW_BYTES, Window, size_of, sizes_of
-from robodyne_rt.errors import StorageUnavailable, TooLarge, TooSlow
 from robodyne_rt.hub.connection import Subscription
 from robodyne_rt.hub.transmission import Part, Transmission
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.ports import ChangeReader, Clock, OptimisticChange
+from robodyne_rt.protocol import frames, topic_messages
+from robodyne_rt.protocol.errors import StorageUnavailable, TooLarge, TooSlow
 
 logger = logging.getLogger(__name__)
 
@@ -181,12 +181,12 @@ class Feed(ABC):
             subscription.seen_version = self.volatile_version
             self.lagging[subscription] = None
 
-    def settle(self, now: float) -> None:
+    def serve_lagging(self, now: float) -> None:
         """Catch up every lagging subscription for which it is time."""
         for subscription in list(self.lagging):
-            self._settle(subscription, now)
+            self._serve(subscription, now)
 
-    def _settle(self, subscription: Subscription, now: float) -> None:
+    def _serve(self, subscription: Subscription, now: float) -> None:
         if subscription not in self.lagging or subscription.catching_up:
             return
         if self._is_slow(subscription, now) or subscription.connection.paused or now < subscription.next_update_at:
@@ -217,7 +217,7 @@ class Feed(ABC):
 
     def resume(self, subscription: Subscription) -> None:
         """Catch up a subscription that was paused."""
-        self._settle(subscription, self._clock.now())
+        self._serve(subscription, self._clock.now())
 
     @abstractmethod
     def catch_up(self, subscription: Subscription) -> bool:
@@ -253,7 +253,7 @@ class TopicFeed(Feed):
         was_cut_off: whether the last run ended while screens showed what was never stored: who comes back from before gets
             a snapshot then, which such things are not in.
         window_rows: newest rows that a snapshot shows; None for all.
-        live_robots: telemetry to lay over entities, for the topic of robots.
+        robot_presence: telemetry to lay over entities, for the topic of robots.
         spawn: starts a coroutine in the hub's task group.
     """
 
@@ -265,14 +265,14 @@ class TopicFeed(Feed):
         snapshot: Update,
         left_unconfirmed: bool,
         window_rows: int | None,
-        live_robots: LiveRobots | None,
+        robot_presence: RobotPresence | None,
         spawn: Callable[..., None],
         **options: Any,
     ) -> None:
         super().__init__(name, **options)
         self._reader = reader
         self._window_rows = window_rows
-        self._live_robots = live_robots
+        self._robot_presence = robot_presence
         self._spawn = spawn
         self.offset = self._sent_offset = snapshot.offset
         self._trusted_from = snapshot.offset + 1 if left_unconfirmed else 0
@@ -303,7 +303,7 @@ class TopicFeed(Feed):
 
     @property
     def volatile_version(self) -> int:
-        return self._optimistic_version + (self._live_robots.version if self._live_robots else 0)
+        return self._optimistic_version + (self._robot_presence.version if self._robot_presence else 0)
 
     # -- the stream ------------------------------------------------------------------------------------------------
 
@@ -327,16 +327,16 @@ class TopicFeed(Feed):
         for key in (*update.entities, *update.removed):
             self._volatile.pop(key, None)
         self.stats.updates += 1
-        is_large = sum(map(len, encoded)) > wire.PART_BYTES
+        is_large = sum(map(len, encoded)) > topic_messages.PART_BYTES
         if is_large:
             for subscription in list(self.live):  # too large for one message: it comes in parts
                 self.lag(subscription)
         if self.live:
-            fields = wire.change_fields(update.removed, self._sent_offset, update.offset)
-            self.send_to_live(wire.frame(wire.update(self.name, encoded, fields)))
+            fields = topic_messages.change_fields(update.removed, self._sent_offset, update.offset)
+            self.send_to_live(frames.frame(topic_messages.update(self.name, encoded, fields)))
         self._sent_offset = update.offset
         if is_large:
-            self.settle(self._clock.now())
+            self.serve_lagging(self._clock.now())
 
     def _start_over(self, snapshot: Update) -> None:
         """The log has a hole, or another history began: everybody gets the whole state."""
@@ -353,14 +353,14 @@ class TopicFeed(Feed):
             self.lag(subscription)
         for subscription in self.lagging:
             subscription.offset = -1
-        self.settle(self._clock.now())
+        self.serve_lagging(self._clock.now())
 
     def _note_robots(self, update: Update) -> None:
-        if self._live_robots is not None:
+        if self._robot_presence is not None:
             for entity in update.entities.values():
-                self._live_robots.stored(entity, self._clock.now())
+                self._robot_presence.stored(entity, self._clock.now())
             for key in update.removed:
-                self._live_robots.removed(key)
+                self._robot_presence.removed(key)
 
     def push_volatile(self, entity: Entity) -> None:
         """Push live telemetry; what comes in one turn of the loop leaves as one message, the newest of each entity; a flood of
@@ -379,8 +379,8 @@ class TopicFeed(Feed):
                 del self._optimistic[next(iter(self._optimistic))]
         self._optimistic_version += 1
         for change in changes.values():
-            if self._live_robots is not None:
-                self._live_robots.optimistic(change.entity)
+            if self._robot_presence is not None:
+                self._robot_presence.optimistic(change.entity)
             self.push_volatile(change.entity)
 
     def confirm(self, ids: list[int]) -> None:
@@ -409,8 +409,8 @@ class TopicFeed(Feed):
                 removed.append(id)
             else:
                 entities.append(orjson.dumps(self._as_seen(entity)))
-        fields = wire.change_fields(removed, self._sent_offset, self._sent_offset)
-        self.send_to_live(wire.frame(wire.update(self.name, entities, fields)))
+        fields = topic_messages.change_fields(removed, self._sent_offset, self._sent_offset)
+        self.send_to_live(frames.frame(topic_messages.update(self.name, entities, fields)))
 
     def current(self) -> dict[int, Entity]:
         """Return the stored entities of the window, from memory; none where they would take too much."""
@@ -432,7 +432,7 @@ class TopicFeed(Feed):
             super().flush()
             return
         started = self._clock.now()
-        self._outgoing.append(wire.frame(wire.volatile(self.name, list(self._volatile.values()))))
+        self._outgoing.append(frames.frame(topic_messages.volatile(self.name, list(self._volatile.values()))))
         self._volatile = {}
         super().flush()
         if rest_s := self._volatile_share.spend(started, self._clock.now()):
@@ -448,7 +448,7 @@ class TopicFeed(Feed):
         """Return an entity with what is newer than the stored state laid over it."""
         if self._optimistic and (optimistic := self._optimistic.get(entity["id"])) is not None:
             entity = entity | optimistic.fields
-        return entity if self._live_robots is None else self._live_robots.overlay(entity)
+        return entity if self._robot_presence is None else self._robot_presence.overlay(entity)
 
     # -- catching up -----------------------------------------------------------------------------------------------
 
@@ -520,7 +520,7 @@ class TopicFeed(Feed):
             subscription.connection.write(framed[0])
             self.mark_sent(subscription, transmission.offset)
         elif entities := self._not_stored(telemetry=subscription.interval_s > 0):
-            subscription.send(wire.volatile(self.name, entities))
+            subscription.send(topic_messages.volatile(self.name, entities))
             self.mark_sent(subscription, self.offset)
         return True
 
@@ -537,8 +537,8 @@ class TopicFeed(Feed):
     def _not_stored(self, *, telemetry: bool) -> list[Entity]:
         """Return what is shown and not stored; telemetry only for who gets no live one."""
         found = {key: self._as_seen(optimistic.entity) for key, optimistic in self._optimistic.items()}
-        if telemetry and self._live_robots is not None:
-            found |= {entity["id"]: self._as_seen(entity) for entity in self._live_robots.current()}
+        if telemetry and self._robot_presence is not None:
+            found |= {entity["id"]: self._as_seen(entity) for entity in self._robot_presence.current()}
         return list(found.values())
 
     async def greet(self, subscription: Subscription, since: str | None, epoch: str | None) -> None:
@@ -560,7 +560,7 @@ class TopicFeed(Feed):
             subscription.catching_up = True
             self._spawn(self._transmit, subscription, transmission, 1)
         else:
-            self._settle(subscription, self._clock.now())
+            self._serve(subscription, self._clock.now())
 
     async def _first(self, since: str | None, epoch: str | None) -> Transmission:
         """Return what answers `?since=&epoch=`."""
@@ -632,7 +632,7 @@ class TopicFeed(Feed):
             subscription.catching_up = False
             if transmission is not None and transmission.generation != self._generation:
                 subscription.offset = -1
-        self._settle(subscription, self._clock.now())
+        self._serve(subscription, self._clock.now())
 
     async def _has_room(self, subscription: Subscription) -> bool:
         """Wait until a client has taken what was sent; False where it is gone, or took too long for it."""

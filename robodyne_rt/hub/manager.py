@@ -16,10 +16,19 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from robodyne_rt.core import wire
 from robodyne_rt.core.heartbeat import Heartbeat
-from robodyne_rt.core.live import LiveRobots
-from robodyne_rt.errors import (
+from robodyne_rt.core.robot_presence import RobotPresence
+from robodyne_rt.hub import memory
+from robodyne_rt.hub.connection import Connection, HeartbeatKind, HubStats, Subscription
+from robodyne_rt.hub.feed import Document, Feed, TopicFeed, window_rows
+from robodyne_rt.hub.status_feed import StatusFeed
+from robodyne_rt.model.access import Principal
+from robodyne_rt.model.changes import Entity, Update
+from robodyne_rt.model.enums import OrderStatus
+from robodyne_rt.model.topics import PUBLIC_TOPICS, STATUS
+from robodyne_rt.ports import ChangeReader, Clock, OptimisticChange
+from robodyne_rt.protocol import frames, topic_messages
+from robodyne_rt.protocol.errors import (
     Forbidden,
     HeartbeatLost,
     Internal,
@@ -33,15 +42,6 @@ from robodyne_rt.errors import (
     TopicFull,
     UnknownTopic,
 )
-from robodyne_rt.hub import memory
-from robodyne_rt.hub.connection import Connection, HeartbeatKind, HubStats, Subscription
-from robodyne_rt.hub.feed import Document, Feed, TopicFeed, window_rows
-from robodyne_rt.hub.status_feed import StatusFeed
-from robodyne_rt.model.access import Principal
-from robodyne_rt.model.changes import Entity, Update
-from robodyne_rt.model.topics import PUBLIC_TOPICS, STATUS
-from robodyne_rt.model.words import OrderStatus
-from robodyne_rt.ports import ChangeReader, Clock, OptimisticChange
 from robodyne_rt.settings import Hub as HubSettings
 from robodyne_rt.supervision import Supervisor
 
@@ -74,7 +74,7 @@ class ConnectionManager:
         snapshots: what each topic's window shows at start.
         was_cut_off: whether the last run ended while screens showed what was never stored.
         windows: numbers of the snapshot windows by setting name.
-        live_robots: newest telemetry, to be laid over the stored state.
+        robot_presence: newest telemetry, to be laid over the stored state.
         health: facts about server and storage for the topic `status`.
         on_private: takes what the change log brings of private topics.
     """
@@ -87,7 +87,7 @@ class ConnectionManager:
         snapshots: Mapping[str, Update],
         left_unconfirmed: bool = False,
         windows: Mapping[str, int],
-        live_robots: LiveRobots,
+        robot_presence: RobotPresence,
         clock: Clock,
         health: Callable[[], Awaitable[Entity]],
         on_private: Callable[[Update], None],
@@ -95,7 +95,7 @@ class ConnectionManager:
     ) -> None:
         self.stats = HubStats()
         self.send_buffer_limit_bytes = settings.send_buffer_limit_bytes
-        self._live_robots = live_robots
+        self._robot_presence = robot_presence
         self.draining = False
         self._settings = settings
         self._reader = reader
@@ -122,7 +122,7 @@ class ConnectionManager:
             "slow_timeout_s": settings.slow_client_timeout_s,
         }
         for entity in snapshots["robots"].entities.values():
-            self._live_robots.stored(entity, clock.now())
+            self._robot_presence.stored(entity, clock.now())
         self.status = StatusFeed(epoch=secrets.token_hex(6), current=self._overview, spawn=self._spawn, **options)
         self.feeds: dict[str, Feed] = {STATUS: self.status}
         self._topic_feeds: dict[str, TopicFeed] = {}
@@ -133,7 +133,7 @@ class ConnectionManager:
                 snapshot=snapshots[name],
                 left_unconfirmed=left_unconfirmed,
                 window_rows=window_rows(name, windows),
-                live_robots=self._live_robots if name == "robots" else None,
+                robot_presence=self._robot_presence if name == "robots" else None,
                 spawn=self._spawn,
                 **options,
             )
@@ -289,7 +289,7 @@ class ConnectionManager:
         if connection.closing:
             return
         self._leave_all(connection)
-        connection.write(notice + wire.close_frame(code, reason))
+        connection.write(notice + frames.close_frame(code, reason))
         self._forget(connection)
         self._closing[connection] = self._clock.now() + CLOSE_TIMEOUT_S
         # A client's own close has no reason of ours, and any code it likes: one label must do for those.
@@ -391,10 +391,10 @@ class ConnectionManager:
         self._topic_feeds[topic].revert(ids)
 
     def mark_seen(self, robot_id: str) -> None:
-        self._live_robots.heard(robot_id, self._clock.now())
+        self._robot_presence.mark_seen(robot_id, self._clock.now())
 
     def push_telemetry(self, robot_id: str, fields: Entity, heard_at: str) -> None:
-        entity = self._live_robots.telemetry(robot_id, fields, heard_at, self._clock.now())
+        entity = self._robot_presence.telemetry(robot_id, fields, heard_at, self._clock.now())
         if entity is not None:
             self._topic_feeds["robots"].push_volatile(entity)
 
@@ -414,7 +414,7 @@ class ConnectionManager:
         robots = self._topic_feeds["robots"].shown()
         now = self._clock.now()
         if now - self._positions_at >= POSITION_INTERVAL_S:
-            self._positions_at, self._positions_version = now, self._live_robots.version
+            self._positions_at, self._positions_version = now, self._robot_presence.version
             self._positions = {robot["id"]: {axis: robot[axis] for axis in ("x", "y", "yaw")} for robot in robots}
         return [
             {name: robot[name] for name in ("id", "robot_id", "name", "status", "link", "battery_level")}
@@ -467,10 +467,10 @@ class ConnectionManager:
         """Do what is due at `now`."""
         for feed in self.feeds.values():
             if feed.lagging:
-                feed.settle(now)
+                feed.serve_lagging(now)
         for topic_feed in self._topic_feeds.values():
             topic_feed.refresh(now)
-        if now - self._positions_at >= POSITION_INTERVAL_S and self._live_robots.version != self._positions_version:
+        if now - self._positions_at >= POSITION_INTERVAL_S and self._robot_presence.version != self._positions_version:
             self.status.touch()
         self.status.tick(now)
         if now - self._memory_looked_at >= MEMORY_LOOK_S:
@@ -505,7 +505,7 @@ class ConnectionManager:
         if not self._due or self._due[0][0] > now:
             return
         timestamp = self._clock.wall()
-        pings = {"message": wire.frame(wire.ping(timestamp)), "protocol": wire.protocol_ping(timestamp)}
+        pings = {"message": frames.frame(topic_messages.ping(timestamp)), "protocol": frames.ping_frame(timestamp)}
         while self._due and self._due[0][0] <= now:
             due, _, connection = heapq.heappop(self._due)
             if connection.closing or due != connection.watched_at:
@@ -528,7 +528,7 @@ class ConnectionManager:
         self.draining = True
         for feed in self.feeds.values():
             feed.flush()
-        notice = wire.frame(wire.shutdown(reason))
+        notice = frames.frame(topic_messages.shutdown(reason))
         for connection in list(self._open):
             self.close(connection, ShuttingDown.close_code, ShuttingDown.close_reason, notice=notice)
 

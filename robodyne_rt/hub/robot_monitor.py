@@ -4,7 +4,7 @@ import logging
 
 import anyio
 
-from robodyne_rt.core.live import LiveRobots
+from robodyne_rt.core.robot_presence import RobotPresence
 from robodyne_rt.ports import Clock, MessageStore
 
 logger = logging.getLogger(__name__)
@@ -21,8 +21,8 @@ class RobotMonitor:
         store: takes telemetry and vanished robots for storing.
     """
 
-    def __init__(self, live_robots: LiveRobots, *, store: MessageStore, clock: Clock) -> None:
-        self._live_robots = live_robots
+    def __init__(self, robot_presence: RobotPresence, *, store: MessageStore, clock: Clock) -> None:
+        self._robot_presence = robot_presence
         self._store = store
         self._clock = clock
 
@@ -33,13 +33,13 @@ class RobotMonitor:
             await anyio.sleep(TICK_S)
             now = self._clock.now()
             if (late_s := now - before - TICK_S) > STOOD_STILL_S:
-                self._live_robots.excuse(late_s)
+                self._robot_presence.extend_deadlines(late_s)
             self.tick(now)
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`."""
-        for robot_id, fields, heard_at in self._live_robots.due(now):
+        for robot_id, fields, heard_at in self._robot_presence.due(now):
             self._store.store_telemetry(robot_id, fields, heard_at)
-        for robot_id in self._live_robots.vanished(now):
+        for robot_id in self._robot_presence.vanished(now):
             logger.info("robot %s fell silent", robot_id, extra={"action": "robot_vanished"})
             self._store.store_vanished(robot_id, self._clock.stamp())

@@ -5,13 +5,13 @@ from typing import Any
 
 import anyio
 
-from robodyne_rt.core import wire
 from robodyne_rt.hub.connection import Subscription
 from robodyne_rt.hub.feed import Document, Feed
 from robodyne_rt.hub.status_views import StatusViews
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.model.topics import STATUS
+from robodyne_rt.protocol import frames
 
 STATUS_INTERVAL_S = 0.25
 
@@ -71,7 +71,7 @@ class StatusFeed(Feed):
         self._views.publish(data, offset=self.offset, epoch=self.epoch)
         self._data = data
         self.stats.updates += 1
-        self.settle(self._clock.now())
+        self.serve_lagging(self._clock.now())
 
     def catch_up(self, subscription: Subscription) -> bool:
         if subscription.offset == self.offset:
@@ -89,8 +89,8 @@ class StatusFeed(Feed):
         await self._refresh()
         if not subscription.ended:
             payload = self._views.of(subscription.connection.principal).payload
-            self.enter(subscription, wire.frame(payload), self.offset, self.volatile_version)
-            self._settle(subscription, self._clock.now())
+            self.enter(subscription, frames.frame(payload), self.offset, self.volatile_version)
+            self._serve(subscription, self._clock.now())
 
     async def document(self, principal: Principal, since: str | None, epoch: str | None) -> Document:
         while self._dirty and self._is_fresh():  # who asks once wants what is now

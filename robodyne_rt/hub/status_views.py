@@ -6,9 +6,9 @@ problems and storage) are for those who may `look`.
 
 from dataclasses import dataclass
 
-from robodyne_rt.core import wire
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.protocol import frames, topic_messages
 
 
 @dataclass(slots=True)
@@ -38,8 +38,8 @@ class StatusViews:
             shown = visible(data, sessions=sessions, look=look)
             if shown != view.data:
                 view.data, view.offset = shown, offset
-                view.payload = wire.status(shown, offset=offset, epoch=epoch)
-                view.frame = wire.frame(view.payload)
+                view.payload = topic_messages.status(shown, offset=offset, epoch=epoch)
+                view.frame = frames.frame(view.payload)
 
     def of(self, principal: Principal) -> View:
         """Return what somebody may see."""

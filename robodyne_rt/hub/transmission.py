@@ -11,8 +11,8 @@ from typing import NamedTuple, Protocol
 import anyio
 import orjson
 
-from robodyne_rt.core import wire
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.protocol import frames, topic_messages
 
 KEPT_PARTS = 2
 """Parts kept for other clients that need the same; those far apart have them made again."""
@@ -126,19 +126,19 @@ class Transmission:
             read.update(dict.fromkeys(missing))
             read.update(found)
             size += sum(len(orjson.dumps(entity)) for entity in found.values())
-            count = max(FIRST_READ, min(MAX_READ, wire.PART_BYTES * len(read) // max(size, 1)))
+            count = max(FIRST_READ, min(MAX_READ, topic_messages.PART_BYTES * len(read) // max(size, 1)))
         return part
 
     def fields(self, removed: list[int], *, first: bool, last: bool) -> Entity:
         """Return the fields of a part besides its entities."""
         if self.prev is None:
-            return wire.snapshot_fields(self.offset, self.epoch, first=first, last=last)
+            return topic_messages.snapshot_fields(self.offset, self.epoch, first=first, last=last)
         recovered_epoch = self.epoch if self._recovered else ""
-        return wire.change_fields(removed, self.prev, self.offset, recovered_epoch, last=last)
+        return topic_messages.change_fields(removed, self.prev, self.offset, recovered_epoch, last=last)
 
     def _keep(self, index: int, part: Part) -> tuple[bytes, bool]:
         fields = self.fields(part.removed, first=index == 0, last=part.is_last)
-        framed = wire.frame(wire.update(self._states.name, part.entities, fields)), part.is_last
+        framed = frames.frame(topic_messages.update(self._states.name, part.entities, fields)), part.is_last
         self._frames[index] = framed
         if len(self._frames) > KEPT_PARTS:
             self._frames.popitem(last=False)
@@ -175,7 +175,7 @@ class Transmission:
         size = 0
         position, end = self._starts[index], self._end(index)
         is_new = index + 1 == len(self._starts)  # a part that is made again has the same keys
-        while position < end and not (is_new and size >= wire.PART_BYTES):
+        while position < end and not (is_new and size >= topic_messages.PART_BYTES):
             key = self._keys[position]
             is_known, entity = lookup(key)
             if not is_known:

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
-from robodyne_rt.model.words import (
+from robodyne_rt.model.enums import (
     LetterState,
     Link,
     LogLevel,

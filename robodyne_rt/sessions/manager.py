@@ -13,12 +13,13 @@ from typing import Literal, Protocol
 
 import anyio
 
-from robodyne_rt.core import session_wire, times, wire
-from robodyne_rt.core.session import Outbox
-from robodyne_rt.errors import RobodyneError, SessionReplaced, StorageUnavailable, TokenInvalid
+from robodyne_rt.core.outbox import Outbox
+from robodyne_rt.model import times
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock, Presence, SessionStore
+from robodyne_rt.protocol import session_messages, topic_messages
+from robodyne_rt.protocol.errors import RobodyneError, SessionReplaced, StorageUnavailable, TokenInvalid
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ REFRESH_S = 20.0
 
 SWEEP_S = 0.5
 CONFIRMED_STORED_S = 0.2
-DEVICE_AT_MOST = 100
+MAX_DEVICE = 100
 SESSIONS_OF_A_USER = 200
 
 NODE = "node-0"
@@ -46,7 +47,7 @@ class Link(Protocol):
 
     def send(self, payload: bytes) -> None: ...
 
-    def send_owed(self, payload: bytes) -> None: ...
+    def send_undelivered(self, payload: bytes) -> None: ...
 
     async def has_room(self) -> bool: ...
 
@@ -195,7 +196,7 @@ class SessionManager:
         if confirmed is not None:
             self.confirm(session, confirmed)
         link.send(
-            session_wire.connected(
+            session_messages.connected(
                 session_id=session.id,
                 session_token=token or "",
                 user=session.user,
@@ -204,7 +205,7 @@ class SessionManager:
                 **more,
             )
         )
-        self._send(session, session.outbox.waiting, owed=True)
+        self._send(session, session.outbox.waiting, undelivered=True)
         self.on_attached(session)
         return session
 
@@ -218,7 +219,7 @@ class SessionManager:
         session = Session(
             id=secrets.token_urlsafe(12),
             user=principal.name,
-            device="".join(filter(str.isprintable, device))[:DEVICE_AT_MOST],
+            device="".join(filter(str.isprintable, device))[:MAX_DEVICE],
             token_digest=digest,
             connected_at="",
             last_principal=principal,
@@ -329,15 +330,15 @@ class SessionManager:
         session.outbox.put(seq, payload)
         self._send(session, {seq: payload})
 
-    def _send(self, session: Session, answers: dict[int, bytes], *, owed: bool = False) -> None:
+    def _send(self, session: Session, answers: dict[int, bytes], *, undelivered: bool = False) -> None:
         """Send answers, and a ping behind them: its pong proves that they arrived."""
         link = session.link
         if link is None or not answers:
             return
         for payload in answers.values():
-            (link.send_owed if owed else link.send)(payload)
+            (link.send_undelivered if undelivered else link.send)(payload)
         link.expect_pong()
-        link.send(wire.ping(self._clock.wall(), seq=max(answers)))
+        link.send(topic_messages.ping(self._clock.wall(), seq=max(answers)))
 
     def current(self, session: Session) -> Session:
         """Return a session as it is now: it may have been forgotten and loaded anew."""
@@ -438,13 +439,13 @@ class SessionManager:
 
 def answer_payload(stored: Entity, *, remaining: int | None = None) -> bytes:
     """Return the JSON of a final answer from its row; `remaining` is how many more may be asked now, where that is known."""
-    dialect: session_wire.Dialect = "desktop" if stored["dialect"] == "desktop" else "session"
+    dialect: session_messages.Dialect = "desktop" if stored["dialect"] == "desktop" else "session"
     if stored["status"] == "COMPLETED":
-        return session_wire.response(
+        return session_messages.response(
             dialect, stored["request_id"], stored["response"] or "", remaining=remaining, seq=stored["seq"]
         )
     code = stored["code"] or "INTERNAL"
-    return session_wire.failure(dialect, stored["request_id"], code, stored["response"] or "", seq=stored["seq"])
+    return session_messages.failure(dialect, stored["request_id"], code, stored["response"] or "", seq=stored["seq"])
 
 
 def _digest(token: str) -> str:

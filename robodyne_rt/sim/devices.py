@@ -24,7 +24,7 @@ from robodyne_rt.sim.restaurant import Message, Say
 logger = logging.getLogger(__name__)
 
 RESEND_S = 3.0
-KEPT_AT_MOST = 500
+MAX_KEPT = 500
 MAX_BYTES = 65536
 
 Answered = Callable[[Say, Message], None]
@@ -55,7 +55,7 @@ class Device(ABC):
             return
         id = f"{self._run}-{next(self._numbers)}"
         say.message = {**say.message, "id": id}
-        if len(self._kept) >= KEPT_AT_MOST:
+        if len(self._kept) >= MAX_KEPT:
             del self._kept[next(iter(self._kept))]
         self._kept[id] = (say, anyio.current_time())
         self.write(orjson.dumps(say.message))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from robodyne_rt.sim.furniture import MENU, Place, table_places
+from robodyne_rt.sim.seed_data import MENU, Place, table_places
 
 Message = dict[str, Any]
 

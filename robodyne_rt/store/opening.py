@@ -13,9 +13,9 @@ import anyio.to_thread
 from robodyne_rt import systemd
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.core.retry import Backoff
-from robodyne_rt.errors import DataOwned, RobodyneError, StorageBroken, StorageUnavailable
 from robodyne_rt.model.changes import Update
 from robodyne_rt.ports import Clock
+from robodyne_rt.protocol.errors import RobodyneError, StorageUnavailable
 from robodyne_rt.settings import Settings, owned_files
 from robodyne_rt.store.engine.database import (
     Database,
@@ -29,6 +29,7 @@ from robodyne_rt.store.engine.database import (
 )
 from robodyne_rt.store.engine.ownership import Ownership
 from robodyne_rt.store.engine.reserve import keep, open_with_reserve
+from robodyne_rt.store.errors import DataOwned, StorageBroken
 from robodyne_rt.store.intake import write_registry
 from robodyne_rt.store.intake.spool import Spool
 from robodyne_rt.store.intake.spool_repair import SpoolDamage

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.protocol.errors import StorageUnavailable
 from robodyne_rt.store.intake.intake import Intake
 from robodyne_rt.store.intake.people_writes import (
     AnswerWrite,

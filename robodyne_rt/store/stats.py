@@ -1,6 +1,6 @@
 """The numbers that the store counts; `/metrics` and the checks of health read them."""
 
-from robodyne_rt.core import times
+from robodyne_rt.model import times
 
 
 class WriterStats:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from robodyne_rt.core import times
+from robodyne_rt.model import times
 from robodyne_rt.ports import Clock
 
 

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 
 import anyio
 
-from robodyne_rt.core import times
-from robodyne_rt.core.directory import Directory, ends_at, rotated_at
-from robodyne_rt.core.onetime import digest
-from robodyne_rt.errors import Conflict, ResourceNotFound, StorageUnavailable, TokenExpired, TokenInvalid
+from robodyne_rt.core.identity_registry import IdentityRegistry, ends_at, rotated_at
+from robodyne_rt.core.tickets import digest
+from robodyne_rt.model import times
 from robodyne_rt.model.access import ROLES, Principal, normal_name
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
+from robodyne_rt.protocol.errors import Conflict, ResourceNotFound, StorageUnavailable, TokenExpired, TokenInvalid
 from robodyne_rt.secret import Secret
 from robodyne_rt.store.engine.database import DbConnection
 from robodyne_rt.store.intake.intake import Intake
@@ -49,7 +49,7 @@ LOST_ANSWER_S = 60.0
 NOTE_DEADLINE_S = 1.0
 NOTED_AGAIN_S = 60.0
 """Who an issuer's user is, is noted within this, and not tried again sooner than that: storage may be away."""
-NOTED_AT_MOST = 10_000
+MAX_NOTED = 10_000
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class Accounts:
         *,
         intake: Intake,
         readers: ReaderPool,
-        directory: Directory,
+        identities: IdentityRegistry,
         secret: Secret,
         tokens: Tokens,
         roles: Collection[str],
@@ -83,7 +83,7 @@ class Accounts:
     ) -> None:
         self._intake = intake
         self._readers = readers
-        self._directory = directory
+        self._identities = identities
         self._secret = secret
         self._tokens = tokens
         self._roles = roles
@@ -96,28 +96,28 @@ class Accounts:
         profile, now = principal.profile, self._clock.now()
         if profile is None or not principal.rights:
             return
-        known = self._directory.user(principal.name)
+        known = self._identities.user(principal.name)
         if known is not None and all(known.get(fact) == value for fact, value in profile._asdict().items()):
             return
         if now - self._noted_at.get(principal.name, -NOTED_AGAIN_S) < NOTED_AGAIN_S:
             return
-        if len(self._noted_at) >= NOTED_AT_MOST:
+        if len(self._noted_at) >= MAX_NOTED:
             self._noted_at.clear()
         self._noted_at[principal.name] = now
         with anyio.move_on_after(NOTE_DEADLINE_S), contextlib.suppress(StorageUnavailable):  # next time then
             await self.change(users.remember_issuers_user, principal.name, profile)
 
     def resolve(self, name: str) -> str:
-        """Return the user that a name means, see `Directory.resolve`."""
-        return self._directory.resolve(name)
+        """Return the user that a name means, see `IdentityRegistry.resolve`."""
+        return self._identities.resolve(name)
 
     def label(self, name: str) -> str:
         """Return what people call a user."""
-        return self._directory.label(name)
+        return self._identities.label(name)
 
-    def knows(self, name: str) -> bool:
+    def has_name(self, name: str) -> bool:
         """Return whether a user, a program or a screen has a name here."""
-        return self._directory.knows(name)
+        return self._identities.has_name(name)
 
     async def read(self, query: Callable[[DbConnection], T]) -> T:
         """Read from the database."""
@@ -132,7 +132,7 @@ class Accounts:
     def device_cookie(self, name: str) -> tuple[str, str]:
         """Return name and value of the cookie that says that a device logged in to an account: for that account alone."""
         id, at = self._row_id(name), int(self._clock.wall())
-        return f"{DEVICE_COOKIE}-{id}", f"{at}.{self._secret.seal(f'device {id} {at}')}"
+        return f"{DEVICE_COOKIE}-{id}", f"{at}.{self._secret.signature(f'device {id} {at}')}"
 
     def is_device_known(self, name: str, cookies: Mapping[str, str]) -> bool:
         """Return whether a device shows that it logged in to an account before."""
@@ -140,15 +140,15 @@ class Accounts:
         at, _, seal = cookies.get(f"{DEVICE_COOKIE}-{id}", "").partition(".")
         if id is None or not (at.isascii() and at.isdigit() and len(at) < 16 and seal.isascii()):
             return False
-        is_ours = hmac.compare_digest(seal, self._secret.seal(f"device {id} {at}"))
+        is_ours = hmac.compare_digest(seal, self._secret.signature(f"device {id} {at}"))
         return is_ours and self._clock.wall() - int(at) < LONGEST_S
 
     def is_place_known(self, name: str, source: str) -> bool:
         """Return whether a user logged in from an address lately."""
-        return self._directory.has_logged_in_from(name, source)
+        return self._identities.has_logged_in_from(name, source)
 
     def _row_id(self, name: str) -> int | None:
-        user = self._directory.user(name)
+        user = self._identities.user(name)
         return None if user is None else user["id"]
 
     # -- logging in ----------------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ class Accounts:
             TokenInvalid: no such user, or another password; which of them is not told, and takes the same time.
         """
         name = normal_name(name)
-        user = self._directory.user(name)
+        user = self._identities.user(name)
         known = user["password_hash"] if user is not None and not user["disabled"] else None
         if not await self.passwords.matches(known, password, is_known=is_known) or user is None:
             raise TokenInvalid("wrong name or password")
@@ -194,13 +194,13 @@ class Accounts:
             TokenExpired: its login is over.
         """
         row = self._row_of(refresh)
-        token = self._directory.token(row) if row is not None else None
+        token = self._identities.token(row) if row is not None else None
         if token is None or token["revoked_at"] is not None or token["refresh_digest"] is None:
             raise TokenInvalid("the refresh token is not valid")
         now, id = self._clock.wall(), token["id"]
         if now >= ends_at(token):
             raise TokenExpired("the login is over")
-        user = self._directory.user(token["user_name"])
+        user = self._identities.user(token["user_name"])
         if user is None or user["disabled"]:
             raise TokenInvalid("the refresh token is not valid")
         given, new, expires_at = digest(refresh), self._refresh_token(id, after=refresh), now + LOGIN_S
@@ -222,14 +222,14 @@ class Accounts:
     def _refresh_token(self, row: int, *, after: str = "") -> str:
         """Return a refresh token, sealed so that each one we ever gave out can be told from a guess: a new one, or the one
         that replaces `after`, the same each time."""
-        text = f"{row}.{self._secret.seal(f'after {after}') if after else secrets.token_urlsafe(24)}"
-        return f"{text}.{self._secret.seal(text)}"
+        text = f"{row}.{self._secret.signature(f'after {after}') if after else secrets.token_urlsafe(24)}"
+        return f"{text}.{self._secret.signature(text)}"
 
     def _row_of(self, refresh: str) -> int | None:
         """Return the row that a refresh token of ours belongs to."""
         text, _, seal = refresh.rpartition(".")
         row = text.partition(".")[0]
-        if not hmac.compare_digest(seal.encode(), self._secret.seal(text).encode()):
+        if not hmac.compare_digest(seal.encode(), self._secret.signature(text).encode()):
             return None
         return int(row)
 
@@ -241,7 +241,7 @@ class Accounts:
 
     async def access_for(self, name: str, row: int | None, roles: list[str]) -> Grant:
         """Return a short token beside a cookie, for the connections of its page; what is in use lives on."""
-        token = self._directory.token(row) if row is not None else None
+        token = self._identities.token(row) if row is not None else None
         if token is None:
             raise TokenInvalid("the cookie is not valid")
         expires_at = ends_at(token)

@@ -11,9 +11,9 @@ from aiohttp import web
 
 from robodyne_rt import __version__
 from robodyne_rt.core.framing import Frame
-from robodyne_rt.core.wire import PART_BYTES
 from robodyne_rt.devices.receiver import Peer
-from robodyne_rt.errors import BadRequest, InvalidPayload, StorageUnavailable
+from robodyne_rt.protocol.errors import BadRequest, InvalidPayload, StorageUnavailable
+from robodyne_rt.protocol.topic_messages import PART_BYTES
 from robodyne_rt.web.body import json_answer, read_body
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL
 from robodyne_rt.web.middleware import HEADERS, check
@@ -84,7 +84,7 @@ async def _after(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[by
 async def post_device_message(request: web.Request) -> web.Response:
     """Take one device message; the answer is what the device's TCP connection would read."""
     context = request.app[CONTEXT]
-    address = context.gate.address_of(request)
+    address = context.authenticator.address_of(request)
     body = await read_body(request, limit_bytes=context.max_device_message_bytes)
     try:
         if not isinstance(orjson.loads(body), dict):

@@ -6,13 +6,14 @@ from typing import Any
 from aiohttp import web
 
 from robodyne_rt.core.guessing import Device
-from robodyne_rt.core.onetime import PAIRING_S, TICKET_S
-from robodyne_rt.errors import Forbidden, InvalidPayload, RateLimited, TokenInvalid, TokenMissing
+from robodyne_rt.core.pairing import PAIRING_S
+from robodyne_rt.core.tickets import TICKET_S
 from robodyne_rt.model.access import Principal, normal_name, source_of
+from robodyne_rt.protocol.errors import Forbidden, InvalidPayload, RateLimited, TokenInvalid, TokenMissing
 from robodyne_rt.web.accounts import DISPLAY_S, LONGEST_S, Accounts, Grant
+from robodyne_rt.web.authenticator import COOKIE, came_by_cookie, page_of
 from robodyne_rt.web.body import json_answer, read_object, text_field
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL
-from robodyne_rt.web.gate import COOKIE, came_by_cookie, page_of
 from robodyne_rt.web.people import profile_fields
 
 logger = logging.getLogger(__name__)
@@ -29,18 +30,18 @@ async def login(request: web.Request) -> web.Response:
     if context.access.is_open or context.auth_mode == "oidc":
         where = "the issuer" if context.auth_mode == "oidc" else "nowhere: nobody is checked here"
         raise Forbidden(f"users log in at {where}")
-    accounts, address = context.accounts, context.gate.address_of(request)
+    accounts, address = context.accounts, context.authenticator.address_of(request)
     source = source_of(address)
     device = _device(accounts, name, source, request)
     is_known = device is not Device.STRANGER
     if accounts.passwords.is_busy(is_known=is_known):
         raise RateLimited("too many logins at once", retry_after=2)
-    attempt = context.gate.guessing.begin(name, source, device, context.clock.now())
+    attempt = context.authenticator.guessing.begin(name, source, device, context.clock.now())
     try:
         grant = await accounts.log_in(name, password, label=label, source=source, is_known=is_known)
     except TokenInvalid:
         # A name that nobody bears may be a password that was typed into the wrong field.
-        who = f"user {name!r}" if accounts.knows(name) else "an unknown user"
+        who = f"user {name!r}" if accounts.has_name(name) else "an unknown user"
         logger.warning("a login of %s from %s failed", who, address, extra={"action": "login_failed"})
         raise
     attempt.succeeded()
@@ -62,7 +63,7 @@ async def refresh(request: web.Request) -> web.Response:
         try:
             grant = await context.accounts.refresh(text_field(body, "refreshToken", 200))
         except TokenInvalid:
-            context.gate.guessing.wrong(source_of(context.gate.address_of(request)), context.clock.now())
+            context.authenticator.guessing.wrong(source_of(context.authenticator.address_of(request)), context.clock.now())
             raise
         return _granted(request, context.accounts, grant, cookie=False)
     principal = request[PRINCIPAL]
@@ -86,7 +87,7 @@ async def logout(request: web.Request) -> web.Response:
 async def ticket(request: web.Request) -> web.Response:
     """Give a page a ticket for one WebSocket, good for 30 s."""
     context = request.app[CONTEXT]
-    text = context.gate.tickets.issue(request[PRINCIPAL], origin=page_of(request), now=context.clock.now())
+    text = context.authenticator.tickets.issue(request[PRINCIPAL], origin=page_of(request), now=context.clock.now())
     return json_answer({"ticket": text, "expiresIn": TICKET_S}, status=201)
 
 
@@ -144,11 +145,11 @@ async def begin_pairing(request: web.Request) -> web.Response:
     """Give a screen six digits to show, and a secret to ask with whether somebody approved."""
     context = request.app[CONTEXT]
     await read_object(request, ())
-    address, now = context.gate.address_of(request), context.clock.now()
+    address, now = context.authenticator.address_of(request), context.clock.now()
     verdict = context.pairing_limit.take(source_of(address), now)
     if verdict.retry_after:
         raise RateLimited("too many pairings", retry_after=round(verdict.retry_after, 1))
-    secret, pairing = context.gate.pairings.begin(address=address, now=now)
+    secret, pairing = context.authenticator.pairings.begin(address=address, now=now)
     return json_answer({"pairing": secret, "code": pairing.code, "expiresIn": PAIRING_S}, status=201)
 
 
@@ -156,7 +157,7 @@ async def look_at_pairing(request: web.Request) -> web.Response:
     """Tell a screen whether it was approved; then, once, its token: as a cookie where it asks `?cookie=1`."""
     context = request.app[CONTEXT]
     is_head = request.method == "HEAD"
-    pairing = context.gate.pairings.look(request.match_info["pairing"], context.clock.now(), takes=not is_head)
+    pairing = context.authenticator.pairings.look(request.match_info["pairing"], context.clock.now(), takes=not is_head)
     if not pairing.token:
         return json_answer({"status": "waiting", "code": pairing.code})
     body = {"status": "approved", "label": pairing.label}
@@ -173,7 +174,7 @@ async def list_pairings(request: web.Request) -> web.Response:
     """Say which screens wait; the codes stand on the screens only."""
     context = request.app[CONTEXT]
     now = context.clock.now()
-    waiting = context.gate.pairings.waiting(now)
+    waiting = context.authenticator.pairings.waiting(now)
     return json_answer({"pairings": [{"address": item.address, "expiresIn": round(item.deadline - now)} for item in waiting]})
 
 
@@ -185,7 +186,7 @@ async def approve_pairing(request: web.Request) -> web.Response:
     roles = body.get("roles", ["display"])
     if not (len(code) == 6 and code.isdigit()):
         raise InvalidPayload("code: expected the six digits that the screen shows")
-    pairing = context.gate.pairings.by_code(code, context.clock.now())
+    pairing = context.authenticator.pairings.by_code(code, context.clock.now())
     given = await context.accounts.give("DISPLAY", label, roles, label=label, lifetime_s=DISPLAY_S)
-    context.gate.pairings.approve(pairing, label=label, token=given["token"])
+    context.authenticator.pairings.approve(pairing, label=label, token=given["token"])
     return json_answer({name: given[name] for name in ("id", "user", "roles", "expires_at")}, status=201)

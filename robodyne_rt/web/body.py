@@ -7,8 +7,8 @@ import anyio
 import orjson
 from aiohttp import web
 
-from robodyne_rt.core.json_depth import is_too_deep
-from robodyne_rt.errors import BadRequest, InvalidPayload, RequestTimeout, TooLarge, UnsupportedMediaType
+from robodyne_rt.protocol.errors import BadRequest, InvalidPayload, RequestTimeout, TooLarge, UnsupportedMediaType
+from robodyne_rt.protocol.json_depth import is_too_deep
 from robodyne_rt.web.middleware import HEADERS
 
 DEADLINE_S = 10.0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from robodyne_rt.core.ratelimit import SlidingWindow
+from robodyne_rt.core.rate_limit import SlidingWindow
 from robodyne_rt.devices.receiver import Receiver
 from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.model.access import AccessPolicy, Principal
@@ -14,8 +14,8 @@ from robodyne_rt.ports import Clock
 from robodyne_rt.sessions.manager import SessionManager
 from robodyne_rt.store.intake.requeue import DeadLetters
 from robodyne_rt.web.accounts import Accounts
+from robodyne_rt.web.authenticator import Authenticator
 from robodyne_rt.web.connections import HttpConnections
-from robodyne_rt.web.gate import Gate
 from robodyne_rt.work.messages import StaffMessages
 from robodyne_rt.work.requests import RequestDesk
 
@@ -38,7 +38,7 @@ class Context:
     receiver: Receiver
     access: AccessPolicy
     auth_mode: str
-    gate: Gate
+    authenticator: Authenticator
     accounts: Accounts
     pairing_limit: SlidingWindow
     clock: Clock

@@ -11,7 +11,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from robodyne_rt.core.origins import OriginKind
-from robodyne_rt.errors import (
+from robodyne_rt.model.access import Principal
+from robodyne_rt.protocol.errors import (
     BadRequest,
     Forbidden,
     Internal,
@@ -23,10 +24,9 @@ from robodyne_rt.errors import (
     TokenMissing,
     TooLarge,
 )
-from robodyne_rt.model.access import Principal
+from robodyne_rt.web.authenticator import asked_host
 from robodyne_rt.web.connections import HttpConnection
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL, Context
-from robodyne_rt.web.gate import asked_host
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def guarded(right: str, handler: Handler) -> Handler:
     async def checked(request: web.Request) -> web.StreamResponse:
         if "%00" in request.rel_url.raw_path:
             raise ResourceNotFound(_TEXTS[404])  # in no name there is a NUL
-        principal = await request.app[CONTEXT].gate.identify(request)
+        principal = await request.app[CONTEXT].authenticator.identify(request)
         request[PRINCIPAL] = principal
         if right == "read":
             check(principal, f"read:{request.match_info['topic']}", f"topic {request.match_info['topic']}")
@@ -181,13 +181,15 @@ def check_host(request: web.Request, context: Context) -> None:
 
 def check_origin(request: web.Request, context: Context) -> None:
     """Refuse pages of other sites: browsers do not stop them from opening WebSockets or posting, and a page that comes from
-    the right place must not read what the place may. A token is the page's own to give; that it is a good one, `Gate.identify`
-    checks. Where everybody is let in a token proves nothing.
+    the right place must not read what the place may. A token is the page's own to give; that it is a good one,
+    `Authenticator.identify` checks. Where everybody is let in a token proves nothing.
 
     Raises:
         Forbidden: an Origin that is neither our own nor one of `allowed_origins`, and no token.
     """
-    if context.gate.origin_kind(request) is OriginKind.FOREIGN and (context.access.is_open or not bears_token(request)):
+    if context.authenticator.origin_kind(request) is OriginKind.FOREIGN and (
+        context.access.is_open or not bears_token(request)
+    ):
         origin = request.headers["Origin"]
         raise Forbidden(f"pages of {origin[:100]!r} need a token of their own, or a line in [server] allowed_origins")
 
@@ -205,7 +207,7 @@ def _readable_by(request: web.Request) -> str | None:
     """Return which pages may read the answer to a request, as `Access-Control-Allow-Origin` says it: a listed one with its
     cookies, every other one only what its own token opens."""
     context = request.app[CONTEXT]
-    kind = context.gate.origin_kind(request)
+    kind = context.authenticator.origin_kind(request)
     if kind is OriginKind.LISTED:
         return request.headers["Origin"]
     if kind is OriginKind.ABSENT or context.access.is_open:

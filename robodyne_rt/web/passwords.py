@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from robodyne_rt.errors import InvalidPayload
+from robodyne_rt.protocol.errors import InvalidPayload
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
 
-AT_ONCE = 2
-WAITING_AT_MOST = 20
+PASSWORD_CONCURRENCY = 2
+MAX_WAITING = 20
 LEAST = 8
 MOST = 500
 
@@ -70,8 +70,8 @@ class Passwords:
     """The same for the loop. Devices that are known go first: strangers who guess must not keep them waiting."""
 
     def __init__(self) -> None:
-        self._limiter = anyio.CapacityLimiter(AT_ONCE)
-        self._free = AT_ONCE
+        self._limiter = anyio.CapacityLimiter(PASSWORD_CONCURRENCY)
+        self._free = PASSWORD_CONCURRENCY
         self._waiting: dict[bool, deque[anyio.Event]] = {True: deque(), False: deque()}
 
     async def hashed(self, password: str) -> str:
@@ -86,7 +86,7 @@ class Passwords:
 
     def is_busy(self, *, is_known: bool) -> bool:
         """Return whether so many of a kind wait that further ones should be told to come back."""
-        return len(self._waiting[is_known]) >= WAITING_AT_MOST
+        return len(self._waiting[is_known]) >= MAX_WAITING
 
     @asynccontextmanager
     async def _turn(self, *, is_known: bool) -> AsyncIterator[None]:

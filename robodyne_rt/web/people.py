@@ -4,15 +4,15 @@ from dataclasses import asdict
 
 from aiohttp import web
 
-from robodyne_rt.errors import Forbidden, InvalidPayload
 from robodyne_rt.model.access import ROLE_PREFIX, Principal
 from robodyne_rt.ports import Presence
+from robodyne_rt.protocol.errors import Forbidden, InvalidPayload
 from robodyne_rt.web.body import json_answer, number_in_query, read_object
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL, Context
 
 LISTED = 50
-LISTED_AT_MOST = 200
-KEY_AT_MOST = 200
+MAX_LISTED = 200
+MAX_KEY = 200
 NEWEST = 1 << 53
 
 
@@ -49,7 +49,7 @@ async def list_chat(request: web.Request) -> web.Response:
     if user != principal.name:
         user = context.accounts.resolve(user)
     before = number_in_query(request, "before", default=None, most=NEWEST)
-    limit = number_in_query(request, "limit", default=LISTED, most=LISTED_AT_MOST)
+    limit = number_in_query(request, "limit", default=LISTED, most=MAX_LISTED)
     return json_answer({"messages": await context.history(user, before, limit or LISTED)})
 
 
@@ -58,8 +58,8 @@ async def send_message(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     body = await read_object(request, ("recipient", "message", "message_type", "audio_url"))
     key = request.headers.get("Idempotency-Key")
-    if key is not None and not (0 < len(key) <= KEY_AT_MOST and key.isprintable()):
-        raise InvalidPayload(f"Idempotency-Key: expected 1 to {KEY_AT_MOST} printable characters")
+    if key is not None and not (0 < len(key) <= MAX_KEY and key.isprintable()):
+        raise InvalidPayload(f"Idempotency-Key: expected 1 to {MAX_KEY} printable characters")
     sent = await context.messages.send(request[PRINCIPAL], body, key=key)
     return json_answer(sent | {"recipientKnown": _is_known(context, sent["recipient"])}, status=201)
 
@@ -68,7 +68,7 @@ def _is_known(context: Context, recipient: str) -> bool:
     """Return whether there is such a recipient; an issuer has users that are known here only when they came once."""
     if recipient.startswith(ROLE_PREFIX):
         return True
-    return context.accounts.knows(recipient) or any(context.sessions.of_user(recipient))
+    return context.accounts.has_name(recipient) or any(context.sessions.of_user(recipient))
 
 
 async def list_messages(request: web.Request) -> web.Response:
@@ -77,7 +77,7 @@ async def list_messages(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     principal = request[PRINCIPAL]
     before = number_in_query(request, "before", default=None, most=NEWEST)
-    limit = number_in_query(request, "limit", default=LISTED, most=LISTED_AT_MOST) or LISTED
+    limit = number_in_query(request, "limit", default=LISTED, most=MAX_LISTED) or LISTED
     ask = context.messages.unread if request.query.get("unread") == "1" else context.messages.listed
     return json_answer({"messages": await ask(principal, before=before, limit=limit)})
 

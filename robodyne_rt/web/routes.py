@@ -6,7 +6,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from robodyne_rt.model.topics import TOPIC_NAMES
-from robodyne_rt.web import administration, api, auth, pages, people, sockets
+from robodyne_rt.web import admin, api, auth, pages, people, sockets
 from robodyne_rt.web.context import CONTEXT, Context
 from robodyne_rt.web.middleware import add_headers, guard, guarded
 
@@ -26,17 +26,17 @@ ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
     ("GET", "/api/pairings", "administer", auth.list_pairings),
     ("POST", "/api/pairings/approve", "administer", auth.approve_pairing),
     ("GET", r"/api/pairings/{pairing:[\w-]{20,100}}", "public", auth.look_at_pairing),
-    ("GET", "/api/users", "administer", administration.list_users),
-    ("POST", "/api/users", "administer", administration.add_user),
-    ("PATCH", "/api/users/{name}", "administer", administration.change_user),
-    ("DELETE", "/api/users/{name}", "administer", administration.remove_user),
-    ("GET", "/api/tokens", "administer", administration.list_tokens),
-    ("POST", "/api/tokens", "administer", administration.create_token),
-    ("DELETE", f"/api/tokens/{ID}", "administer", administration.revoke_token),
-    ("GET", "/api/devices", "administer", administration.list_devices),
-    ("POST", "/api/devices", "administer", administration.add_device),
-    ("POST", "/api/devices/{device_id}/rotate", "administer", administration.rotate_device),
-    ("DELETE", "/api/devices/{device_id}", "administer", administration.revoke_device),
+    ("GET", "/api/users", "administer", admin.list_users),
+    ("POST", "/api/users", "administer", admin.add_user),
+    ("PATCH", "/api/users/{name}", "administer", admin.change_user),
+    ("DELETE", "/api/users/{name}", "administer", admin.remove_user),
+    ("GET", "/api/tokens", "administer", admin.list_tokens),
+    ("POST", "/api/tokens", "administer", admin.create_token),
+    ("DELETE", f"/api/tokens/{ID}", "administer", admin.revoke_token),
+    ("GET", "/api/devices", "administer", admin.list_devices),
+    ("POST", "/api/devices", "administer", admin.add_device),
+    ("POST", "/api/devices/{device_id}/rotate", "administer", admin.rotate_device),
+    ("DELETE", "/api/devices/{device_id}", "administer", admin.revoke_device),
     ("GET", "/api/sessions", "sessions", people.list_sessions),
     ("GET", "/api/chat", "query", people.list_chat),
     ("POST", "/api/messages", "message", people.send_message),

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from robodyne_rt.devices.turns import ReadingTurns
-from robodyne_rt.errors import BadRequest, Internal
+from robodyne_rt.protocol.errors import BadRequest, Internal
 from robodyne_rt.web.connections import HttpConnections
 from robodyne_rt.web.middleware import HEADERS
 

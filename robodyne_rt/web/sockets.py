@@ -10,9 +10,10 @@ import logging
 
 from aiohttp import HttpVersion11, WSMessage, WSMsgType, web
 
-from robodyne_rt.core import session_wire, wire
-from robodyne_rt.core.callbacks import CAPABILITIES
-from robodyne_rt.errors import (
+from robodyne_rt.hub.connection import Connection, HeartbeatKind
+from robodyne_rt.model.topics import TOPIC_NAMES
+from robodyne_rt.protocol import session_messages, topic_messages
+from robodyne_rt.protocol.errors import (
     BadRequest,
     Forbidden,
     Internal,
@@ -22,12 +23,10 @@ from robodyne_rt.errors import (
     TokenMissing,
     TooLarge,
 )
-from robodyne_rt.hub.connection import Connection, HeartbeatKind
-from robodyne_rt.model.topics import TOPIC_NAMES
 from robodyne_rt.sessions.manager import Session
 from robodyne_rt.web.context import CONTEXT
 from robodyne_rt.web.people import profile_fields
-from robodyne_rt.web.talk import INTERVAL_TEXT, MAX_INTERVAL_S, MODE_TEXT, MODES, SessionTalk, renew
+from robodyne_rt.web.session_handler import INTERVAL_TEXT, MAX_INTERVAL_S, MODE_TEXT, MODES, SessionHandler, renew
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ async def topic_socket(request: web.Request) -> web.StreamResponse:
             text = _text_of(message, connection, clock.now())
             if text is None:
                 continue
-            said = connection.received(text, clock.now(), wire.parse_client)
+            said = connection.received(text, clock.now(), topic_messages.parse_client)
             if said is not None:  # a token: the one type that is about more than the connection
                 await renew(context, connection, said.data)
     except Exception:
@@ -105,7 +104,7 @@ async def _greet(request: web.Request, connection: Connection, topic: str) -> No
 async def session_socket(request: web.Request) -> web.StreamResponse:
     """Serve one session's connection until either side ends it (SPEC section 4)."""
     context = request.app[CONTEXT]
-    socket, connection = await _open(request, session_wire.LABEL)
+    socket, connection = await _open(request, session_messages.LABEL)
     if connection is None:
         return socket
     clock = context.clock
@@ -113,17 +112,17 @@ async def session_socket(request: web.Request) -> web.StreamResponse:
     try:
         if not connection.closing:
             session = await _attach(request, connection)
-        talk = None if session is None else SessionTalk(context=context, session=session, connection=connection)
+        handler = None if session is None else SessionHandler(context=context, session=session, connection=connection)
         while (message := await socket.receive()).type not in _ENDS:
             text = _text_of(message, connection, clock.now())
-            if session is None or talk is None:
+            if session is None or handler is None:
                 continue
             context.sessions.seen(session)  # a pong of the protocol is a sign of life too
             if text is None:
                 continue
-            said = connection.received(text, clock.now(), session_wire.parse)
+            said = connection.received(text, clock.now(), session_messages.parse)
             if said is not None:
-                await talk.take(said)
+                await handler.take(said)
     except Exception:
         _failed(connection)
     finally:
@@ -146,7 +145,7 @@ async def _attach(request: web.Request, connection: Connection) -> Session | Non
         device=query.get("device", ""),
         token=query.get("session"),
         confirmed=int(confirmed) if confirmed.isascii() and confirmed.isdigit() and len(confirmed) < 16 else None,
-        capabilities=None if capabilities is None else CAPABILITIES.intersection(capabilities.split(",")),
+        capabilities=None if capabilities is None else session_messages.CAPABILITIES.intersection(capabilities.split(",")),
         more={
             "roles": sorted(principal.roles),
             "rights": sorted(principal.rights | principal.place_rights),
@@ -160,10 +159,10 @@ async def _open(request: web.Request, label: str) -> tuple[TopicSocket, Connecti
     check_upgrade(request)
     context = request.app[CONTEXT]
     kind: HeartbeatKind = "protocol" if request.query.get("heartbeat") == "protocol" else "message"
-    address = context.gate.address_of(request)
+    address = context.authenticator.address_of(request)
     refusal: RobodyneError | None = None
     try:
-        principal = await context.gate.identify(request, upgrades=True)
+        principal = await context.authenticator.identify(request, upgrades=True)
     except (TokenInvalid, TokenExpired) as error:
         # Told after the handshake, so that a browser can read it.
         refusal, principal = error, context.access.anonymous(address)
@@ -173,7 +172,7 @@ async def _open(request: web.Request, label: str) -> tuple[TopicSocket, Connecti
     transport = request.transport
     if transport is None:
         return socket, None
-    if refusal is None and label == session_wire.LABEL and (token := request.query.get("session")):
+    if refusal is None and label == session_messages.LABEL and (token := request.query.get("session")):
         context.sessions.make_way(token, principal)
     connection = socket.connection = context.hub.connect(
         transport,
@@ -181,7 +180,7 @@ async def _open(request: web.Request, label: str) -> tuple[TopicSocket, Connecti
         peer=address,
         principal=principal,
         heartbeat_kind=kind,
-        at_most=context.max_sessions if label == session_wire.LABEL else None,
+        at_most=context.max_sessions if label == session_messages.LABEL else None,
     )
     if refusal is not None:
         connection.close(refusal)

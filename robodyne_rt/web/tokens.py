@@ -14,11 +14,11 @@ import jwt
 import orjson
 from jwt.types import Options
 
-from robodyne_rt.core.directory import Directory
-from robodyne_rt.core.json_depth import is_too_deep
-from robodyne_rt.errors import RobodyneError, TokenExpired, TokenInvalid
+from robodyne_rt.core.identity_registry import IdentityRegistry
 from robodyne_rt.model.access import Principal, Profile, is_reserved, issuers_user, normal_name
 from robodyne_rt.ports import Clock
+from robodyne_rt.protocol.errors import RobodyneError, TokenExpired, TokenInvalid
+from robodyne_rt.protocol.json_depth import is_too_deep
 from robodyne_rt.secret import Secret
 from robodyne_rt.web.jwks import KeySet
 
@@ -46,7 +46,7 @@ class Tokens:
         roles: those that there are.
         role_map: what the OIDC issuer's words mean here; empty: those that bear the name of a role mean it.
         keys: of the OIDC issuer; None where there is none.
-        directory: who is known.
+        identities: who is known.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class Tokens:
         roles: Collection[str],
         role_map: Mapping[str, str],
         keys: KeySet | None,
-        directory: Directory,
+        identities: IdentityRegistry,
         clock: Clock,
     ) -> None:
         self._secret = secret
         self._clock = clock
-        self._directory = directory
+        self._identities = identities
         self._keys = keys
         self._clients = clients
         self._role_map = role_map or {role: role for role in roles}
@@ -96,7 +96,7 @@ class Tokens:
         Raises:
             TokenInvalid, TokenExpired: nothing any more.
         """
-        return self._directory.renewed(principal, self._clock.wall())
+        return self._identities.renewed(principal, self._clock.wall())
 
     async def principal(self, text: str) -> Principal:
         """Return who a token speaks for.
@@ -181,7 +181,7 @@ class Tokens:
             raise TokenInvalid("the token is not valid")
         if claims["iat"] > self._clock.wall() + LEEWAY_S:
             raise TokenInvalid("the token is not valid")
-        return self._directory.principal(
+        return self._identities.principal(
             normal_name(name) if profile is None else name,
             claimed_roles=[role for role in _list(roles) if isinstance(role, str)][:20],
             token=token,

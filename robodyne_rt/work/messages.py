@@ -10,23 +10,23 @@ from typing import Any, Protocol
 import anyio
 import orjson
 
-from robodyne_rt.core import session_wire
-from robodyne_rt.core.ratelimit import SlidingWindow
-from robodyne_rt.errors import InvalidPayload, RateLimited, ResourceNotFound, StorageUnavailable
+from robodyne_rt.core.rate_limit import SlidingWindow
 from robodyne_rt.model.access import ANONYMOUS, ISSUER_PREFIX, MAX_ID_LENGTH, ROLE_PREFIX, ROLES, Principal, normal_name
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
+from robodyne_rt.protocol import session_messages
+from robodyne_rt.protocol.errors import InvalidPayload, RateLimited, ResourceNotFound, StorageUnavailable
 from robodyne_rt.sessions.manager import Session, SessionManager
 
 logger = logging.getLogger(__name__)
 
-TEXT_AT_MOST = 4000
-NAME_AT_MOST = 100
-URL_AT_MOST = 2000
+MAX_TEXT = 4000
+MAX_NAME = 100
+MAX_URL = 2000
 TYPES = ("TEXT", "ALERT", "VOICE", "TASK")
 SENT_PER_MINUTE = 60
 PUSH_DEADLINE_S = 0.05
-HELD_AT_MOST = 10_000
+MAX_HELD = 10_000
 """Messages in memory that are not stored yet."""
 
 
@@ -108,7 +108,7 @@ class StaffMessages:
         if verdict.retry_after:
             raise RateLimited("too many messages", retry_after=round(verdict.retry_after, 3), remaining=0)
         self._let_go()
-        if len(self._storing) + len(self._spooled) >= HELD_AT_MOST:
+        if len(self._storing) + len(self._spooled) >= MAX_HELD:
             raise StorageUnavailable("storing is behind; send it again", retry_after_s=1)
         digest = hashlib.blake2b(orjson.dumps(columns, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
         if key is None:
@@ -139,13 +139,13 @@ class StaffMessages:
         self._remember(sender.name, key, stored)
         if repeated is not None or stored != id:
             with contextlib.suppress(StorageUnavailable):
-                return await self._repository.find(stored) or session_wire.staff_message(columns) | {"id": stored}
-        return session_wire.staff_message(columns) | {"id": stored}
+                return await self._repository.find(stored) or session_messages.staff_message(columns) | {"id": stored}
+        return session_messages.staff_message(columns) | {"id": stored}
 
     def _remember(self, sender: str, key: str | None, id: int) -> None:
         if key is not None:
             self._recent[sender, key] = id
-            if len(self._recent) > HELD_AT_MOST:
+            if len(self._recent) > MAX_HELD:
                 self._recent.popitem(last=False)
 
     def _let_go(self) -> None:
@@ -161,8 +161,8 @@ class StaffMessages:
 
     def _push(self, columns: Entity) -> bool:
         """Send a message to every session of its recipient; return whether there was one."""
-        message = self._signed(session_wire.staff_message(columns | {"websocket_sent": True}))
-        payload = session_wire.told("staff_message", **message)
+        message = self._signed(session_messages.staff_message(columns | {"websocket_sent": True}))
+        payload = session_messages.told("staff_message", **message)
         reached = False
         for session in self._sessions.connected:
             if _is_for(session.principal, columns):
@@ -181,7 +181,7 @@ class StaffMessages:
         principal = session.principal
         self._let_go()
         found = [
-            session_wire.staff_message(held)
+            session_messages.staff_message(held)
             for held in (*self._spooled.values(), *self._storing.values())
             if _is_for(principal, held)
         ]
@@ -199,7 +199,7 @@ class StaffMessages:
             if message["id"] in session.delivered:
                 continue
             session.delivered.add(message["id"])
-            link.send_owed(session_wire.told("staff_message", **self._signed(message) | {"websocketSent": True}))
+            link.send_undelivered(session_messages.told("staff_message", **self._signed(message) | {"websocketSent": True}))
             if not message["websocketSent"]:
                 sent.append(message["id"])
         if sent:
@@ -230,7 +230,7 @@ class StaffMessages:
         sender = await self._repository.read(message_id, reader.name, addresses(reader), at)
         if sender is None:
             return
-        payload = session_wire.told("message_read", messageId=message_id, userId=reader.name, readAt=at)
+        payload = session_messages.told("message_read", messageId=message_id, userId=reader.name, readAt=at)
         for user in {sender, reader.name}:
             for session in self._sessions.of_user(user):
                 if session.link is not None:
@@ -270,7 +270,7 @@ def _is_for(principal: Principal, message: Entity) -> bool:
 
 
 def _longest(recipient: str) -> int:
-    return MAX_ID_LENGTH if recipient.startswith(ISSUER_PREFIX) else NAME_AT_MOST
+    return MAX_ID_LENGTH if recipient.startswith(ISSUER_PREFIX) else MAX_NAME
 
 
 def _checked(body: Any, roles: Collection[str]) -> Entity:
@@ -286,14 +286,12 @@ def _checked(body: Any, roles: Collection[str]) -> Entity:
         raise ResourceNotFound(f"no role {role!r}; known: {', '.join(roles)}")
     if recipient == ANONYMOUS:
         raise ResourceNotFound(f"no user {recipient!r}")
-    if not isinstance(message, str) or not message.strip() or len(message) > TEXT_AT_MOST or "\0" in message:
-        raise InvalidPayload(f"message: expected a text of 1 to {TEXT_AT_MOST} characters")
+    if not isinstance(message, str) or not message.strip() or len(message) > MAX_TEXT or "\0" in message:
+        raise InvalidPayload(f"message: expected a text of 1 to {MAX_TEXT} characters")
     kind = body.get("message_type", "TEXT")
     if kind not in TYPES:
         raise InvalidPayload(f"message_type: expected one of {', '.join(TYPES)}")
     url = body.get("audio_url")
-    if url is not None and not (
-        isinstance(url, str) and len(url) <= URL_AT_MOST and url.startswith(("https://", "http://", "/"))
-    ):
-        raise InvalidPayload(f"audio_url: expected an address of at most {URL_AT_MOST} characters")
+    if url is not None and not (isinstance(url, str) and len(url) <= MAX_URL and url.startswith(("https://", "http://", "/"))):
+        raise InvalidPayload(f"audio_url: expected an address of at most {MAX_URL} characters")
     return {"recipient": recipient, "message": message, "message_type": kind, "audio_url": url}

@@ -14,14 +14,15 @@ from typing import Any, Protocol
 import anyio
 from anyio.abc import TaskGroup
 
-from robodyne_rt.core import session_wire, times
-from robodyne_rt.core.callbacks import CAPABILITIES, TIMEOUT_S, CallbackKind, PendingCallbacks
-from robodyne_rt.core.ratelimit import SlidingWindow
-from robodyne_rt.core.session_wire import Dialect
-from robodyne_rt.errors import RobodyneError, StorageUnavailable
+from robodyne_rt.core.callbacks import TIMEOUT_S, Callback, PendingCallbacks
+from robodyne_rt.core.rate_limit import SlidingWindow
+from robodyne_rt.model import times
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity
-from robodyne_rt.ports import Answerer, Clock, NoReply, Unasked
+from robodyne_rt.ports import Answerer, CannotAsk, Clock, NoReply
+from robodyne_rt.protocol import session_messages
+from robodyne_rt.protocol.errors import RobodyneError, StorageUnavailable
+from robodyne_rt.protocol.session_messages import CAPABILITIES, CallbackKind, Dialect
 from robodyne_rt.sessions.manager import Session, SessionManager, answer_payload
 from robodyne_rt.supervision import Supervisor
 
@@ -31,7 +32,7 @@ WORK_S = 30.0
 """Time for one request, from the start of work; waiting for the client does not count."""
 
 FIRST_PROGRESS_S = 2.0
-WAITING_AT_MOST = 100
+MAX_WAITING = 100
 """Requests of one user that wait."""
 
 REMEMBERED = 2000
@@ -179,7 +180,7 @@ class RequestDesk:
             self._repeat(session, stored, dialect)
         for callback in self.callbacks.of_session(session.id):
             if session.link is not None:
-                session.link.send(session_wire.ask(callback, now=self._clock.now()))
+                session.link.send(_question(callback, self._clock.now()))
 
     def _take_up(self, session: Session) -> None:
         for row in self._left.pop(session.id, ()):
@@ -222,8 +223,8 @@ class RequestDesk:
                 self._fail_now(session, dialect, request_id, "RATE_LIMITED", text, retry_after=wait_s, remaining=0)
             return
         queue = self._queues.get(session.user, ())
-        if len(queue) >= WAITING_AT_MOST:
-            text = f"{WAITING_AT_MOST} requests wait already"
+        if len(queue) >= MAX_WAITING:
+            text = f"{MAX_WAITING} requests wait already"
             self._fail_now(session, dialect, request_id, "RATE_LIMITED", text, retry_after=WORK_S, remaining=0)
             return
         verdict = self._limit.take(self._limited(session), self._clock.now())
@@ -262,7 +263,7 @@ class RequestDesk:
         """Answer what was not taken: nothing of it is stored, so that the same id may be used again."""
         self.stats.count(code)
         if session.link is not None:
-            session.link.send(session_wire.failure(dialect, request_id, code, text, **details))
+            session.link.send(session_messages.failure(dialect, request_id, code, text, **details))
 
     def _repeat(self, session: Session, stored: Entity, dialect: Dialect, *, again: bool = False) -> None:
         """Send a stored answer again to who asks again; another session's number means nothing to this one."""
@@ -354,7 +355,7 @@ class RequestDesk:
             helpers.start_soon(conversation.tell_progress)
             with conversation.scope:
                 try:
-                    text = (await self._answerer.answer(conversation)).replace("\0", "")[: session_wire.TEXT_AT_MOST * 4]
+                    text = (await self._answerer.answer(conversation)).replace("\0", "")[: session_messages.MAX_TEXT * 4]
                     status, code = "COMPLETED", ""
                 except Exception:
                     logger.exception("an answerer failed", extra={"action": "answerer_failed"})
@@ -458,7 +459,7 @@ class RequestDesk:
         wait = self._waiting[callback.id] = _Wait()
         self.stats.callbacks += 1
         if session.link is not None:
-            session.link.send(session_wire.ask(callback, now=now))
+            session.link.send(_question(callback, now))
         if kind is CallbackKind.CLARIFICATION:
             for other in self._queues[request.user]:
                 if other is not request:
@@ -478,7 +479,7 @@ class RequestDesk:
 
 def _tell_progress(request: Request, text: str) -> None:
     if request.dialect == "session" and (link := request.session.link) is not None:
-        link.send(session_wire.progress(request.request_id, text))
+        link.send(session_messages.progress(request.request_id, text))
 
 
 class _Wait:
@@ -526,25 +527,25 @@ class _Conversation:
 
     async def clarify(self, question: str, options: list[str]) -> str:
         if "clarification" not in self.capabilities:
-            raise Unasked("the client cannot ask its user")
+            raise CannotAsk("the client cannot ask its user")
         fields = await self._stopped(
             self._desk.ask_client(self._request, CallbackKind.CLARIFICATION, question=question, options=options)
         )
         text = fields.get("response", fields.get("message"))
         if not isinstance(text, str) or not text.strip():
-            raise Unasked("the answer is no text")
-        return text.strip()[: session_wire.TEXT_AT_MOST]
+            raise CannotAsk("the answer is no text")
+        return text.strip()[: session_messages.MAX_TEXT]
 
     async def available_data(self, question: str) -> list[Any]:
         if "available_data" not in self.capabilities:
-            raise Unasked("the client has no data of its own")
+            raise CannotAsk("the client has no data of its own")
         fields = await self._stopped(self._desk.ask_client(self._request, CallbackKind.DATA, question=question))
         data = fields.get("data")
         return data if isinstance(data, list) else []
 
     async def api(self, name: str, params: dict[str, Any]) -> Any:
         if "api" not in self.capabilities:
-            raise Unasked("the client calls nothing for us")
+            raise CannotAsk("the client calls nothing for us")
         fields = await self._stopped(self._desk.ask_client(self._request, CallbackKind.API, api=name, params=params))
         return fields.get("result", fields.get("data"))
 
@@ -557,3 +558,13 @@ class _Conversation:
         finally:
             self.scope.deadline = anyio.current_time() + left_s
             self._right_to_read = None
+
+
+def _question(callback: Callback, now: float) -> bytes:
+    return session_messages.ask(
+        callback.kind,
+        id=callback.id,
+        query_id=callback.query_id,
+        left_s=callback.deadline - now,
+        fields=callback.fields,
+    )

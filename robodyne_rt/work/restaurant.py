@@ -1,13 +1,13 @@
 """The state of the restaurant as answerers see it: what is stored, with what is newer laid over it."""
 
-from robodyne_rt.core import times
-from robodyne_rt.errors import StorageUnavailable
+from robodyne_rt.model import times
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.ports import Clock, LiveState
+from robodyne_rt.protocol.errors import StorageUnavailable
 from robodyne_rt.store.engine.database import DbConnection
 from robodyne_rt.store.log.reader_pool import ReaderPool
 
-EVENTS_AT_MOST = 500
+MAX_EVENTS = 500
 _EVENT = ("type", "severity", "description", "related_entity_type", "related_entity_id", "timestamp")
 
 
@@ -31,7 +31,7 @@ class LiveRestaurant:
 
         def query(db: DbConnection) -> list[Entity]:
             # The newest by id, whatever their time: what another program writes late is among them, and the cost is bounded.
-            rows = db.execute(f"SELECT {', '.join(_EVENT)} FROM event ORDER BY id DESC LIMIT ?", (EVENTS_AT_MOST,)).fetchall()
+            rows = db.execute(f"SELECT {', '.join(_EVENT)} FROM event ORDER BY id DESC LIMIT ?", (MAX_EVENTS,)).fetchall()
             found = [dict(zip(_EVENT, row, strict=True)) for row in rows]
             for event in found:
                 event["timestamp"] = db.time_text(event["timestamp"]) or ""

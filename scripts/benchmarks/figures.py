@@ -21,7 +21,7 @@ from rig import BenchError, Program, Rig, Server, checked, cpu_s, resident_kib
 
 CLIENT_TIMEOUT_S = 40.0
 
-MERGED_AT_MOST = 1.05
+MAX_MERGED = 1.05
 """Events per update up to which they still count as sent one at a time."""
 
 
@@ -209,7 +209,7 @@ def fan_out(rig: Rig, scale: Scale) -> list[Figure]:
             ]
         for figure in (alone_many, alone_few):
             merged = statistics.median(together[figure.name])
-            if merged > MERGED_AT_MOST:
+            if merged > MAX_MERGED:
                 # Cheaper per message, but not what was asked: the server was late and sent several events in one write.
                 figure.spoiled = "merged"
                 figure.remarks.append(f"{figure.name}: the server fell behind; per write {merged * figure.result:.2f}×")

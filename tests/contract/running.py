@@ -6,10 +6,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from robodyne_rt.core import device_messages
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.ports import Clock, OptimisticChange, ReceivedMessage
+from robodyne_rt.protocol import device_messages
 from robodyne_rt.store.engine.ownership import Ownership
 from robodyne_rt.store.intake.acknowledged import Acknowledged
 from robodyne_rt.store.intake.spool import Spool

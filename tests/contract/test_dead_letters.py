@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.errors import Conflict, DeadLettered, ResourceNotFound
+from robodyne_rt.protocol.errors import Conflict, DeadLettered, ResourceNotFound
 from robodyne_rt.store.intake import requeue
 from robodyne_rt.store.intake.people_writes import AnswerWrite, RequestWrite
 from robodyne_rt.store.intake.requeue import DeadLetters

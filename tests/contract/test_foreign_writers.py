@@ -31,7 +31,7 @@ async def write(store: Store, seed: int, isolation: str) -> list[dict[str, Any]]
     return [json.loads(line) for line in out.splitlines()]
 
 
-def furnish(store: Store) -> None:
+def seed_data(store: Store) -> None:
     with store.foreign() as foreign:
         for id in range(1, WRITERS + 1):
             foreign.execute("INSERT INTO robot(id, robot_id) VALUES (?, ?)", (id, f"r{id}"))
@@ -47,7 +47,7 @@ def furnish(store: Store) -> None:
 @pytest.mark.timeout(60 + WRITERS * TRANSACTIONS)
 async def test_many_foreign_writers_are_all_heard_without_gap_or_deadlock(store: Store, tmp_path: Path, isolation: str) -> None:
     running = Running(store, tmp_path, changes_retained=100_000)
-    furnish(store)
+    seed_data(store)
     own = asyncio.create_task(write_ourselves(running))
     ledgers = await asyncio.gather(*(write(store, seed, isolation) for seed in range(1, WRITERS + 1)))
     own.cancel()
@@ -94,7 +94,7 @@ async def test_a_reader_that_takes_notes_as_it_sees_them_would_miss_some(store: 
     """The control: a position over the notes' own numbers skips what commits late; sealing is what prevents it."""
     running = Running(store, tmp_path)
     await running.stop()
-    furnish(store)
+    seed_data(store)
     writers = asyncio.gather(*(write(store, seed, "READ COMMITTED") for seed in range(1, WRITERS + 1)))
     position, met = 0, 0
     with store.foreign() as foreign:

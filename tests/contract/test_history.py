@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.errors import StorageUnavailable
+from robodyne_rt.protocol.errors import StorageUnavailable
 from robodyne_rt.store.engine.database import read_epochs
 from tests.contract.running import Running
 from tests.stores import Store
@@ -152,7 +152,7 @@ async def test_columns_of_others_are_theirs(running: Running, store: Store, tmp_
 
 
 def _robot_write(running: Running) -> Any:
-    from robodyne_rt.core.device_messages import parse
+    from robodyne_rt.protocol.device_messages import parse
     from robodyne_rt.store.intake.writes import MessageWrite
 
     message, digest = parse(b'{"msg_type":"Albabot","robot_id":"alba-1","battery_level":40}')

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from robodyne_rt.errors import SchemaMismatch
 from robodyne_rt.store.engine import schema
 from robodyne_rt.store.engine.database import Database, DbConnection
+from robodyne_rt.store.errors import SchemaMismatch
 from tests.stores import Store
 
 

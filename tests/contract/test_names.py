@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.core import device_messages
-from robodyne_rt.errors import Conflict, InvalidPayload, ResourceNotFound
+from robodyne_rt.protocol import device_messages
+from robodyne_rt.protocol.errors import Conflict, InvalidPayload, ResourceNotFound
 from robodyne_rt.store.tables import devices, messages, users
 from tests.contract.running import Running
 from tests.stores import Store

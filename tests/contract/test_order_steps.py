@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.core import device_messages, times
-from robodyne_rt.errors import InvalidPayload
+from robodyne_rt.model import times
+from robodyne_rt.protocol import device_messages
+from robodyne_rt.protocol.errors import InvalidPayload
 from tests.contract.running import Running
 from tests.stores import Store, make_store
 

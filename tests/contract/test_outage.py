@@ -14,9 +14,10 @@ import psycopg
 import pytest
 
 from robodyne_rt.core import spooling
-from robodyne_rt.errors import Conflict, DeadLettered, FilesReplaced, StorageUnavailable
+from robodyne_rt.protocol.errors import Conflict, DeadLettered, StorageUnavailable
 from robodyne_rt.sim.cluster import Cluster
 from robodyne_rt.store.engine import database, sqlite
+from robodyne_rt.store.errors import FilesReplaced
 from robodyne_rt.store.log import reader_pool
 from robodyne_rt.store.log.history import History
 from robodyne_rt.store.repositories import MessageRepository

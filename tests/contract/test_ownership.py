@@ -7,10 +7,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from robodyne_rt.errors import DataOwned, SchemaMismatch, SchemaTooNew
 from robodyne_rt.settings import ConfigError
 from robodyne_rt.store.engine import postgres
 from robodyne_rt.store.engine.database import write_meta
+from robodyne_rt.store.errors import DataOwned, SchemaMismatch, SchemaTooNew
 from tests.contract.running import Running
 from tests.stores import Store
 

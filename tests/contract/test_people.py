@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.core import times
-from robodyne_rt.errors import Conflict, InvalidPayload, ResourceNotFound
+from robodyne_rt.model import times
 from robodyne_rt.model.access import Profile, issuers_user
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.protocol.errors import Conflict, InvalidPayload, ResourceNotFound
 from robodyne_rt.store.intake import write_registry as write_registry
 from robodyne_rt.store.intake import writes
 from robodyne_rt.store.intake.people_writes import AnswerWrite, ReceiptWrite, RequestWrite, StaffMessageWrite

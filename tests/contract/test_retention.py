@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.core import times
+from robodyne_rt.model import times
 from robodyne_rt.store.log import maintenance, retention
 from robodyne_rt.store.log.retention import RULES, STEP_ROWS, Retention
 from robodyne_rt.testing.clock import HandClock

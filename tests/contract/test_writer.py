@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.errors import Conflict, InvalidPayload, StorageBroken
+from robodyne_rt.protocol.errors import Conflict, InvalidPayload
+from robodyne_rt.store.errors import StorageBroken
 from robodyne_rt.store.intake.writes import CallWrite, ServerLineWrite
 from robodyne_rt.store.log import maintenance
 from robodyne_rt.store.log.reader import MAX_LINES_PER_UPDATE

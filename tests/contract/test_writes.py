@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robodyne_rt.core import device_messages
+from robodyne_rt.protocol import device_messages
 from robodyne_rt.store.intake import write_registry as write_registry
 from robodyne_rt.store.intake import writes
 from robodyne_rt.store.intake.writes import EventWrite, MessageWrite, VanishedWrite

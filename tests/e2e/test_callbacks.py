@@ -9,10 +9,11 @@ from typing import Any
 import anyio
 import pytest
 
-from robodyne_rt.core.callbacks import ANSWERED_BY, TIMEOUT_S, CallbackKind
-from robodyne_rt.core.ratelimit import SlidingWindow
+from robodyne_rt.core.callbacks import TIMEOUT_S
+from robodyne_rt.core.rate_limit import SlidingWindow
 from robodyne_rt.model.access import Principal
-from robodyne_rt.ports import Clock, Unasked
+from robodyne_rt.ports import CannotAsk, Clock
+from robodyne_rt.protocol.session_messages import ANSWERED_BY, CallbackKind
 from robodyne_rt.sessions.manager import SessionManager
 from robodyne_rt.sessions.memory import MemorySessions
 from robodyne_rt.work import requests
@@ -396,7 +397,7 @@ class FakeLink:
     def send(self, payload: bytes) -> None:
         self.sent.append(payload)
 
-    send_owed = send
+    send_undelivered = send
 
     async def has_room(self) -> bool:
         return True
@@ -526,7 +527,7 @@ async def test_a_callback_that_nobody_answers_costs_its_own_time_and_the_request
     async def answer(conversation: Any) -> str:
         try:
             await conversation.available_data("?")
-        except Unasked:
+        except CannotAsk:
             return "nobody said anything"
         return "wrong"
 
@@ -560,7 +561,7 @@ async def test_who_does_not_say_what_it_can_be_asked_is_asked_where_the_setting_
             ("api", conversation.api("x", {})),
             ("clarification", conversation.clarify("?", [])),
         ):
-            with contextlib.suppress(Unasked):
+            with contextlib.suppress(CannotAsk):
                 await ask
                 asked.append(word)
         return "done"

@@ -759,7 +759,7 @@ class Line:
     def send(self, payload: bytes) -> None:
         self.sent.append(payload)
 
-    send_owed = send
+    send_undelivered = send
 
     async def has_room(self) -> bool:
         return True

@@ -9,7 +9,7 @@ from typing import Any
 from tests.faults.load import Ack, Ledger, digest
 from tests.faults.store import Store
 
-NAMED_AT_MOST = 3
+MAX_NAMED = 3
 """Examples that a text names."""
 
 
@@ -148,4 +148,4 @@ def _log_faults(store: Store) -> list[str]:
 
 
 def _examples(what: str, found: list[str]) -> list[str]:
-    return [f"{what}: {len(found)}, as {', '.join(found[:NAMED_AT_MOST])}"] if found else []
+    return [f"{what}: {len(found)}, as {', '.join(found[:MAX_NAMED])}"] if found else []

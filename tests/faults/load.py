@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 
 TICK_S = 0.01
 LEDGER_INTERVAL_S = 0.02
-KNOWN_AT_MOST = 2000
+MAX_KNOWN = 2000
 """Acknowledged messages per device that may be sent again."""
 
 DISH = "bibimbap"
@@ -194,7 +194,7 @@ class _Device:
     sent: int = 0
     conflicts_refused: int = 0
     unanswered: dict[str, _Message] = field(default_factory=dict)
-    known: deque[_Message] = field(default_factory=lambda: deque(maxlen=KNOWN_AT_MOST))
+    known: deque[_Message] = field(default_factory=lambda: deque(maxlen=MAX_KNOWN))
     flight: deque[tuple[_Message | None, bool]] = field(default_factory=deque)
     """What the next answers are for, and whether it was a conflicting body; None is our Hello."""
     refused: list[tuple[float, _Message]] = field(default_factory=list)

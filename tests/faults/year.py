@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from robodyne_rt.core import times
+from robodyne_rt.model import times
 from robodyne_rt.ports import Clock
 from robodyne_rt.store.log import maintenance, retention
 from tests import stores

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from robodyne_rt.core import wire
-from robodyne_rt.core.live import LiveRobots
+from robodyne_rt.core.robot_presence import RobotPresence
 from robodyne_rt.core.window import WINDOW_BYTES
-from robodyne_rt.errors import RobodyneError
 from robodyne_rt.hub.connection import Connection
 from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.hub.robot_monitor import RobotMonitor
@@ -17,6 +15,8 @@ from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity, Keys, Update
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.ports import Clock
+from robodyne_rt.protocol import topic_messages
+from robodyne_rt.protocol.errors import RobodyneError
 from robodyne_rt.settings import Hub
 from robodyne_rt.store.engine.database import DbConnection
 from robodyne_rt.store.engine.sqlite import SqliteDatabase
@@ -158,14 +158,14 @@ class Rig:
         self.reader = DirectReader(self.db, self.epoch)
         snapshots = {topic: self.reader.log.snapshot(topic, limit_bytes=WINDOW_BYTES) for topic in TOPICS}
         self.positions = {topic: snapshot.offset for topic, snapshot in snapshots.items()}
-        self.live_robots = LiveRobots(offline_after_s=10, limit=500)
-        self.monitor = RobotMonitor(self.live_robots, store=cast(Any, self.store), clock=self.clock)
+        self.robot_presence = RobotPresence(offline_after_s=10, limit=500)
+        self.monitor = RobotMonitor(self.robot_presence, store=cast(Any, self.store), clock=self.clock)
         self.hub = ConnectionManager(
             settings=self.settings,
             reader=self.reader,
             snapshots=snapshots,
             windows=WINDOWS,
-            live_robots=self.live_robots,
+            robot_presence=self.robot_presence,
             clock=self.clock,
             health=nothing,
             on_private=lambda update: None,
@@ -239,4 +239,4 @@ class Screen:
         return messages
 
     def say(self, **message: Any) -> None:
-        self.connection.received(json.dumps(message).encode(), self.rig.clock.now(), wire.parse_client)
+        self.connection.received(json.dumps(message).encode(), self.rig.clock.now(), topic_messages.parse_client)

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from robodyne_rt.core import wire
 from robodyne_rt.hub.connection import LAG_WINDOW_S, HeartbeatKind, HubStats
 from robodyne_rt.model.access import Principal
+from robodyne_rt.protocol import topic_messages
 from tests.hub.harness import FakeTransport, Rig, Screen
 
 
@@ -131,18 +131,18 @@ async def test_a_bad_message_is_answered_and_twenty_end_it(rig: Rig, text: bytes
     screen = await rig.connect("robots")
     screen.take()
     for _ in range(19):
-        screen.connection.received(text, rig.clock.now(), wire.parse_client)
+        screen.connection.received(text, rig.clock.now(), topic_messages.parse_client)
         (message,) = screen.take()
         assert message["type"] == "error" and message["data"]["code"] == code
         rig.clock.at += 0.1
-    screen.connection.received(text, rig.clock.now(), wire.parse_client)
+    screen.connection.received(text, rig.clock.now(), topic_messages.parse_client)
     assert screen.transport.close_reason() == (1008, "abuse")
 
 
 async def test_bad_messages_of_long_ago_are_forgiven(rig: Rig) -> None:
     screen = await rig.connect("robots")
     for _ in range(40):
-        screen.connection.received(b"{", rig.clock.now(), wire.parse_client)
+        screen.connection.received(b"{", rig.clock.now(), topic_messages.parse_client)
         rig.clock.at += 4
     assert not screen.connection.closing
 

@@ -9,10 +9,10 @@ import orjson
 import pytest
 
 from robodyne_rt.client.state import TopicState
-from robodyne_rt.core import wire
 from robodyne_rt.hub import feed
 from robodyne_rt.model.access import Principal
 from robodyne_rt.ports import OptimisticChange
+from robodyne_rt.protocol import topic_messages
 from tests.hub.harness import Rig, Screen
 
 NOTE = "국" * 19_000
@@ -75,7 +75,7 @@ async def test_a_large_snapshot_comes_in_parts_and_only_the_last_has_its_positio
     assert (last["offset"], last["epoch"], last["prev"]) == (head, rig.epoch, -1) and "more" not in last
     assert [entity["id"] for part in (first, *middle, last) for entity in part["data"]] == list(range(1, 51))
     for part in (first, *middle, last):
-        assert len(orjson.dumps(part)) <= wire.PART_BYTES + NOTE_BYTES + 1000
+        assert len(orjson.dumps(part)) <= topic_messages.PART_BYTES + NOTE_BYTES + 1000
 
 
 async def test_parts_are_made_once_for_all_clients(running: Any) -> None:
@@ -175,7 +175,9 @@ async def test_a_change_of_many_rows_comes_in_parts_to_who_is_live(running: Any)
     rig.sql("UPDATE order_ SET note = ?", NOTE)
     await rig.feed()
     messages = await read_all(rig, screen)
-    assert len(messages) > 1 and all(len(orjson.dumps(message)) <= wire.PART_BYTES + NOTE_BYTES + 1000 for message in messages)
+    assert len(messages) > 1 and all(
+        len(orjson.dumps(message)) <= topic_messages.PART_BYTES + NOTE_BYTES + 1000 for message in messages
+    )
     assert all(entity["note"] == NOTE for entity in screen.replica.entities.values())
 
 

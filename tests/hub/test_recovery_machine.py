@@ -12,8 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from robodyne_rt.core import wire
 from robodyne_rt.hub import feed
+from robodyne_rt.protocol import topic_messages
 from tests.hub.harness import Rig, Screen
 
 TOPIC = "tables"
@@ -24,12 +24,12 @@ keys = st.integers(1, 6)
 class Recovery(RuleBasedStateMachine):
     """The model is a dict of rows; clients come, go, pause, lag and resume while rows change and the server restarts."""
 
-    part_bytes = wire.PART_BYTES
+    part_bytes = topic_messages.PART_BYTES
 
     @initialize()
     def start(self) -> None:
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(wire, "PART_BYTES", self.part_bytes)
+        self.patch.setattr(topic_messages, "PART_BYTES", self.part_bytes)
         self.patch.setattr(feed, "ROOM_LOOK_S", 0.0)
         self.folder = Path(tempfile.mkdtemp(prefix="recovery-"))
         self.loop = asyncio.new_event_loop()

@@ -9,11 +9,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from robodyne_rt.errors import StorageBroken
 from robodyne_rt.sim.cluster import Cluster
 from robodyne_rt.store.engine import schema
 from robodyne_rt.store.engine.database import read_epochs, read_meta
 from robodyne_rt.store.engine.sqlite import SqliteConnection, SqliteDatabase
+from robodyne_rt.store.errors import StorageBroken
 from robodyne_rt.store.migrations.runner import SqliteRunner
 from tests import stores
 from tests.stores import Store

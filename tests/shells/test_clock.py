@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from robodyne_rt.core import times
+from robodyne_rt.model import times
 from robodyne_rt.ports import Clock
 
 NOW = 1_796_000_000.0

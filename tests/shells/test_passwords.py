@@ -5,7 +5,7 @@ from typing import Any
 import anyio
 import pytest
 
-from robodyne_rt.web.passwords import AT_ONCE, WAITING_AT_MOST, Passwords
+from robodyne_rt.web.passwords import MAX_WAITING, PASSWORD_CONCURRENCY, Passwords
 
 
 class Hashing:
@@ -47,7 +47,7 @@ async def test_two_at_a_time_and_known_devices_first(monkeypatch: pytest.MonkeyP
         assert hashing.running[2:] == ["known"]
         for password in ("known", "stranger 1", "stranger 2", "stranger 3"):
             await hashing.finish(password)
-    assert hashing.most == AT_ONCE
+    assert hashing.most == PASSWORD_CONCURRENCY
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(log_in, "later", False)
         await anyio.wait_all_tasks_blocked()
@@ -85,7 +85,7 @@ async def test_strangers_that_wait_do_not_make_it_busy_for_known_devices(monkeyp
         await queue.matches(None, password)
 
     async with anyio.create_task_group() as tasks:
-        for number in range(AT_ONCE + WAITING_AT_MOST):
+        for number in range(PASSWORD_CONCURRENCY + MAX_WAITING):
             assert not queue.is_busy(is_known=False)
             tasks.start_soon(log_in, str(number))
             await anyio.wait_all_tasks_blocked()

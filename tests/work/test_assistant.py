@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.ports import Unasked
+from robodyne_rt.ports import CannotAsk
 from robodyne_rt.work.assistant.language import WORDS, age, josa, language_of, number, word
 from robodyne_rt.work.assistant.rules import RulesAssistant
 from tests.e2e.server import Server
@@ -84,12 +84,12 @@ class Talk:
     async def clarify(self, question: str, options: list[str]) -> str:
         self.options = options
         if self._reply is None:
-            raise Unasked("nobody")
+            raise CannotAsk("nobody")
         return self._reply
 
     async def available_data(self, question: str) -> list[Any]:
         if self._data is None:
-            raise Unasked("nothing")
+            raise CannotAsk("nothing")
         return list(self._data)
 
     async def api(self, name: str, params: dict[str, Any]) -> Any:
@@ -379,7 +379,7 @@ async def test_it_asks_the_app_for_what_it_does_not_know() -> None:
     kitchen = Kitchen()
     sources = [{"name": "weather", "keywords": ["날씨"]}, "menu"]
     assert await answer(kitchen, "오늘 날씨 어때", data=sources, api={"sky": "blue"}) == "weather: sky blue"
-    assert "in time" in await answer(kitchen, "what's the weather", data=sources, api=Unasked("late"))
+    assert "in time" in await answer(kitchen, "what's the weather", data=sources, api=CannotAsk("late"))
     assert "empty" in await answer(kitchen, "what's the weather", data=sources, api=[])
     talk = Talk("soup of the day", data=["soup menu", "soup prices", "weather"], reply="soup menu", api=["kimchi"])
     assert await RulesAssistant(kitchen).answer(talk) == "soup menu: kimchi"

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import orjson
 
-from robodyne_rt.errors import SchemaMismatch, SchemaTooNew
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.settings import ConfigError
 from robodyne_rt.settings import Database as DatabaseSettings
 from robodyne_rt.store.engine import schema
+from robodyne_rt.store.errors import SchemaMismatch, SchemaTooNew
 
 Row = tuple[Any, ...]
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from robodyne_rt.errors import FilesReplaced
+from robodyne_rt.store.errors import FilesReplaced
 
 # `os.stat` lets go of the interpreter's lock, and the thread that commits waits to get it back: 15 us a file under load,
 # against 1 us for the call itself. The layout of `struct statx` is the kernel's, alike on every machine (statx(2)).

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import orjson
 
-from robodyne_rt.core import times
-from robodyne_rt.errors import DataOwned
+from robodyne_rt.model import times
+from robodyne_rt.store.errors import DataOwned
 
 READ_BYTES = 4096
 

@@ -23,7 +23,7 @@ import orjson
 import psycopg
 from psycopg import sql
 
-from robodyne_rt.errors import DataOwned, FilesReplaced, StorageBroken, StorageUnavailable
+from robodyne_rt.protocol.errors import StorageUnavailable
 from robodyne_rt.settings import ConfigError
 from robodyne_rt.store.engine import schema
 from robodyne_rt.store.engine.database import (
@@ -43,6 +43,7 @@ from robodyne_rt.store.engine.database import (
     write_meta,
 )
 from robodyne_rt.store.engine.listener import PostgresChangeListener
+from robodyne_rt.store.errors import DataOwned, FilesReplaced, StorageBroken
 from robodyne_rt.store.migrations import MIGRATIONS
 from robodyne_rt.store.migrations.migration import Migration
 from robodyne_rt.store.migrations.runner import PostgresRunner
@@ -54,7 +55,7 @@ OLDEST_VERSION = 130000
 
 CONNECT_TIMEOUT_S = 3
 READ_DEADLINE_MS = 2000
-MAX_ASSIGNED_AT_ONCE = 500
+MAX_ASSIGNED = 500
 """Pending changes that get their offsets in one transaction, besides its own: about 5 ms, for which devices wait."""
 
 OWNER_LOCK = 0x526F6265
@@ -96,7 +97,7 @@ _LOCK_EPOCH = "SELECT value FROM meta WHERE key = 'epoch' FOR UPDATE"
 
 _ASSIGN_OFFSETS = f"""WITH taken AS (
     DELETE FROM inbox WHERE ctid = ANY (ARRAY(
-        (SELECT ctid FROM inbox ORDER BY id LIMIT {MAX_ASSIGNED_AT_ONCE})
+        (SELECT ctid FROM inbox ORDER BY id LIMIT {MAX_ASSIGNED})
         UNION SELECT ctid FROM inbox WHERE xid = pg_current_xact_id()
     ))
     RETURNING id, xid, at, topic, key, op, native
@@ -204,7 +205,7 @@ class PostgresConnection(DbConnection):
         self._run(_LOCK_EPOCH)
         row = self._run(_ASSIGN_OFFSETS).fetchone()
         self.commit()
-        return row is not None and row[0] >= MAX_ASSIGNED_AT_ONCE
+        return row is not None and row[0] >= MAX_ASSIGNED
 
     def has_foreign_changes(self, positions: dict[str, int]) -> bool:
         row = self._run('SELECT EXISTS (SELECT FROM inbox), (SELECT sum("offset") FROM topic_head)').fetchone()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from robodyne_rt.errors import StorageUnavailable
+from robodyne_rt.protocol.errors import StorageUnavailable
 
 logger = logging.getLogger(__name__)
 

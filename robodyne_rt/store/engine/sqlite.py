@@ -19,7 +19,6 @@ from typing import Any
 
 import orjson
 
-from robodyne_rt.errors import StorageBroken
 from robodyne_rt.settings import ConfigError
 from robodyne_rt.store.engine import schema
 from robodyne_rt.store.engine.database import (
@@ -39,6 +38,7 @@ from robodyne_rt.store.engine.database import (
     write_meta,
 )
 from robodyne_rt.store.engine.file_identity import FileIdentity
+from robodyne_rt.store.errors import StorageBroken
 from robodyne_rt.store.migrations import MIGRATIONS
 from robodyne_rt.store.migrations.migration import Migration
 from robodyne_rt.store.migrations.runner import SqliteRunner

@@ -8,7 +8,7 @@ import contextlib
 from collections import OrderedDict
 from typing import Any
 
-from robodyne_rt.errors import Conflict, DeadLettered, RobodyneError, StorageUnavailable
+from robodyne_rt.protocol.errors import Conflict, DeadLettered, RobodyneError, StorageUnavailable
 from robodyne_rt.store.engine.database import Database, DbConnection
 from robodyne_rt.store.intake import write_registry
 from robodyne_rt.store.intake.spool import Spool

@@ -6,7 +6,7 @@ The ledger asks for this before a write goes to the spool (`Check`), and where a
 from collections.abc import Sequence
 
 from robodyne_rt.core.spooling import Answered
-from robodyne_rt.errors import InvalidPayload, ResourceNotFound, RobodyneError, StorageUnavailable
+from robodyne_rt.protocol.errors import InvalidPayload, ResourceNotFound, RobodyneError, StorageUnavailable
 from robodyne_rt.store.intake.acknowledged import Acknowledged
 from robodyne_rt.store.intake.optimistic import OptimisticOverlay
 from robodyne_rt.store.intake.writes import Write

@@ -20,11 +20,12 @@ from typing import NamedTuple, Protocol
 import anyio
 import anyio.to_thread
 
-from robodyne_rt.errors import StorageBroken, StorageUnavailable
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
+from robodyne_rt.protocol.errors import StorageUnavailable
 from robodyne_rt.store.engine.database import Database, DbConnection
 from robodyne_rt.store.engine.sqlite import finish_copy, part_of
+from robodyne_rt.store.errors import StorageBroken
 
 logger = logging.getLogger(__name__)
 

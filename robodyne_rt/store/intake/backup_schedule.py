@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.ports import Clock
+from robodyne_rt.protocol.errors import StorageUnavailable
 
 logger = logging.getLogger(__name__)
 

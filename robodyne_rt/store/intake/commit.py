@@ -8,10 +8,11 @@ import logging
 from collections.abc import Callable, Sequence
 
 from robodyne_rt.core.spooling import Answered
-from robodyne_rt.errors import DeadLettered, RobodyneError, StorageBroken
 from robodyne_rt.logs import storing_lines
 from robodyne_rt.ports import Clock
+from robodyne_rt.protocol.errors import DeadLettered, RobodyneError
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault
+from robodyne_rt.store.errors import StorageBroken
 from robodyne_rt.store.intake.dead_letters import DeadLetterWrite
 from robodyne_rt.store.intake.letter_retries import LetterRetries, retry_in_s
 from robodyne_rt.store.intake.reports import DeadLetter, Report

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from robodyne_rt.core import times
-from robodyne_rt.errors import Conflict, DeadLettered, RobodyneError
+from robodyne_rt.model import times
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
+from robodyne_rt.protocol.errors import Conflict, DeadLettered, RobodyneError
 from robodyne_rt.store.intake.spool import SpooledRow
 from robodyne_rt.store.intake.writes import Write
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter

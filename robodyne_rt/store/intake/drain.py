@@ -7,8 +7,8 @@ transaction as the rows: whatever happens, a row is applied once.
 import logging
 
 from robodyne_rt.core.ids import IdGenerator
-from robodyne_rt.errors import RobodyneError, StorageUnavailable
 from robodyne_rt.ports import Clock
+from robodyne_rt.protocol.errors import RobodyneError, StorageUnavailable
 from robodyne_rt.store.engine.database import DbConnection, read_meta, write_meta
 from robodyne_rt.store.intake import write_registry
 from robodyne_rt.store.intake.commit import Committer, log_dead_letter

@@ -14,10 +14,10 @@ import anyio
 from robodyne_rt.core import spooling
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.core.spooling import Answered, Decision, SpoolingLedger
-from robodyne_rt.errors import StorageTimeout, StorageUnavailable
 from robodyne_rt.logs import storing_lines
 from robodyne_rt.model.changes import Update
 from robodyne_rt.ports import ChangeSink, Clock
+from robodyne_rt.protocol.errors import StorageTimeout, StorageUnavailable
 from robodyne_rt.store.engine.database import Fault
 from robodyne_rt.store.intake import writes
 from robodyne_rt.store.intake.acknowledged import Acknowledged

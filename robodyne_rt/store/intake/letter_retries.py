@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import orjson
 
-from robodyne_rt.core import times
-from robodyne_rt.errors import RobodyneError
+from robodyne_rt.model import times
 from robodyne_rt.ports import Clock
+from robodyne_rt.protocol.errors import RobodyneError
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault
 from robodyne_rt.store.intake import write_registry
 from robodyne_rt.store.intake.reports import DeadLetter, Report

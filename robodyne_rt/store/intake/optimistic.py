@@ -10,10 +10,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
-from robodyne_rt.errors import RobodyneError
 from robodyne_rt.model.changes import Update
 from robodyne_rt.model.topics import TOPICS
 from robodyne_rt.ports import ChangeSink
+from robodyne_rt.protocol.errors import RobodyneError
 from robodyne_rt.store.intake.prediction import Predictor
 from robodyne_rt.store.intake.writes import Write
 from robodyne_rt.store.log.change_log import Lookups

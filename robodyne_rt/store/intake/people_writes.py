@@ -6,9 +6,9 @@ they can never be stored.
 
 from typing import Any
 
-from robodyne_rt.errors import ResourceNotFound
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Outcome
+from robodyne_rt.protocol.errors import ResourceNotFound
 from robodyne_rt.store.engine.database import insert
 from robodyne_rt.store.intake.writes import Write
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter

@@ -33,7 +33,7 @@ class Report:
         lookups: rows that messages are checked by while the database is away; None where they were not read.
         epoch: the new epoch, where history was lost.
         unreadable: values that no program can read, as text for people.
-        mended_topics: topics whose triggers were gone and are put back.
+        restored_topics: topics whose triggers were gone and are put back.
     """
 
     __slots__ = (
@@ -45,8 +45,8 @@ class Report:
         "fault",
         "generation",
         "lookups",
-        "mended_topics",
         "recovered",
+        "restored_topics",
         "reverted",
         "unreadable",
         "updates",
@@ -65,12 +65,12 @@ class Report:
         self.lookups: Lookups | None = None
         self.epoch = ""
         self.unreadable: list[str] = []
-        self.mended_topics: list[str] = []
+        self.restored_topics: list[str] = []
 
     def error_events(self) -> list[tuple[str, Any]]:
         """Return what people are to be told by events, as (text, data)."""
         events: list[tuple[str, Any]] = []
-        if not (self.dead_letters or self.unreadable or self.epoch or self.mended_topics):
+        if not (self.dead_letters or self.unreadable or self.epoch or self.restored_topics):
             return events
         for write, id, reason in self.dead_letters:
             if write.kind == EventWrite.kind:
@@ -78,9 +78,9 @@ class Report:
             text = f"a {write.kind} could not be stored and is kept as a dead letter: {reason}".replace("\0", "\ufffd")
             events.append((text[:2000], write.dead_letter_columns() | {"id": id, "payload": None}))
         events += [(text, None) for text in self.unreadable]
-        if self.mended_topics:
+        if self.restored_topics:
             text = "another program rebuilt tables without their triggers; they were put back, and all screens read them anew"
-            events.append((text, {"topics": self.mended_topics}))
+            events.append((text, {"topics": self.restored_topics}))
         if self.epoch:
             text = "the database came back older than it was: changes that were confirmed are lost"
             events.append((text, {"epoch": self.epoch}))
@@ -98,5 +98,5 @@ class Report:
             or self.recovered
             or self.lookups
             or self.unreadable
-            or self.mended_topics
+            or self.restored_topics
         )

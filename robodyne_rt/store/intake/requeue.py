@@ -4,10 +4,10 @@ from typing import Literal
 
 import orjson
 
-from robodyne_rt.core import times
-from robodyne_rt.errors import ResourceNotFound, RobodyneError
+from robodyne_rt.model import times
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
+from robodyne_rt.protocol.errors import ResourceNotFound, RobodyneError
 from robodyne_rt.store.engine.database import DbConnection
 from robodyne_rt.store.intake import write_registry
 from robodyne_rt.store.intake.submissions import Submissions

@@ -20,10 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from robodyne_rt.errors import FilesReplaced, StorageUnavailable
+from robodyne_rt.protocol.errors import StorageUnavailable
 from robodyne_rt.store.engine.database import closed_on_error
 from robodyne_rt.store.engine.file_identity import FileIdentity
 from robodyne_rt.store.engine.sqlite import sync, wal_of
+from robodyne_rt.store.errors import FilesReplaced
 from robodyne_rt.store.intake import spool_repair
 from robodyne_rt.store.intake.spool_repair import SpoolDamage
 

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from robodyne_rt.errors import FilesReplaced
 from robodyne_rt.store.engine.sqlite import sync, wal_of
+from robodyne_rt.store.errors import FilesReplaced
 
 SET_ASIDE = ".aside-"
 """Between the name of a spool and the time at which it was set aside."""

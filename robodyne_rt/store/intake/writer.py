@@ -18,15 +18,16 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
-from robodyne_rt.core import times
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.core.retry import Backoff
 from robodyne_rt.core.spooling import LATE_S, Give
-from robodyne_rt.errors import DataOwned, FilesReplaced, StorageBroken, StorageUnavailable
 from robodyne_rt.logs import storing_lines
+from robodyne_rt.model import times
 from robodyne_rt.ports import Clock
+from robodyne_rt.protocol.errors import StorageUnavailable
 from robodyne_rt.settings import ConfigError
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault, read_epochs, renew_epoch, write_meta
+from robodyne_rt.store.errors import DataOwned, FilesReplaced, StorageBroken
 from robodyne_rt.store.intake.backup import BACKUP_PAUSE_S, BackupRequest, copy_between_cycles, rescue
 from robodyne_rt.store.intake.commit import Committer
 from robodyne_rt.store.intake.drain import SpoolDrain
@@ -399,9 +400,9 @@ class Writer:
             self._log.has_more = True
             tried.generation = self._generation
             report_to(tried)
-        if self._maintenance.mended_topics:
+        if self._maintenance.restored_topics:
             report = Report(self._generation)
-            report.mended_topics, self._maintenance.mended_topics = self._maintenance.mended_topics, []
+            report.restored_topics, self._maintenance.restored_topics = self._maintenance.restored_topics, []
             self._log.has_more = True
             report_to(report)
 

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import orjson
 
-from robodyne_rt.core import device_messages
-from robodyne_rt.core.device_messages import DeviceMessage, OrderReport
-from robodyne_rt.errors import RobodyneError
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Outcome
+from robodyne_rt.protocol import device_messages
+from robodyne_rt.protocol.device_messages import DeviceMessage, OrderReport
+from robodyne_rt.protocol.errors import RobodyneError
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter, details
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import orjson
 
-from robodyne_rt.core import times
-from robodyne_rt.core.json_depth import is_too_deep
 from robodyne_rt.core.window import WINDOW_BYTES, sizes_of
+from robodyne_rt.model import times
 from robodyne_rt.model.changes import Entity, Keys, Update
 from robodyne_rt.model.topics import TOPICS, Joined, Nested, Rows, Topic
+from robodyne_rt.protocol.json_depth import is_too_deep
 from robodyne_rt.store.engine.database import DbConnection
 
 logger = logging.getLogger(__name__)
@@ -308,7 +308,7 @@ class ChangeLog:
             self.unreadable.append((table, id, column))
 
     def overview(self) -> Entity:
-        """Return the counts of the topic `status`; numbers that could grow without end stop at `COUNTED_AT_MOST`."""
+        """Return the counts of the topic `status`; numbers that could grow without end stop at `MAX_COUNTED`."""
         execute = self._execute
 
         def by(query: str) -> Entity:

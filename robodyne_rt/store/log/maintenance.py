@@ -73,7 +73,7 @@ class Maintenance:
         """Whether there is more to prune: the next step comes after `PRUNE_PAUSE_S`."""
         self._next_look = 0.0
         self._next_trigger_look = 0.0
-        self.mended_topics: list[str] = []
+        self.restored_topics: list[str] = []
         """Topics whose triggers were put back, for the writer to report."""
         self._prune_after: tuple[str, str] = ("", "")
 
@@ -148,7 +148,7 @@ class Maintenance:
                 logger.exception("the triggers cannot be put back", extra={"action": "trigger_failed"})
             return
         self._stats.missing_triggers = []
-        self.mended_topics += topics
+        self.restored_topics += topics
         logger.warning("triggers were put back: %s are read anew", ", ".join(topics), extra={"action": "trigger_mended"})
 
     def _note_next_id(self, db: DbConnection) -> None:

@@ -7,8 +7,8 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.model.changes import Entity, Keys, Update
+from robodyne_rt.protocol.errors import StorageUnavailable
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault, closed_on_error
 from robodyne_rt.store.log.change_log import ChangeLog, HistoryLost
 from robodyne_rt.store.log.history import History

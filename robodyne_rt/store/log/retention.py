@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from robodyne_rt.core import times
+from robodyne_rt.model import times
 from robodyne_rt.ports import Clock
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault
 

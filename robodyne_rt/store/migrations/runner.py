@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from robodyne_rt.errors import StorageBroken
+from robodyne_rt.store.errors import StorageBroken
 from robodyne_rt.store.migrations.migration import (
     MAX_ID,
     AddCheck,

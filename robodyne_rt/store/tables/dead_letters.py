@@ -4,8 +4,8 @@ import contextlib
 
 import orjson
 
-from robodyne_rt.errors import ResourceNotFound
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.protocol.errors import ResourceNotFound
 from robodyne_rt.store.engine.database import DbConnection
 
 MAX_LISTED = 1000

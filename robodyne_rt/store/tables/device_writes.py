@@ -12,8 +12,12 @@ from typing import Any
 
 import orjson
 
-from robodyne_rt.core import order_steps, times
-from robodyne_rt.core.device_messages import (
+from robodyne_rt.core import order_steps
+from robodyne_rt.model import times
+from robodyne_rt.model.changes import Entity
+from robodyne_rt.model.enums import OrderStatus, TableStatus
+from robodyne_rt.model.names import nfc
+from robodyne_rt.protocol.device_messages import (
     CLOCK_AHEAD_S,
     POSE,
     Bye,
@@ -30,10 +34,7 @@ from robodyne_rt.core.device_messages import (
     TableReport,
     clock_is_off,
 )
-from robodyne_rt.errors import Conflict, DeadLettered, InvalidPayload
-from robodyne_rt.model.changes import Entity
-from robodyne_rt.model.names import nfc
-from robodyne_rt.model.words import OrderStatus, TableStatus
+from robodyne_rt.protocol.errors import Conflict, DeadLettered, InvalidPayload
 from robodyne_rt.store.engine.database import DbConnection
 
 MAX_MENTIONED = 500

@@ -2,10 +2,10 @@
 
 import secrets
 
-from robodyne_rt.core import times
-from robodyne_rt.errors import Conflict, InvalidPayload, ResourceNotFound
+from robodyne_rt.model import times
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.model.names import nfc
+from robodyne_rt.protocol.errors import Conflict, InvalidPayload, ResourceNotFound
 from robodyne_rt.store.engine.database import DbConnection, insert
 from robodyne_rt.store.tables import names
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from robodyne_rt.core import session_wire
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.protocol import session_messages
 from robodyne_rt.store.engine.database import DbConnection
 from robodyne_rt.store.tables import users
 from robodyne_rt.store.tables.requests import MAX_HISTORY
@@ -79,4 +79,4 @@ def mark_sent(db: DbConnection, ids: list[int]) -> None:
 
 def _message(db: DbConnection, row: tuple[Any, ...]) -> Entity:
     message = dict(zip(_MESSAGE, row, strict=True))
-    return session_wire.staff_message(message | {"timestamp": db.time_text(message["timestamp"])})
+    return session_messages.staff_message(message | {"timestamp": db.time_text(message["timestamp"])})

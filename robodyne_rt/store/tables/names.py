@@ -5,10 +5,10 @@ from typing import Any
 
 import orjson
 
-from robodyne_rt.errors import InvalidPayload
 from robodyne_rt.model.access import ROLES, is_reserved, normal_name
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.model.names import nfc
+from robodyne_rt.protocol.errors import InvalidPayload
 from robodyne_rt.store.engine.database import DbConnection
 
 MAX_NAME_LENGTH = 100

@@ -1,6 +1,6 @@
 """People's sessions, in the database: what outlives a connection (SPEC section 4)."""
 
-from robodyne_rt.core import times
+from robodyne_rt.model import times
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.store.engine.database import DbConnection
 from robodyne_rt.store.tables.requests import REQUEST_COLUMNS

@@ -3,10 +3,10 @@
 from collections.abc import Collection
 from typing import Any
 
-from robodyne_rt.core import times
-from robodyne_rt.errors import ResourceNotFound
+from robodyne_rt.model import times
 from robodyne_rt.model.access import ROLES
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.protocol.errors import ResourceNotFound
 from robodyne_rt.store.engine.database import DbConnection, insert
 from robodyne_rt.store.tables import names
 

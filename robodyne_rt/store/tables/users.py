@@ -5,10 +5,10 @@ section 8). What changes here reaches everybody through the change log.
 from collections.abc import Collection
 from typing import Any
 
-from robodyne_rt.core import times
-from robodyne_rt.errors import Conflict, InvalidPayload, ResourceNotFound
+from robodyne_rt.model import times
 from robodyne_rt.model.access import ISSUER_PREFIX, MAX_ID_LENGTH, ROLES, Profile, normal_name
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.protocol.errors import Conflict, InvalidPayload, ResourceNotFound
 from robodyne_rt.store.engine.database import DbConnection, insert
 from robodyne_rt.store.tables import names
 from robodyne_rt.store.tables.tokens import revoke_where

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from robodyne_rt.core import times
-from robodyne_rt.errors import StorageUnavailable
+from robodyne_rt.model import times
 from robodyne_rt.model.changes import Entity
-from robodyne_rt.ports import Conversation, NoReply, Restaurant, Unasked
+from robodyne_rt.ports import CannotAsk, Conversation, NoReply, Restaurant
+from robodyne_rt.protocol.errors import StorageUnavailable
 from robodyne_rt.work.assistant.imperatives import is_imperative, is_plain
 from robodyne_rt.work.assistant.language import Code, age, josa, language_of, normalized, number, word
 from robodyne_rt.work.assistant.names import Named, is_mentioned, named, table_named
@@ -25,10 +25,10 @@ LATE_S = 480.0
 
 NEAR_M = 1.5
 LOW_BATTERY = 20.0
-LISTED_AT_MOST = 8
+MAX_LISTED = 8
 WINDOW_MIN = 30
-WINDOW_AT_MOST_MIN = 24 * 60
-OPTIONS_AT_MOST = 12
+MAX_WINDOW_MIN = 24 * 60
+MAX_OPTIONS = 12
 
 _OPEN = ("PLACED", "PREPARING", "READY", "SERVING")
 
@@ -193,18 +193,18 @@ class RulesAssistant:
             return q.say("아직 알려진 로봇이 없습니다.", "No robot is known yet.")
         meant = q.meant
         if meant.unknown or meant.is_certain:
-            lines = [await self._robot(robot, q) for robot in meant.robots[:LISTED_AT_MOST]]
+            lines = [await self._robot(robot, q) for robot in meant.robots[:MAX_LISTED]]
             return "\n".join([*lines, _unknown_robots(meant.unknown, robots, q)] if meant.unknown else lines)
         if (table := table_named(q.text)) is not None:
             return await self._near_table(table, robots, q)
         if _AWAY.search(q.text):
             away = [await self._robot(robot, q) for robot in robots if robot["link"] != "ONLINE"]
-            return "\n".join(away[:LISTED_AT_MOST]) or q.say("모든 로봇이 연결되어 있습니다.", "All robots are online.")
+            return "\n".join(away[:MAX_LISTED]) or q.say("모든 로봇이 연결되어 있습니다.", "All robots are online.")
         if _LOWEST.search(q.text) or _LOW_BATTERY.search(q.text):
             return await self._low_battery(robots, q)
         if _BROKEN.search(q.text):
             broken = [await self._robot(robot, q) for robot in robots if _is_broken(robot)]
-            return "\n".join(broken[:LISTED_AT_MOST]) or q.say("고장 난 로봇이 없습니다.", "No robot is in trouble.")
+            return "\n".join(broken[:MAX_LISTED]) or q.say("고장 난 로봇이 없습니다.", "No robot is in trouble.")
         if doing := [status for status, pattern in _DOING if re.search(pattern, q.text)]:
             return self._doing(robots, doing, q)
         if meant.robots:
@@ -219,7 +219,7 @@ class RulesAssistant:
         near = [robot for robot in robots if places[robot["robot_id"]] == table]
         if not near:
             return q.say(f"테이블 {table} 근처에 로봇이 없습니다.", f"No robot is near table {table}.")
-        return "\n".join([await self._robot(robot, q) for robot in near[:LISTED_AT_MOST]])
+        return "\n".join([await self._robot(robot, q) for robot in near[:MAX_LISTED]])
 
     async def _low_battery(self, robots: list[Entity], q: _Question) -> str:
         """Say whose battery is low, or which one is the lowest; of those that can be reached, where there are any."""
@@ -235,7 +235,7 @@ class RulesAssistant:
             least = await self._robot(told[0], q)
             lead = q.say("배터리가 부족한 로봇은 없습니다. 가장 낮은 로봇:", "No battery is low. The lowest:")
             return f"{lead} {least}"
-        listed = ", ".join(f"{robot['robot_id']} {number(robot['battery_level'])}%" for robot in low[:LISTED_AT_MOST])
+        listed = ", ".join(f"{robot['robot_id']} {number(robot['battery_level'])}%" for robot in low[:MAX_LISTED])
         return q.say(f"배터리 부족 {len(low)}대: {listed}.", f"{len(low)} robots have a low battery: {listed}.")
 
     def _doing(self, robots: list[Entity], statuses: list[str], q: _Question) -> str:
@@ -243,17 +243,17 @@ class RulesAssistant:
         parts = []
         for status in statuses:
             names = [robot["robot_id"] for robot in robots if robot["status"] == status and robot["link"] == "ONLINE"]
-            listed = ", ".join(sorted(names)[:OPTIONS_AT_MOST]) or q.say("없음", "none")
+            listed = ", ".join(sorted(names)[:MAX_OPTIONS]) or q.say("없음", "none")
             parts.append(f"{word('robot', status, q.code)} {len(names)}: {listed}.")
         return " ".join(parts)
 
     async def _which_robot(self, found: list[Entity], q: _Question) -> str:
-        options = [robot["robot_id"] for robot in found[:OPTIONS_AT_MOST]]
+        options = [robot["robot_id"] for robot in found[:MAX_OPTIONS]]
         question = q.say("어느 로봇을 말씀하시나요?", "Which robot do you mean?")
         try:
             reply = normalized(await q.clarify(question, options))
-        except Unasked as error:
-            all_of_them = [await self._robot(robot, q) for robot in found[:LISTED_AT_MOST]]
+        except CannotAsk as error:
+            all_of_them = [await self._robot(robot, q) for robot in found[:MAX_LISTED]]
             lead = q.say("어느 로봇인지 몰라 모두 알려 드립니다.", "I do not know which one you mean, so here are all of them.")
             if isinstance(error, NoReply):
                 lead = f"{_no_reply(q)} {lead}"
@@ -268,7 +268,7 @@ class RulesAssistant:
         if len(chosen) == 1:
             return await self._robot(chosen[0], q)
         rest = chosen or found
-        return "\n".join([await self._robot(robot, q) for robot in rest[:LISTED_AT_MOST]])
+        return "\n".join([await self._robot(robot, q) for robot in rest[:MAX_LISTED]])
 
     async def _robot(self, robot: Entity, q: _Question) -> str:
         name = robot["robot_id"]
@@ -309,12 +309,12 @@ class RulesAssistant:
         online = [robot for robot in robots if robot["link"] == "ONLINE"]
         states = Counter(robot["status"] for robot in online)
         doing = ", ".join(f"{word('robot', status, q.code)} {count}" for status, count in states.most_common())
-        away = [robot["robot_id"] for robot in robots if robot["link"] != "ONLINE"][:LISTED_AT_MOST]
+        away = [robot["robot_id"] for robot in robots if robot["link"] != "ONLINE"][:MAX_LISTED]
         low = [
             f"{robot['robot_id']} {number(robot['battery_level'])}%"
             for robot in online
             if robot["battery_level"] is not None and robot["battery_level"] < LOW_BATTERY
-        ][:LISTED_AT_MOST]
+        ][:MAX_LISTED]
         parts = [
             q.say(
                 f"로봇 {len(robots)}대 중 {len(online)}대가 연결되어 있습니다: {doing or '없음'}.",
@@ -335,7 +335,7 @@ class RulesAssistant:
             return await self._table(asked, tables, q)
         if _FREE.search(q.text):
             free = sorted(table["table_number"] for table in tables if table["status"] == "AVAILABLE")
-            listed = ", ".join(map(str, free[:OPTIONS_AT_MOST])) or q.say("없음", "none")
+            listed = ", ".join(map(str, free[:MAX_OPTIONS])) or q.say("없음", "none")
             return q.say(f"빈 테이블 {len(free)}개: {listed}.", f"{_tables_are(len(free))} free: {listed}.")
         if re.search(r"손님|\bguests?\b|\bpeople\b", q.text):
             guests = sum(table["customer_count"] for table in tables)
@@ -349,7 +349,7 @@ class RulesAssistant:
                     f"테이블 {table['table_number']} ({self._age(table['updated_at'], q.code)})",
                     f"table {table['table_number']} ({self._age(table['updated_at'], q.code)})",
                 )
-                for table in calling[:LISTED_AT_MOST]
+                for table in calling[:MAX_LISTED]
             )
             parts.append(q.say(f"호출 중 {len(calling)}곳: {listed}.", f"{len(calling)} calling: {listed}."))
         else:
@@ -372,7 +372,7 @@ class RulesAssistant:
         if q.may_read("orders"):
             orders = await q.state("orders")
             mine = [order for order in orders if order["table_id"] == table["id"] and order["status"] in _OPEN]
-            listed = "; ".join(self._order(order, {}, q) for order in mine[:LISTED_AT_MOST])
+            listed = "; ".join(self._order(order, {}, q) for order in mine[:MAX_LISTED])
             parts.append(
                 q.say(f"주문: {listed}.", f"Orders: {listed}.") if mine else q.say("열린 주문이 없습니다.", "No order is open.")
             )
@@ -418,7 +418,7 @@ class RulesAssistant:
                 f"열린 주문 {len(orders)}건, 늦은 주문은 없습니다. 가장 오래된 주문: {first}.",
                 f"{len(orders)} orders are open, none of them is late. The oldest: {first}.",
             )
-        listed = "; ".join(self._order(order, numbers, q) for order in late[:LISTED_AT_MOST])
+        listed = "; ".join(self._order(order, numbers, q) for order in late[:MAX_LISTED])
         return q.say(
             f"열린 주문 {len(orders)}건 중 {len(late)}건이 늦었습니다: {listed}.",
             f"{len(late)} of {len(orders)} open orders are late: {listed}.",
@@ -436,13 +436,13 @@ class RulesAssistant:
         if asked := [item for item in stock if is_mentioned(item["name"], q.text)]:
             listed = ", ".join(
                 f"{item['name']} {number(item['count'])}/{number(item['max_count'])} ({_stock_word(item, q.code)})"
-                for item in asked[:LISTED_AT_MOST]
+                for item in asked[:MAX_LISTED]
             )
             return q.say(f"재고: {listed}.", f"In stock: {listed}.")
         low = [item for item in stock if item["status"] != "IN_STOCK"]
         if not low:
             return q.say("부족한 재고가 없습니다.", "Nothing is running low.")
-        listed = ", ".join(f"{i['name']} {number(i['count'])} ({_stock_word(i, q.code)})" for i in low[:LISTED_AT_MOST])
+        listed = ", ".join(f"{i['name']} {number(i['count'])} ({_stock_word(i, q.code)})" for i in low[:MAX_LISTED])
         return q.say(f"재고 {len(low)}가지가 부족합니다: {listed}.", f"{len(low)} ingredients run low: {listed}.")
 
     async def _events(self, q: _Question) -> str:
@@ -455,7 +455,7 @@ class RulesAssistant:
         counts = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(6))
         names = await self._names(q)
         lines = []
-        for event in events[:LISTED_AT_MOST]:
+        for event in events[:MAX_LISTED]:
             ago, kind = self._age(event["timestamp"], q.code), word("event", event["type"], q.code)
             about = names.get((event["related_entity_type"], event["related_entity_id"]), "")
             text = (event["description"] or "").strip().replace("\n", " ")[:120]
@@ -487,7 +487,7 @@ class RulesAssistant:
         if q.may_read("tables"):
             calling = [t["table_number"] for t in await q.state("tables") if t["status"] == "CALLING"]
             if calling:
-                listed = ", ".join(map(str, sorted(calling)[:OPTIONS_AT_MOST]))
+                listed = ", ".join(map(str, sorted(calling)[:MAX_OPTIONS]))
                 found.append(q.say(f"호출 중인 테이블: {listed}.", f"Tables calling: {listed}."))
         if q.may_read("orders"):
             orders = [order for order in await q.state("orders") if order["status"] in _OPEN]
@@ -496,9 +496,9 @@ class RulesAssistant:
         if q.may_read("inventory"):
             low = [item["name"] for item in await q.state("inventory") if item["status"] != "IN_STOCK"]
             if low:
-                listed = ", ".join(low[:LISTED_AT_MOST])
+                listed = ", ".join(low[:MAX_LISTED])
                 found.append(q.say(f"부족한 재고: {listed}.", f"Running low: {listed}."))
-        return "\n".join(found[:OPTIONS_AT_MOST]) or q.say("문제가 없습니다.", "All is well, as far as I can see.")
+        return "\n".join(found[:MAX_OPTIONS]) or q.say("문제가 없습니다.", "All is well, as far as I can see.")
 
     async def _help(self, q: _Question) -> str:
         return q.say(
@@ -515,7 +515,7 @@ class RulesAssistant:
             sources = _sources(await q.available_data())
         except NoReply:
             return _no_reply(q)
-        except Unasked:
+        except CannotAsk:
             return _unknown(q)
         if not sources:
             return q.say(
@@ -524,14 +524,14 @@ class RulesAssistant:
             )
         chosen = [source for source in sources if _fits(source, q.text)]
         if not chosen:
-            known = ", ".join(source["name"] for source in sources[:OPTIONS_AT_MOST])
+            known = ", ".join(source["name"] for source in sources[:MAX_OPTIONS])
             return q.say(f"그것은 모릅니다. 앱에 있는 데이터: {known}.", f"I do not know that. Your app has data on: {known}.")
         if len(chosen) != 1:
-            names = [source["name"] for source in chosen][:OPTIONS_AT_MOST]
+            names = [source["name"] for source in chosen][:MAX_OPTIONS]
             question = q.say("어느 데이터를 볼까요?", "Which data shall I look at?")
             try:
                 reply = await q.clarify(question, names)
-            except Unasked as error:
+            except CannotAsk as error:
                 listed = ", ".join(names)
                 which = q.say(f"어느 것인지 알려 주세요: {listed}.", f"Please say which one you mean: {listed}.")
                 return f"{_no_reply(q)} {which}" if isinstance(error, NoReply) else which
@@ -542,7 +542,7 @@ class RulesAssistant:
         name = chosen[0]["name"]
         try:
             result = await q.api(name)
-        except Unasked:
+        except CannotAsk:
             return q.say(f"앱이 '{name}' 데이터를 제때 주지 않았습니다.", f"Your app did not give me '{name}' in time.")
         text = _plain(result)
         if not text:
@@ -583,8 +583,8 @@ def _forbidden(q: _Question) -> str:
 
 
 def _unknown_robots(names: tuple[str, ...], robots: list[Entity], q: _Question) -> str:
-    known = ", ".join(sorted(robot["robot_id"] for robot in robots)[:LISTED_AT_MOST])
-    strange = ", ".join(f"'{name}'" for name in names[:LISTED_AT_MOST])
+    known = ", ".join(sorted(robot["robot_id"] for robot in robots)[:MAX_LISTED])
+    strange = ", ".join(f"'{name}'" for name in names[:MAX_LISTED])
     return q.say(
         f"{strange}에 맞는 로봇이 없습니다. 알려진 로봇: {known}.", f"No robot is called {strange}. Known robots: {known}."
     )
@@ -619,7 +619,7 @@ def _minutes(text: str) -> int:
     text = text.lower()
     amounts = [int(amount) * (60 if unit.startswith(("시간", "h")) else 1) for amount, unit in _MINUTES.findall(text)]
     amounts += [minutes for pattern, minutes in _SPANS if not amounts and re.search(pattern, text)][:1]
-    return max(1, min(WINDOW_AT_MOST_MIN, sum(amounts) or WINDOW_MIN))
+    return max(1, min(MAX_WINDOW_MIN, sum(amounts) or WINDOW_MIN))
 
 
 def _sources(data: list[Any]) -> list[Entity]:
@@ -649,6 +649,6 @@ def _plain(value: Any, depth: int = 0) -> str:
         parts = (f"{key} {_plain(item, depth + 1)}" for key, item in list(value.items())[:12])
         return ", ".join(part.strip() for part in parts)[:1000]
     if isinstance(value, list):
-        parts = (_plain(item, depth + 1) for item in value[:LISTED_AT_MOST])
+        parts = (_plain(item, depth + 1) for item in value[:MAX_LISTED])
         return ("; " if depth == 0 else ", ").join(part for part in parts if part)[:1000]
     return str(value)[:1000]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from robodyne_rt.app.server_log import LINES_A_MINUTE, MAX_UNDER_WAY, MAX_WAITING, SAME_A_MINUTE, ServerLog
-from robodyne_rt.errors import StorageUnavailable
 from robodyne_rt.logs import storing_lines
 from robodyne_rt.ports import Outcome
+from robodyne_rt.protocol.errors import StorageUnavailable
 from robodyne_rt.testing.clock import HandClock
 
 logger = logging.getLogger("robodyne_rt.some.part")

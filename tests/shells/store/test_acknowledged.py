@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.core.device_messages import parse
-from robodyne_rt.errors import Conflict, DeadLettered
+from robodyne_rt.protocol.device_messages import parse
+from robodyne_rt.protocol.errors import Conflict, DeadLettered
 from robodyne_rt.store.intake import acknowledged as module
 from robodyne_rt.store.intake.acknowledged import Acknowledged
 from robodyne_rt.store.intake.spool import SpooledRow

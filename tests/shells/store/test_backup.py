@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.errors import StorageUnavailable
+from robodyne_rt.protocol.errors import StorageUnavailable
 from robodyne_rt.store.engine import sqlite
 from robodyne_rt.store.engine.sqlite import SqliteConnection, SqliteDatabase
 from robodyne_rt.store.intake import backup

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.errors import StorageUnavailable
+from robodyne_rt.protocol.errors import StorageUnavailable
 from robodyne_rt.store.intake.backup_schedule import AGAIN_S, FIRST_S, BackupSchedule, remove_leftovers
 from robodyne_rt.testing.clock import HandClock
 

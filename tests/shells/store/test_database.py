@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from robodyne_rt.errors import SchemaTooNew, StorageBroken
 from robodyne_rt.settings import ConfigError
 from robodyne_rt.store.engine.database import Fault
 from robodyne_rt.store.engine.sqlite import SqliteConnection, SqliteDatabase, fault
+from robodyne_rt.store.errors import SchemaTooNew, StorageBroken
 from robodyne_rt.store.migrations.migration import AddColumn, Migration, both
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import orjson
 import pytest
 
-from robodyne_rt.core.device_messages import parse
 from robodyne_rt.core.ids import IdGenerator
-from robodyne_rt.errors import StorageUnavailable
+from robodyne_rt.protocol.device_messages import parse
+from robodyne_rt.protocol.errors import StorageUnavailable
 from robodyne_rt.store.engine.database import Fault, read_meta
 from robodyne_rt.store.intake import writes
 from robodyne_rt.store.intake.commit import Committer

@@ -12,10 +12,10 @@ import pytest
 
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.core.spooling import Give
-from robodyne_rt.errors import FilesReplaced
 from robodyne_rt.store.engine import file_identity, sqlite
 from robodyne_rt.store.engine.file_identity import FileIdentity
 from robodyne_rt.store.engine.sqlite import SqliteConnection, SqliteDatabase
+from robodyne_rt.store.errors import FilesReplaced
 from robodyne_rt.store.intake import backup
 from robodyne_rt.store.intake.reports import Report
 from robodyne_rt.store.intake.writer import Writer

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.errors import StorageBroken
 from robodyne_rt.store.engine import sqlite
+from robodyne_rt.store.errors import StorageBroken
 from robodyne_rt.store.log import high_water
 from robodyne_rt.store.log.change_log import Line
 from robodyne_rt.store.log.high_water import Contents, HighWaterMark, Loss

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.core.device_messages import parse
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.core.spooling import SpoolingLedger
-from robodyne_rt.errors import Conflict, InvalidPayload, StorageTimeout, StorageUnavailable
 from robodyne_rt.logs import is_storing_lines
 from robodyne_rt.model.changes import Update
 from robodyne_rt.ports import ReceivedMessage
+from robodyne_rt.protocol.device_messages import parse
+from robodyne_rt.protocol.errors import Conflict, InvalidPayload, StorageTimeout, StorageUnavailable
 from robodyne_rt.store.engine.database import Fault
 from robodyne_rt.store.intake.acknowledged import Acknowledged
 from robodyne_rt.store.intake.intake import Intake

@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from robodyne_rt.core.device_messages import parse
-from robodyne_rt.errors import DeadLettered
+from robodyne_rt.protocol.device_messages import parse
+from robodyne_rt.protocol.errors import DeadLettered
 from robodyne_rt.store.engine.database import Fault
 from robodyne_rt.store.intake.commit import Committer
 from robodyne_rt.store.intake.letter_retries import MAX_PER_CYCLE, LetterRetries, retry_in_s

@@ -152,10 +152,10 @@ def test_triggers_that_are_gone_are_put_back_within_seconds_and_their_topics_rea
     bench.database.ask("INSERT INTO table_(table_number) VALUES (1)")
     bench.clock.advance(1.7)
     bench.run()
-    assert bench.maintenance.mended_topics == []
+    assert bench.maintenance.restored_topics == []
     bench.clock.advance(0.4)
     bench.run()
-    assert bench.maintenance.mended_topics == ["orders", "tables"]
+    assert bench.maintenance.restored_topics == ["orders", "tables"]
     assert bench.stats.missing_triggers == [] == bench.db.missing_triggers()
     assert bench.database.ask("SELECT topic, key, op FROM change ORDER BY topic") == [
         ("orders", 0, "truncate"),
@@ -171,10 +171,10 @@ def test_triggers_that_cannot_be_put_back_are_told(bench: Bench) -> None:
     for _ in range(2):
         bench.clock.advance(2.1)
         bench.run()
-        assert bench.stats.missing_triggers == ["zz_table__insert"] and bench.maintenance.mended_topics == []
+        assert bench.stats.missing_triggers == ["zz_table__insert"] and bench.maintenance.restored_topics == []
     bench.clock.advance(2.1)
     bench.run()
-    assert bench.stats.missing_triggers == [] and bench.maintenance.mended_topics == ["tables"]
+    assert bench.stats.missing_triggers == [] and bench.maintenance.restored_topics == ["tables"]
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from robodyne_rt.cli import backup
-from robodyne_rt.errors import FilesReplaced, StorageBroken, StorageUnavailable
 from robodyne_rt.ports import Clock
+from robodyne_rt.protocol.errors import StorageUnavailable
 from robodyne_rt.settings import Database, Settings
 from robodyne_rt.store import opening
 from robodyne_rt.store.engine import sqlite
 from robodyne_rt.store.engine.file_identity import FileIdentity
 from robodyne_rt.store.engine.ownership import Ownership
 from robodyne_rt.store.engine.sqlite import SqliteConnection, SqliteDatabase
+from robodyne_rt.store.errors import FilesReplaced, StorageBroken
 from robodyne_rt.store.intake.spool import Spool
 from robodyne_rt.store.intake.writer import Writer
 from robodyne_rt.store.log.history import History

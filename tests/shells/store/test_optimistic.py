@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.core.device_messages import parse
-from robodyne_rt.errors import InvalidPayload
 from robodyne_rt.model.changes import Update
+from robodyne_rt.protocol.device_messages import parse
+from robodyne_rt.protocol.errors import InvalidPayload
 from robodyne_rt.store.intake.optimistic import OptimisticOverlay
 from robodyne_rt.store.intake.prediction import Predictor
 from robodyne_rt.store.intake.writes import MessageWrite, TelemetryWrite

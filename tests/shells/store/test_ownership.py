@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from robodyne_rt.errors import DataOwned
 from robodyne_rt.store.engine.ownership import FileLock, Ownership, owner_of
+from robodyne_rt.store.errors import DataOwned
 
 TAKE_AND_WAIT = """
 import sys

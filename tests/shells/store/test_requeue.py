@@ -2,7 +2,7 @@
 
 import pytest
 
-from robodyne_rt.errors import ResourceNotFound
+from robodyne_rt.protocol.errors import ResourceNotFound
 from robodyne_rt.store.intake import requeue
 from robodyne_rt.store.tables import dead_letters
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from robodyne_rt.errors import StorageUnavailable
+from robodyne_rt.protocol.errors import StorageUnavailable
 from robodyne_rt.store.engine import reserve
 
 

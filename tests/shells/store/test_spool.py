@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.errors import StorageUnavailable
+from robodyne_rt.protocol.errors import StorageUnavailable
 from robodyne_rt.store.intake import spool as spool_module
 from robodyne_rt.store.intake import spool_repair
 from robodyne_rt.store.intake.spool import Spool, SpooledRow

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.core.device_messages import parse
+from robodyne_rt.protocol.device_messages import parse
 from robodyne_rt.store.intake.prediction import Predictor
 from robodyne_rt.store.intake.stand_in import StandIn, make_template
 from robodyne_rt.store.intake.writes import MessageWrite

@@ -8,9 +8,9 @@ import pytest
 
 from robodyne_rt.core.ids import IdGenerator
 from robodyne_rt.core.spooling import Give
-from robodyne_rt.errors import DataOwned, StorageBroken
 from robodyne_rt.logs import is_storing_lines
 from robodyne_rt.store.engine.database import DbConnection, Fault
+from robodyne_rt.store.errors import DataOwned, StorageBroken
 from robodyne_rt.store.intake.backup import BackupRequest
 from robodyne_rt.store.intake.commit import Committer
 from robodyne_rt.store.intake.reports import Report

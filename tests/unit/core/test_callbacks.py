@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.core.callbacks import ANSWERED_BY, TIMEOUT_S, CallbackKind, PendingCallbacks
-from robodyne_rt.errors import InvalidRequestId
+from robodyne_rt.core.callbacks import TIMEOUT_S, PendingCallbacks
+from robodyne_rt.protocol.errors import InvalidRequestId
+from robodyne_rt.protocol.session_messages import ANSWERED_BY, CallbackKind
 
 NOW = 1000.0
 ASKED: dict[str, Any] = {"query_id": "q", "fields": {"question": "which?"}}

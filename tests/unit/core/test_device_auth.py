@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from robodyne_rt.core import device_auth
 from robodyne_rt.core.device_auth import CHALLENGE_S, NONCES_KNOWN, DeviceAuth, Identity, Known, proof
-from robodyne_rt.errors import Forbidden, InvalidPayload
+from robodyne_rt.protocol.errors import Forbidden, InvalidPayload
 
 KEY, OLDER, STRANGE = b"k" * 32, b"o" * 32, b"s" * 32
 REFUSED = r"^authentication failed$"
@@ -45,8 +45,8 @@ def test_both_keys_of_a_rotation_are_good(auth: DeviceAuth) -> None:
     assert answer(auth).device_id == "alba-1"
     older = answer(auth, NONCE[::-1], key=OLDER)
     assert older.may_speak_for("alba-1")
-    assert known("alba-1").still(older) == older
-    assert Known({"new": KEY}, Identity("alba-1", None)).still(older) is None, "the rotation is finished"
+    assert known("alba-1").revalidate(older) == older
+    assert Known({"new": KEY}, Identity("alba-1", None)).revalidate(older) is None, "the rotation is finished"
 
 
 def test_a_challenge_is_good_for_five_seconds(auth: DeviceAuth) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from robodyne_rt.core.guessing import Device, Guessing
-from robodyne_rt.errors import RateLimited
+from robodyne_rt.protocol.errors import RateLimited
 
 STRANGER, COOKIE, ADDRESS = Device.STRANGER, Device.KNOWN_BY_COOKIE, Device.KNOWN_BY_ADDRESS
 

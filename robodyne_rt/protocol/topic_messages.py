@@ -1,35 +1,14 @@
-"""The client wire: messages as JSON text, and WebSocket frames as bytes (SPEC section 3, RFC 6455 section 5).
-
-An update is encoded once into a frame with its header; that object is written to every subscriber.
-"""
+"""Messages on `/ws/{topic}` as JSON text, both ways (SPEC section 3); `frames.py` makes them bytes."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import orjson
 
-from robodyne_rt.core.json_depth import DEPTH_AT_MOST, is_too_deep
-from robodyne_rt.errors import RobodyneError
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.model.topics import STATUS
-
-OPCODE_TEXT, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG = 0x1, 0x8, 0x9, 0xA
-
-
-def frame(payload: bytes, opcode: int = OPCODE_TEXT) -> bytes:
-    """Return one final, unmasked frame (RFC 6455 section 5.2; a server never masks)."""
-    size = len(payload)
-    if size < 126:
-        return bytes((0x80 | opcode, size)) + payload
-    if size < 1 << 16:
-        return bytes((0x80 | opcode, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((0x80 | opcode, 127)) + size.to_bytes(8, "big") + payload
-
-
-def close_frame(code: int, reason: str) -> bytes:
-    """Return a close frame; `reason` is one of the fixed words of section 3."""
-    return frame(code.to_bytes(2, "big") + reason.encode()[:123], OPCODE_CLOSE)
-
+from robodyne_rt.protocol.errors import RobodyneError
+from robodyne_rt.protocol.json_depth import MAX_DEPTH, is_too_deep
 
 PART_BYTES = 1 << 20
 """What is larger than this comes in parts; each has at most so many bytes and one entity more."""
@@ -79,11 +58,6 @@ def volatile(topic: str, entities: list[Entity]) -> bytes:
 def ping(timestamp: float, **more: Any) -> bytes:
     """Return the JSON of a ping; `timestamp` is server time in epoch seconds, `more` comes back in the pong as well."""
     return orjson.dumps({"type": "ping", "topic": STATUS, "data": {"timestamp": timestamp, **more}})
-
-
-def protocol_ping(timestamp: float) -> bytes:
-    """Return the frame of a protocol ping; its pong repeats the timestamp."""
-    return frame(repr(timestamp).encode(), OPCODE_PING)
 
 
 def answered_ping(data: Any) -> float | None:
@@ -153,7 +127,7 @@ def parse_client(text: bytes) -> ClientMessage:
     except orjson.JSONDecodeError:
         raise BadMessage("INVALID_MESSAGE", "not JSON") from None
     if not isinstance(message, dict) or is_too_deep(message):
-        raise BadMessage("INVALID_MESSAGE", f"expected a JSON object, nested at most {DEPTH_AT_MOST} levels deep")
+        raise BadMessage("INVALID_MESSAGE", f"expected a JSON object, nested at most {MAX_DEPTH} levels deep")
     request_id = message.get("requestId")
     details = {"requestId": request_id} if isinstance(request_id, str) and len(request_id) <= 200 else {}
     kind = message.get("type")

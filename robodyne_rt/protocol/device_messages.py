@@ -25,12 +25,12 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from robodyne_rt.core import times
-from robodyne_rt.core.json_depth import DEPTH_AT_MOST, is_too_deep
-from robodyne_rt.errors import BadRequest, InvalidPayload, RobodyneError, UnknownMessageType
+from robodyne_rt.model import times
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.model.enums import LogLevel, OrderStatus, RobotStatus, Severity, TableStatus
 from robodyne_rt.model.names import nfc
-from robodyne_rt.model.words import LogLevel, OrderStatus, RobotStatus, Severity, TableStatus
+from robodyne_rt.protocol.errors import BadRequest, InvalidPayload, RobodyneError, UnknownMessageType
+from robodyne_rt.protocol.json_depth import MAX_DEPTH, is_too_deep
 
 CLOCK_AHEAD_S = 60.0
 CLOCK_BEHIND_S = 86400.0
@@ -421,7 +421,7 @@ def parse(frame: bytes) -> Parsed:
     if rb"\u0000" in frame and _has_nul(_without_numbers(body)):
         raise _with_id(InvalidPayload("a text holds the character U+0000, which databases cannot keep"), body)
     # Counting brackets is cheap, and hardly any message has so many that its depth must be looked at.
-    may_be_deep = frame.count(b"[") + frame.count(b"{") > DEPTH_AT_MOST
+    may_be_deep = frame.count(b"[") + frame.count(b"{") > MAX_DEPTH
     return _check(body, frame, may_be_deep=may_be_deep)
 
 
@@ -444,14 +444,14 @@ def _check(body: dict[str, Any], frame: bytes, *, may_be_deep: bool) -> Parsed:
         known = ", ".join(MESSAGES)
         raise _with_id(UnknownMessageType(f"unknown msg_type {str(body.get('msg_type'))[:64]!r}; known: {known}"), body)
     if may_be_deep and is_too_deep(_without_numbers(body)):
-        raise _with_id(InvalidPayload(f"nested more than {DEPTH_AT_MOST} levels deep"), body)
+        raise _with_id(InvalidPayload(f"nested more than {MAX_DEPTH} levels deep"), body)
     left_out: tuple[str, ...] = ()
     try:
         message: DeviceMessage = model.__pydantic_validator__.validate_python(body)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
         try:
-            body, left_out = _mended(model, body, errors, frame)
+            body, left_out = _repaired(model, body, errors, frame)
             message = model.__pydantic_validator__.validate_python(body)
         except ValidationError as again:
             raise _with_id(_refusal(again.errors(include_url=False, include_input=False)), body) from again
@@ -467,7 +467,7 @@ def _model_of(body: dict[str, Any]) -> type[DeviceMessage] | None:
     return MESSAGES.get(name) if isinstance(name, str) else None
 
 
-def _mended(
+def _repaired(
     model: type[DeviceMessage], body: dict[str, Any], errors: list[ErrorDetails], frame: bytes
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return a body that may pass, and what is left out of it; SPEC sections 2 ("never rounded") and 5 (`left_out`).

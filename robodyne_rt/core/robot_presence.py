@@ -1,6 +1,6 @@
 """Robots between two commits: newest telemetry over the stored state, and who fell silent (SPEC sections 3 and 5).
 
-`LiveRobots` is told of every stored robot and of every message heard; it says how a robot looks now, whether telemetry is
+`RobotPresence` is told of every stored robot and of every message heard; it says how a robot looks now, whether telemetry is
 due to be stored, and which robots vanished. `now` is monotonic seconds; `heard_at` is the server's wall time of receipt
 as text, strictly growing, which is also what the database keeps as `last_seen`: the later one wins, so a robot never jumps
 back. A `robot_id` is in NFC here, whatever the form of the stored one.
@@ -27,7 +27,7 @@ class _Robot:
     waiting: bool = False
 
 
-class LiveRobots:
+class RobotPresence:
     """What is known of each robot that was ever mentioned; at most `limit` of them.
 
     Args:
@@ -74,7 +74,7 @@ class LiveRobots:
             return entity
         return {**entity, **robot.telemetry, "last_seen": robot.telemetry_at}
 
-    def heard(self, robot_id: str, now: float) -> None:
+    def mark_seen(self, robot_id: str, now: float) -> None:
         """Note that a robot said something."""
         robot = self._robots.get(robot_id)
         if robot is not None:
@@ -114,7 +114,7 @@ class LiveRobots:
                 del self._due[name]
         return ready
 
-    def excuse(self, seconds: float) -> None:
+    def extend_deadlines(self, seconds: float) -> None:
         """Do not count time in which we ourselves did not listen: the process stood still, and with it all robots seemed to."""
         for robot in self._robots.values():
             robot.heard += seconds

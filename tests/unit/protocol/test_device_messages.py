@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robodyne_rt.core import device_messages
-from robodyne_rt.core.device_messages import clock_is_off, failure, parse, success
-from robodyne_rt.errors import BadRequest, InvalidPayload, RobodyneError, StorageUnavailable, UnknownMessageType
+from robodyne_rt.protocol import device_messages
+from robodyne_rt.protocol.device_messages import clock_is_off, failure, parse, success
+from robodyne_rt.protocol.errors import BadRequest, InvalidPayload, RobodyneError, StorageUnavailable, UnknownMessageType
 
 
 def read(data: bytes) -> Any:

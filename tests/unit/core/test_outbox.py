@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from robodyne_rt.core.session import Outbox
+from robodyne_rt.core.outbox import Outbox
 
 
 def test_numbers_go_on_after_what_was_given_and_confirmed() -> None:

@@ -1,19 +1,38 @@
 """The wire of a session: flat JSON messages, and the desktop's dialect of a query (SPEC section 4)."""
 
+from enum import StrEnum
 from typing import Any, Literal, NamedTuple, TypeGuard
 
 import orjson
 
-from robodyne_rt.core.callbacks import ANSWERED_BY, Callback
-from robodyne_rt.core.json_depth import DEPTH_AT_MOST, is_too_deep
-from robodyne_rt.core.wire import BadMessage
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.protocol.json_depth import MAX_DEPTH, is_too_deep
+from robodyne_rt.protocol.topic_messages import BadMessage
+
+
+class CallbackKind(StrEnum):
+    """What may be asked; each is answered by one type of message."""
+
+    DATA = "request_available_data"
+    API = "request_api"
+    CLARIFICATION = "clarification_request"
+
+
+CAPABILITIES = frozenset({"available_data", "api", "clarification"})
+"""What a client may say that it can be asked."""
+
+ANSWERED_BY = {
+    "available_data": CallbackKind.DATA,
+    "api_result": CallbackKind.API,
+    "human_response": CallbackKind.CLARIFICATION,
+}
+
 
 LABEL = "session"
 """Stands where messages of section 3 name a topic."""
 
-ID_AT_MOST = 200
-TEXT_AT_MOST = 4000
+MAX_ID = 200
+MAX_TEXT = 4000
 """Characters of a question."""
 
 Dialect = Literal["session", "desktop"]
@@ -54,7 +73,7 @@ def parse(text: bytes) -> SessionMessage:
     except orjson.JSONDecodeError:
         raise BadMessage("INVALID_MESSAGE", "not JSON") from None
     if not isinstance(message, dict) or is_too_deep(message):
-        raise BadMessage("INVALID_MESSAGE", f"expected a JSON object, nested at most {DEPTH_AT_MOST} levels deep")
+        raise BadMessage("INVALID_MESSAGE", f"expected a JSON object, nested at most {MAX_DEPTH} levels deep")
     request_id = message.get("requestId")
     known_id = request_id if _is_id(request_id) else None
     details = {"requestId": known_id} if known_id else {}
@@ -69,7 +88,7 @@ def parse(text: bytes) -> SessionMessage:
 
 
 def _is_id(value: Any) -> TypeGuard[str]:
-    return isinstance(value, str) and 0 < len(value) <= ID_AT_MOST and value.isprintable()
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID and value.isprintable()
 
 
 def question(message: SessionMessage) -> str:
@@ -79,12 +98,12 @@ def question(message: SessionMessage) -> str:
         BadMessage: no requestId, or no question.
     """
     if message.request_id is None:
-        raise BadMessage("INVALID_MESSAGE", f"requestId: expected 1 to {ID_AT_MOST} printable characters")
+        raise BadMessage("INVALID_MESSAGE", f"requestId: expected 1 to {MAX_ID} printable characters")
     text = message.fields.get("message")
     text = text.replace("\0", "") if isinstance(text, str) else ""  # Postgres stores no NUL
-    if not text.strip() or len(text) > TEXT_AT_MOST:
+    if not text.strip() or len(text) > MAX_TEXT:
         raise BadMessage(
-            "INVALID_MESSAGE", f"message: expected a text of 1 to {TEXT_AT_MOST} characters", requestId=message.request_id
+            "INVALID_MESSAGE", f"message: expected a text of 1 to {MAX_TEXT} characters", requestId=message.request_id
         )
     return text
 
@@ -129,11 +148,16 @@ def progress(request_id: str, text: str) -> bytes:
     return orjson.dumps({"type": "progress", "requestId": request_id, "message": text})
 
 
-def ask(callback: Callback, *, now: float) -> bytes:
-    """Return the JSON of a question to the client; `queryId` is the request that it is for, `timeout` the seconds left."""
-    left_s = round(max(0.0, callback.deadline - now), 3)
-    names = {"type": callback.kind.value, "requestId": callback.id, "queryId": callback.query_id, "timeout": left_s}
-    return orjson.dumps(names | callback.fields)
+def ask(kind: CallbackKind, *, id: str, query_id: str, left_s: float, fields: Entity) -> bytes:
+    """Return the JSON of a question to the client.
+
+    Args:
+        query_id: the request that it is for.
+        left_s: seconds that are left to answer.
+        fields: what is asked.
+    """
+    names = {"type": kind.value, "requestId": id, "queryId": query_id, "timeout": round(max(0.0, left_s), 3)}
+    return orjson.dumps(names | fields)
 
 
 def told(type: str, **fields: Any) -> bytes:

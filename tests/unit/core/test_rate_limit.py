@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robodyne_rt.core.ratelimit import SlidingWindow, TimeShare, TokenBucket, Verdict
+from robodyne_rt.core.rate_limit import SlidingWindow, TimeShare, TokenBucket, Verdict
 
 
 def test_a_burst_passes_and_the_next_is_told_when() -> None:

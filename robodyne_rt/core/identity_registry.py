@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from robodyne_rt.core import times
-from robodyne_rt.errors import Conflict, TokenExpired, TokenInvalid
+from robodyne_rt.model import times
 from robodyne_rt.model.access import AccessPolicy, Principal, Profile, normal_name
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.names import nfc
+from robodyne_rt.protocol.errors import Conflict, TokenExpired, TokenInvalid
 
 _NAMED_BY: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "users": ("name", normal_name),
@@ -24,7 +24,7 @@ _NAMED_BY: dict[str, tuple[str, Callable[[Any], Any]]] = {
 """The column that names a row, and the form in which it is compared."""
 
 
-class Directory:
+class IdentityRegistry:
     """Built from snapshots of the private topics, kept current by `take`."""
 
     def __init__(self, policy: AccessPolicy, snapshots: Mapping[str, Update]) -> None:
@@ -92,7 +92,7 @@ class Directory:
             Conflict: several are.
         """
         name = normal_name(name)
-        if self.knows(name):
+        if self.has_name(name):
             return name
         called = [user["name"] for user in self.users if name in (user.get("username"), user.get("full_name"))]
         if len(called) > 1:
@@ -118,7 +118,7 @@ class Directory:
         device = self._by_name["devices"].get(nfc(device_id))
         return None if device is None or device["revoked"] else device
 
-    def knows(self, name: str) -> bool:
+    def has_name(self, name: str) -> bool:
         """Return whether a name is one of this server's own, a user's, a program's or a screen's: its messages and questions
         are not for an issuer's namesake."""
         name = normal_name(name)

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-DEPTH_AT_MOST = 32
+MAX_DEPTH = 32
 
 
-def is_too_deep(value: Any, depth: int = DEPTH_AT_MOST) -> bool:
+def is_too_deep(value: Any, depth: int = MAX_DEPTH) -> bool:
     """Return whether decoded JSON is nested more than `depth` levels."""
     if not isinstance(value, dict | list):
         return False

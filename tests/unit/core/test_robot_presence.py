@@ -2,15 +2,15 @@
 
 import unicodedata
 
-from robodyne_rt.core.live import LiveRobots
+from robodyne_rt.core.robot_presence import RobotPresence
 
 
 def robot(**fields: object) -> dict[str, object]:
     return {"id": 1, "robot_id": "a", "link": "ONLINE", "x": 0.0, "battery_level": 50.0, "last_seen": "t1"} | fields
 
 
-def live() -> LiveRobots:
-    return LiveRobots(offline_after_s=10, limit=3)
+def live() -> RobotPresence:
+    return RobotPresence(offline_after_s=10, limit=3)
 
 
 def test_newer_telemetry_lies_over_the_stored_state_and_older_does_not() -> None:
@@ -67,7 +67,7 @@ def test_telemetry_of_an_unknown_robot_is_stored_but_not_pushed_and_bounded() ->
 
 def test_silence_is_counted_from_when_a_robot_was_first_known_however_long_the_server_runs() -> None:
     robots = live()
-    robots.heard("a", 500.0)
+    robots.mark_seen("a", 500.0)
     robots.stored(robot(), now=500.1)
     robots.stored(robot(id=2, robot_id="foreign"), now=501.0)
     assert robots.vanished(509.9) == []
@@ -78,7 +78,7 @@ def test_silence_is_counted_from_when_a_robot_was_first_known_however_long_the_s
 def test_time_in_which_we_stood_still_ourselves_is_not_counted() -> None:
     robots = live()
     robots.stored(robot(), now=0.0)
-    robots.excuse(20.0)
+    robots.extend_deadlines(20.0)
     assert robots.vanished(29.0) == []
     assert robots.vanished(30.0) == ["a"]
 
@@ -91,7 +91,7 @@ def test_a_robot_is_one_in_whatever_form_its_row_is_written() -> None:
     pushed = robots.telemetry(name, {"x": 5.0}, "t3", now=1.0)
     assert pushed is not None and (pushed["id"], pushed["robot_id"], pushed["x"]) == (1, stored["robot_id"], 5.0)
     assert robots.overlay(stored)["x"] == 5.0
-    robots.heard(name, now=9.0)
+    robots.mark_seen(name, now=9.0)
     assert robots.vanished(18.9) == []
     assert robots.vanished(19.0) == [name]
     robots.optimistic(stored)

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from robodyne_rt.errors import InvalidPayload
+from robodyne_rt.protocol.errors import InvalidPayload
 from robodyne_rt.store.tables import devices, tokens, users
 from robodyne_rt.web.accounts import API_S
 from robodyne_rt.web.body import json_answer, read_object, text_field

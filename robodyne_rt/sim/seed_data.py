@@ -1,6 +1,6 @@
 """What a restaurant has before it opens: tables with their places, a menu, a store room, cameras.
 
-`furnish` writes it as any other program would: straight into the server's database, so that the change log carries it out.
+`seed_data` writes it as any other program would: straight into the server's database, so that the change log carries it out.
 """
 
 import contextlib
@@ -65,17 +65,17 @@ def table_places(count: int) -> list[Place]:
     return [Place(index + 1, 6.2 + 2.9 * (index % 5), 1.9 + 2.7 * (index // 5)) for index in range(count)]
 
 
-class CannotFurnish(Exception):
+class CannotSeed(Exception):
     """The database is none of this server, or cannot be reached."""
 
 
-def furnish(url: str, *, tables: int) -> None:
+def seed_data(url: str, *, tables: int) -> None:
     """Fill the server's database where it has no menu yet.
 
     Args:
         url: as in `[database] url`, or a SQLite file.
     Raises:
-        CannotFurnish: the database is none of this server; start the server on it first.
+        CannotSeed: the database is none of this server; start the server on it first.
     """
     with _connect(url) as database:
         if database.ask("SELECT 1 FROM menu_item LIMIT 1"):
@@ -142,4 +142,4 @@ def _connect(url: str) -> Iterator[_Foreign]:
         with contextlib.closing(connect()) as connection, connection:
             yield _Foreign(connection.cursor(), mark)
     except error as failure:
-        raise CannotFurnish(str(failure).strip()) from failure
+        raise CannotSeed(str(failure).strip()) from failure

@@ -8,11 +8,12 @@ from aiohttp import web
 
 from robodyne_rt.core import origins
 from robodyne_rt.core.guessing import Guessing
-from robodyne_rt.core.onetime import Pairings, Tickets
 from robodyne_rt.core.origins import OriginKind, Origins
-from robodyne_rt.errors import BadRequest, Forbidden, TokenExpired, TokenInvalid
+from robodyne_rt.core.pairing import Pairings
+from robodyne_rt.core.tickets import Tickets
 from robodyne_rt.model.access import AccessPolicy, Networks, Principal, host_of, source_of
 from robodyne_rt.ports import Clock
+from robodyne_rt.protocol.errors import BadRequest, Forbidden, TokenExpired, TokenInvalid
 from robodyne_rt.web.tokens import Tokens
 
 COOKIE = "robodyne"
@@ -46,7 +47,7 @@ def asked_host(request: web.Request) -> str:
     return request.headers.get("Host", "")
 
 
-class Gate:
+class Authenticator:
     """Identifies who sends a request, and from where.
 
     Args:

@@ -1,57 +1,15 @@
-"""Things that are good once and for a short while: tickets for pages, codes that pair a screen (SPEC section 8)."""
+"""Pairing: a screen on a wall shows a code, and waits for an administrator who approves it (SPEC section 8)."""
 
-import hashlib
 import secrets
 from dataclasses import dataclass
 
 from robodyne_rt.core.places import Places
-from robodyne_rt.errors import RateLimited, ResourceNotFound, TokenInvalid
-from robodyne_rt.model.access import Principal, source_of
+from robodyne_rt.core.tickets import digest
+from robodyne_rt.model.access import source_of
+from robodyne_rt.protocol.errors import RateLimited, ResourceNotFound
 
-TICKET_S = 30.0
 PAIRING_S = 600.0
-OPEN_AT_MOST = 1000
-TICKETS_AT_MOST = 20
-"""Open tickets of one user."""
-
-
-def digest(text: str) -> str:
-    """Return what is kept of a secret."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-class Tickets:
-    """One connection each, within 30 s, for the page that asked for it; `now` is monotonic seconds."""
-
-    def __init__(self) -> None:
-        self._open: dict[str, tuple[Principal, str | None, float]] = {}
-
-    def issue(self, principal: Principal, *, origin: str | None, now: float) -> str:
-        """Return a ticket for somebody.
-
-        Args:
-            origin: of the page that asks; only a page of the same origin may use it.
-        Raises:
-            RateLimited: too many are open.
-        """
-        self._open = {key: entry for key, entry in self._open.items() if entry[2] > now}
-        own = sum(entry[0].name == principal.name for entry in self._open.values())
-        if len(self._open) >= OPEN_AT_MOST or own >= TICKETS_AT_MOST:
-            raise RateLimited("too many tickets are open", retry_after=TICKET_S)
-        text = secrets.token_urlsafe(32)
-        self._open[digest(text)] = (principal, origin, now + TICKET_S)
-        return text
-
-    def redeem(self, text: str, *, origin: str | None, now: float) -> Principal:
-        """Return who a ticket is for; it is void from then on.
-
-        Raises:
-            TokenInvalid: unknown, used, too old, or of another page.
-        """
-        principal, wanted, deadline = self._open.pop(digest(text), (None, None, 0.0))
-        if principal is None or now >= deadline or (wanted is not None and wanted != origin):
-            raise TokenInvalid("the ticket is not valid")
-        return principal
+MAX_OPEN = 1000
 
 
 @dataclass(slots=True)
@@ -70,7 +28,7 @@ class Pairings:
 
     def __init__(self) -> None:
         self._by_id: dict[str, Pairing] = {}
-        self._places: Places[str] = Places(limit=OPEN_AT_MOST)
+        self._places: Places[str] = Places(limit=MAX_OPEN)
 
     def begin(self, *, address: str, now: float) -> tuple[str, Pairing]:
         """Return the screen's own secret, and its pairing with the six digits to show. Where very many wait, the oldest one of

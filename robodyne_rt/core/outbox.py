@@ -4,7 +4,7 @@ Final answers are numbered 1, 2, 3 ... within their session. Who comes back says
 after it: that is how each answer arrives once, whatever broke in between.
 """
 
-WAITING_AT_MOST = 1000
+MAX_WAITING = 1000
 
 
 class Outbox:
@@ -32,7 +32,7 @@ class Outbox:
         """Keep an answer until it is confirmed."""
         if seq > self.acked:
             self.waiting[seq] = payload
-            if len(self.waiting) > WAITING_AT_MOST:
+            if len(self.waiting) > MAX_WAITING:
                 del self.waiting[next(iter(self.waiting))]  # it is stored; asked again, it is answered from there
 
     def confirm(self, upto: int) -> bool:

@@ -4,11 +4,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from robodyne_rt.core import session_wire, times
-from robodyne_rt.core.callbacks import ANSWERED_BY, CAPABILITIES
-from robodyne_rt.core.session_wire import SessionMessage
-from robodyne_rt.core.wire import BadMessage
-from robodyne_rt.errors import (
+from robodyne_rt.hub.connection import Connection
+from robodyne_rt.model import times
+from robodyne_rt.protocol import session_messages
+from robodyne_rt.protocol.errors import (
     InvalidRequestId,
     ResourceNotFound,
     RobodyneError,
@@ -18,7 +17,8 @@ from robodyne_rt.errors import (
     TopicFull,
     UnknownTopic,
 )
-from robodyne_rt.hub.connection import Connection
+from robodyne_rt.protocol.session_messages import ANSWERED_BY, CAPABILITIES, SessionMessage
+from robodyne_rt.protocol.topic_messages import BadMessage
 from robodyne_rt.sessions.manager import Session
 from robodyne_rt.web.context import Context
 
@@ -36,7 +36,7 @@ _WORDS: dict[type[RobodyneError], str] = {
 }
 
 
-class SessionTalk:
+class SessionHandler:
     """One connection of a session: dispatches what the client says."""
 
     def __init__(self, *, context: Context, session: Session, connection: Connection) -> None:
@@ -56,7 +56,7 @@ class SessionTalk:
 
     def alive(self, data: Any) -> None:
         """Take a pong: what was sent before its ping arrived."""
-        if (seq := session_wire.proven(data)) is not None:
+        if (seq := session_messages.proven(data)) is not None:
             self._context.sessions.confirm(self._session, seq)
 
     def ended(self) -> None:
@@ -117,7 +117,7 @@ class SessionTalk:
 
     async def _query(self, message: SessionMessage) -> None:
         try:
-            text = session_wire.question(message)
+            text = session_messages.question(message)
         except BadMessage as error:
             if message.request_id is None:
                 raise
@@ -140,7 +140,7 @@ class SessionTalk:
 
     def _fail(self, message: SessionMessage, code: str, text: str) -> None:
         assert message.request_id is not None
-        self._connection.send(session_wire.failure(message.dialect, message.request_id, code, text))
+        self._connection.send(session_messages.failure(message.dialect, message.request_id, code, text))
 
     async def _ack(self, message: SessionMessage) -> None:
         seq = message.fields.get("seq")
@@ -158,7 +158,7 @@ class SessionTalk:
         if await renew(self._context, self._connection, data):
             self._context.sessions.note(self._session)
             expires_at = times.to_text(self._connection.principal.expires_at)
-            self._connection.send(session_wire.told("token", expiresAt=expires_at))
+            self._connection.send(session_messages.told("token", expiresAt=expires_at))
 
     async def _message_read(self, message: SessionMessage) -> None:
         id = message.fields.get("messageId")
@@ -174,7 +174,7 @@ async def renew(context: Context, connection: Connection, data: Any) -> bool:
     try:
         if not isinstance(token, str):
             raise TokenInvalid("expected a token")
-        principal = await context.gate.tokens.principal(token)
+        principal = await context.authenticator.tokens.principal(token)
     except (TokenInvalid, TokenExpired) as error:
         connection.bad_message("FORBIDDEN", error.text, now, {"reason": error.close_reason})
         return False

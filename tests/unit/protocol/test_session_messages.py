@@ -7,19 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robodyne_rt.core import session_wire, wire
-from robodyne_rt.core.callbacks import CallbackKind, PendingCallbacks
-from robodyne_rt.core.session_wire import CLIENT_TYPES
-from robodyne_rt.core.wire import BadMessage
+from robodyne_rt.protocol import session_messages, topic_messages
+from robodyne_rt.protocol.session_messages import CLIENT_TYPES, CallbackKind
+from robodyne_rt.protocol.topic_messages import BadMessage
 
 
-def parse(**message: Any) -> session_wire.SessionMessage:
-    return session_wire.parse(json.dumps(message).encode())
+def parse(**message: Any) -> session_messages.SessionMessage:
+    return session_messages.parse(json.dumps(message).encode())
 
 
 def refusal(text: bytes) -> BadMessage:
     with pytest.raises(BadMessage) as caught:
-        session_wire.question(session_wire.parse(text))
+        session_messages.question(session_messages.parse(text))
     return caught.value
 
 
@@ -31,7 +30,7 @@ def test_every_type_is_understood(type: str) -> None:
 
 def test_the_desktops_words_are_a_query() -> None:
     message = parse(action="sendMessage", requestId="r", userId="anna", message="hi", timestamp=1)
-    assert (message.type, message.dialect, session_wire.question(message)) == ("query", "desktop", "hi")
+    assert (message.type, message.dialect, session_messages.question(message)) == ("query", "desktop", "hi")
     assert parse(action="sendMessage", type="pong", requestId="r", message="x").type == "query"
     assert refusal(b'{"action":"SENDMESSAGE"}').word == "INVALID_MESSAGE"
 
@@ -75,22 +74,22 @@ def test_a_refusal_names_the_request_it_is_about() -> None:
 
 
 def test_limits_of_a_question() -> None:
-    assert len(session_wire.question(parse(type="query", requestId="r" * 200, message="x" * 4000))) == 4000
-    assert session_wire.question(parse(type="query", requestId="r", message="a\0b")) == "ab"
+    assert len(session_messages.question(parse(type="query", requestId="r" * 200, message="x" * 4000))) == 4000
+    assert session_messages.question(parse(type="query", requestId="r", message="a\0b")) == "ab"
     for message in ({"requestId": "r" * 201, "message": "x"}, {"requestId": "r", "message": "x" * 4001}):
         with pytest.raises(BadMessage):
-            session_wire.question(parse(type="query", **message))
+            session_messages.question(parse(type="query", **message))
 
 
 def test_a_question_of_nothing_but_nul_is_no_question() -> None:
     with pytest.raises(BadMessage):
-        session_wire.question(parse(type="query", requestId="r", message="\0"))
+        session_messages.question(parse(type="query", requestId="r", message="\0"))
 
 
 @given(st.binary(max_size=60))
 def test_no_bytes_break_the_parser(text: bytes) -> None:
     try:
-        message = session_wire.parse(text)
+        message = session_messages.parse(text)
     except BadMessage as error:
         assert error.word in ("INVALID_MESSAGE", "UNKNOWN_TYPE")
     else:
@@ -107,28 +106,28 @@ JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from(["type", "action", "requestId", "message", "data", "seq"]), JSON))
 def test_no_message_breaks_the_parser(message: dict[str, Any]) -> None:
     try:
-        text = session_wire.question(session_wire.parse(json.dumps(message).encode()))
+        text = session_messages.question(session_messages.parse(json.dumps(message).encode()))
     except BadMessage:
         return
     assert 0 < len(text) <= 4000
 
 
 def test_a_final_answer_in_both_dialects() -> None:
-    session = json.loads(session_wire.response("session", "r", "hi", remaining=9, seq=3))
+    session = json.loads(session_messages.response("session", "r", "hi", remaining=9, seq=3))
     assert session == {
         **{"type": "response", "requestId": "r", "response": "hi", "status": "completed"},
         **{"seq": 3, "remaining": 9},
     }
-    desktop = json.loads(session_wire.response("desktop", "r", "hi", remaining=None, seq=3))
+    desktop = json.loads(session_messages.response("desktop", "r", "hi", remaining=None, seq=3))
     assert desktop == {"action": "messageResponse", "requestId": "r", "response": "hi", "status": "completed", "seq": 3}
 
 
 def test_a_failure_in_both_dialects() -> None:
-    session = json.loads(session_wire.failure("session", "r", "TIMEOUT", "late", seq=3, retry_after=1.5))
+    session = json.loads(session_messages.failure("session", "r", "TIMEOUT", "late", seq=3, retry_after=1.5))
     assert session["type"] == "error" and session["topic"] == "session"
     assert session["data"] == {"code": "TIMEOUT", "message": "late", "requestId": "r", "retry_after": 1.5}
     assert (session["requestId"], session["seq"]) == ("r", 3)
-    desktop = json.loads(session_wire.failure("desktop", "r", "TIMEOUT", "late"))
+    desktop = json.loads(session_messages.failure("desktop", "r", "TIMEOUT", "late"))
     assert desktop == {
         **{"action": "messageResponse", "requestId": "r", "response": "late"},
         **{"status": "error", "code": "TIMEOUT"},
@@ -137,20 +136,22 @@ def test_a_failure_in_both_dialects() -> None:
 
 def test_a_question_to_the_client_names_both_ids() -> None:
     fields = {"api": "menu", "params": {}}
-    callback = PendingCallbacks().open(CallbackKind.API, session="s", user="u", query_id="q", fields=fields, now=0.0)
-    names = {"type": "request_api", "requestId": callback.id, "queryId": "q"}
-    assert json.loads(session_wire.ask(callback, now=0.0)) == {**names, "timeout": 10.0, **fields}
-    # Asked again later, it tells what is left.
-    assert json.loads(session_wire.ask(callback, now=7.75)) == {**names, "timeout": 2.25, **fields}
-    assert json.loads(session_wire.ask(callback, now=11.0))["timeout"] == 0.0
+    names = {"type": "request_api", "requestId": "c", "queryId": "q"}
+
+    def asked(left_s: float) -> Any:
+        return json.loads(session_messages.ask(CallbackKind.API, id="c", query_id="q", left_s=left_s, fields=fields))
+
+    assert asked(10.0) == {**names, "timeout": 10.0, **fields}
+    assert asked(2.2504) == {**names, "timeout": 2.25, **fields}
+    assert asked(-1.0)["timeout"] == 0.0
 
 
 @pytest.mark.parametrize("data", [None, 7, "7", [7], {}, {"seq": "7"}, {"seq": 7.0}, {"seq": True}, {"seq": None}], ids=str)
 def test_a_pong_that_names_no_number_proves_nothing(data: Any) -> None:
-    assert session_wire.proven(data) is None
+    assert session_messages.proven(data) is None
 
 
 def test_a_pong_proves_the_number_of_the_ping_behind_an_answer() -> None:
-    ping = json.loads(wire.ping(123.5, seq=7))
+    ping = json.loads(topic_messages.ping(123.5, seq=7))
     assert ping == {"type": "ping", "topic": "status", "data": {"timestamp": 123.5, "seq": 7}}
-    assert session_wire.proven(ping["data"]) == 7
+    assert session_messages.proven(ping["data"]) == 7
