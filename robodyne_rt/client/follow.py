@@ -9,11 +9,11 @@ import anyio
 import orjson
 
 from robodyne_rt.client.errors import Refused
+from robodyne_rt.protocol.errors import retry_after_close
 
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 30.0
 STEADY_S = 10.0
-FINAL_CLOSES = {1003: "unknown topic", 1008: "refused", 4001: "the token is not good"}
 
 
 async def follow(url: str, topic: str, *, interval_s: float = 0.0, token: str = "") -> AsyncIterator[dict[str, Any]]:
@@ -52,8 +52,8 @@ async def follow(url: str, topic: str, *, interval_s: float = 0.0, token: str = 
                             offset, epoch = message["offset"], message.get("epoch", epoch)
                         yield message
                     code, why = socket.close_code, str(raw.extra or "") if raw.type is aiohttp.WSMsgType.CLOSE else ""
-                if code in FINAL_CLOSES and why != "topic_full":
-                    raise Refused(f"{address}: {FINAL_CLOSES[code]}: {why} (close code {code})", code=code, reason=why)
+                if code is not None and retry_after_close(code, why) in ("never", "after_login", "after_refresh"):
+                    raise Refused(f"{address}: refused: {why} (close code {code})", code=code, reason=why)
                 reason = why or f"close code {code}" if reason == "closed" else reason
             except aiohttp.ClientError as error:
                 reason = str(error)

@@ -24,6 +24,7 @@ from anyio.abc import TaskGroup
 from robodyne_rt.client.errors import ClientError, Refused, RequestFailed, Unreachable
 from robodyne_rt.client.login import Login
 from robodyne_rt.client.state import STATUS_KEY, Change, Entity, Gap, TopicState
+from robodyne_rt.protocol.errors import Internal, StorageUnavailable, TopicFull, retry_after_close
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,9 @@ RENEWED_AT = 0.8
 """Part of a token's life after which it is renewed in the living connection."""
 
 EXPIRED = 4001
-FINAL = {1003: "unknown topic", 1008: "not allowed", 4004: "replaced by a newer session"}
+FOR_A_WHILE = {error.session_code for error in (TopicFull, StorageUnavailable, Internal)}
+"""Errors of a topic that pass: it is asked for again."""
+
 
 State = Literal["connecting", "connected", "polling", "reconnecting", "stopped"]
 Token = str | Login | Callable[[], Awaitable[str]]
@@ -433,8 +436,8 @@ class Client:
             if callable(self._token) and not self._wanted_fresh:
                 return None
             return Refused(f"{self.url}: the token is not good any more: {reason}", code=code, reason=reason)
-        if code in FINAL and reason != "topic_full":
-            return Refused(f"{self.url}: {FINAL[code]}: {reason}", code=code, reason=reason)
+        if code is not None and retry_after_close(code, reason) in ("never", "after_login"):
+            return Refused(f"{self.url}: the server does not want this client: {reason}", code=code, reason=reason)
         return None
 
     async def _current_token(self) -> str:
@@ -619,8 +622,8 @@ class Client:
         code, text = data.pop("code"), data.pop("message")
         if (request_id := data.pop("requestId", None)) is not None:
             self._answer(request_id, RequestFailed(code, text, data))
-        elif (topic := self.topics.get(message.get("topic", ""))) is not None and code != "INTERNAL":
-            if code == "TOPIC_FULL":
+        elif (topic := self.topics.get(message.get("topic", ""))) is not None:
+            if code in FOR_A_WHILE:
                 self._tasks.start_soon(self._subscribe_later, topic)
             else:
                 self._refuse(topic, Refused(text, reason=code.lower()))

@@ -12,7 +12,7 @@ from aiohttp import web
 from robodyne_rt import __version__
 from robodyne_rt.core.framing import Frame
 from robodyne_rt.devices.receiver import Peer
-from robodyne_rt.protocol.errors import BadRequest, InvalidPayload, StorageUnavailable
+from robodyne_rt.protocol.errors import BadRequest, InvalidPayload, StorageUnavailable, status_of_device_code
 from robodyne_rt.protocol.topic_messages import PART_BYTES
 from robodyne_rt.web.body import json_answer, read_body
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL
@@ -24,19 +24,6 @@ PIECE_TAKEN_WITHIN_S = 30.0
 """How long a reader of a large document may take for a piece of it."""
 
 ADMIN_BODY_BYTES = 1 << 20
-
-_ANSWER_STATUS = {
-    "INVALID_PAYLOAD": 422,
-    "UNKNOWN_TYPE": 422,
-    "UNAUTHORIZED": 403,
-    "CONFLICT": 409,
-    "TOO_LARGE": 413,
-    "RATE_LIMITED": 429,
-    "STORAGE_UNAVAILABLE": 503,
-    "TIMEOUT": 408,
-    "SERVER_ERROR": 500,
-}
-
 
 async def get_topic(request: web.Request) -> web.StreamResponse:
     """Answer as the WebSocket's first message would, for clients that poll; `ETag` names what was answered, unless it is
@@ -99,7 +86,7 @@ async def post_device_message(request: web.Request) -> web.Response:
         return json_answer({"status": "success", "message": "pushed, not stored yet"}, status=202)
     await answered.wait()
     text = replies[0].body or b""
-    status = _ANSWER_STATUS.get(orjson.loads(text).get("error_code"), 200)
+    status = status_of_device_code(orjson.loads(text).get("error_code"))
     return web.Response(status=status, body=text, content_type="application/json", headers=HEADERS)
 
 

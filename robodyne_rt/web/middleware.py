@@ -16,13 +16,12 @@ from robodyne_rt.protocol.errors import (
     BadRequest,
     Forbidden,
     Internal,
-    MethodNotAllowed,
     Misdirected,
     RequestTimeout,
     ResourceNotFound,
     RobodyneError,
     TokenMissing,
-    TooLarge,
+    of_status,
 )
 from robodyne_rt.web.authenticator import asked_host
 from robodyne_rt.web.connections import HttpConnection
@@ -46,15 +45,6 @@ PREFLIGHT_HEADERS = {
 EXPOSED_HEADERS = "ETag, Location, Retry-After"
 """What they may read, besides what they always may."""
 
-_BY_STATUS: dict[int, type[RobodyneError]] = {
-    400: BadRequest,
-    403: Forbidden,
-    404: ResourceNotFound,
-    405: MethodNotAllowed,
-    413: TooLarge,
-}
-
-
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Check whom the request is for and whence it comes; turn every error into its answer."""
@@ -73,7 +63,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        known = _BY_STATUS.get(error.status)
+        known = of_status(error.status)
         if known is None:
             return problem(BadRequest(error.reason), status=error.status, headers=_kept(error))
         return problem(known(_TEXTS.get(error.status, error.reason)), headers=_kept(error))

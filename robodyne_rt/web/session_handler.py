@@ -8,13 +8,9 @@ from robodyne_rt.hub.connection import Connection
 from robodyne_rt.model import times
 from robodyne_rt.protocol import session_messages
 from robodyne_rt.protocol.errors import (
-    InvalidRequestId,
-    ResourceNotFound,
     RobodyneError,
-    StorageUnavailable,
     TokenExpired,
     TokenInvalid,
-    TopicFull,
     UnknownTopic,
 )
 from robodyne_rt.protocol.session_messages import ANSWERED_BY, CAPABILITIES, SessionMessage
@@ -26,15 +22,6 @@ MAX_INTERVAL_S = 3600.0
 MODES = (None, "full")
 MODE_TEXT = 'mode: expected "full", or nothing'
 INTERVAL_TEXT = f"interval: expected seconds from 0 to {MAX_INTERVAL_S:.0f}"
-
-_WORDS: dict[type[RobodyneError], str] = {
-    TopicFull: "TOPIC_FULL",
-    UnknownTopic: "NOT_FOUND",
-    ResourceNotFound: "NOT_FOUND",
-    InvalidRequestId: "INVALID_REQUEST_ID",
-    StorageUnavailable: "INTERNAL",
-}
-
 
 class SessionHandler:
     """One connection of a session: dispatches what the client says."""
@@ -71,10 +58,9 @@ class SessionHandler:
             self._connection.bad_message(error.word, error.text, self._context.clock.now(), error.details)
         except RobodyneError as error:
             details = {"requestId": message.request_id} if message.request_id else {}
-            word = _WORDS.get(type(error), "FORBIDDEN" if error.status in (401, 403) else "INTERNAL")
             topic = message.fields.get("topic")
             self._connection.error(
-                word, error.text, details, topic=topic if isinstance(topic, str) and len(topic) <= 100 else ""
+                error.session_code, error.text, details, topic=topic if isinstance(topic, str) and len(topic) <= 100 else ""
             )
 
     # -- topics --------------------------------------------------------------------------------------------------

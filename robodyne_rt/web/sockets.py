@@ -17,6 +17,8 @@ from robodyne_rt.protocol.errors import (
     BadRequest,
     Forbidden,
     Internal,
+    InvalidUtf8,
+    ProtocolError,
     RobodyneError,
     TokenExpired,
     TokenInvalid,
@@ -30,9 +32,10 @@ from robodyne_rt.web.session_handler import INTERVAL_TEXT, MAX_INTERVAL_S, MODE_
 
 logger = logging.getLogger(__name__)
 
-_ENDS = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR})
+_REASONS = {error.close_code: error.close_reason for error in (ProtocolError, InvalidUtf8, TooLarge)}
+"""Of the closes that aiohttp decides on."""
 
-_PROTOCOL_REASONS = {1002: "protocol_error", 1007: "invalid_utf8", TooLarge.close_code: TooLarge.close_reason}
+_ENDS = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR})
 
 
 class TopicSocket(web.WebSocketResponse):
@@ -50,7 +53,7 @@ class TopicSocket(web.WebSocketResponse):
             return True
         if code == 1000 and self.close_code:
             code = self.close_code if _may_be_sent(self.close_code) else 1002
-        connection.manager.close(connection, code, _PROTOCOL_REASONS.get(code, ""))
+        connection.manager.close(connection, code, _REASONS.get(code, ""))
         return True
 
 

@@ -530,7 +530,7 @@ const CALLBACKS = {
   request_api: { handler: "onApi", about: (m) => [m.api, m.params], type: "api_result", field: "result", none: null },
 };
 const CAPABILITIES = { onAvailableData: "available_data", onApi: "api", onClarification: "clarification" };
-const TOPIC_ERRORS = { FORBIDDEN: "forbidden", NOT_FOUND: "unknown_topic", TOPIC_FULL: "topic_full" };
+const TOPIC_ERRORS = { FORBIDDEN: "forbidden", NOT_FOUND: "unknown_topic", TOPIC_FULL: "topic_full", STORAGE_UNAVAILABLE: "storage_unavailable", INTERNAL: "internal" };
 
 /** One topic of a session, with the same fields as a TopicClient. */
 export class Subscription {
