@@ -61,9 +61,9 @@ def test_every_error_code_is_documented() -> None:
 
 def test_every_path_of_the_api_is_documented() -> None:
     both = CLIENTS + README + (ROOT / "docs/storage.md").read_text() + (ROOT / "docs/access.md").read_text()
-    for method, path, _, _ in ROUTES:
-        bare = re.sub(r"\{(\w+):[^}]*\}+", r"{\1}", path)
-        assert bare in both or bare.replace("{topic}", "TOPIC") in both, f"{method} {bare}"
+    for route in ROUTES:
+        bare = re.sub(r"\{(\w+):[^}]*\}+", r"{\1}", route.path)
+        assert bare in both or bare.replace("{topic}", "TOPIC") in both, f"{route.method} {bare}"
 
 
 def test_every_word_of_an_enum_is_documented() -> None:

@@ -55,7 +55,10 @@ class ControlSocket:
             await anyio.sleep(LOOK_INTERVAL_S)
             if not self._is_closed and not self._is_there():
                 logger.warning("%s vanished and is made again", self._path, extra={"action": "control_socket_lost"})
-                await self.listen()
+                with anyio.CancelScope(shield=True):  # a socket that was bound is known, and taken away in the end
+                    await self.listen()
+                if self._is_closed:
+                    self._take_away()
 
     def _is_there(self) -> bool:
         try:
@@ -66,6 +69,9 @@ class ControlSocket:
     def close(self) -> None:
         """Take the socket away, if it is still ours."""
         self._is_closed = True
+        self._take_away()
+        os.close(self._folder)
+
+    def _take_away(self) -> None:
         if self._is_there():
             self._path.unlink(missing_ok=True)
-        os.close(self._folder)

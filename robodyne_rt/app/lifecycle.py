@@ -450,7 +450,7 @@ class App:
             connections=connections,
         )
         return Runner(
-            routes.build(context),
+            routes.build(context, name=server.name),
             connections=connections,
             access_log=None,  # it would log tokens in query strings
             logger=peer_fault_logger(),

@@ -1,13 +1,17 @@
 """The wire of a session: flat JSON messages, and the desktop's dialect of a query (SPEC section 4)."""
 
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple, TypeGuard
+from typing import Annotated, Any, Literal, NamedTuple, TypeGuard, TypeVar
 
 import orjson
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
 
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.protocol.checking import OpenModel, SocketQuery, digits, fault
 from robodyne_rt.protocol.json_depth import MAX_DEPTH, is_too_deep
-from robodyne_rt.protocol.topic_messages import BadMessage
+from robodyne_rt.protocol.topic_messages import MAX_INTERVAL_S, BadMessage
+
+M = TypeVar("M", bound=OpenModel)
 
 
 class CallbackKind(StrEnum):
@@ -37,19 +41,148 @@ MAX_TEXT = 4000
 
 Dialect = Literal["session", "desktop"]
 
-CLIENT_TYPES = (
-    "pong",
-    "ping",
-    "pause",
-    "resume",
-    "token",
-    "subscribe",
-    "unsubscribe",
-    "query",
-    "ack",
-    "message_read",
-    *ANSWERED_BY,
-)
+
+class SessionSocketQuery(SocketQuery):
+    """Keys of `/ws`: which session is resumed, what of it arrived, and what the client can be asked."""
+
+    session: str | None = None
+    device: str = ""
+    answered: Annotated[int | None, BeforeValidator(digits), Field(description="the number of an answer")] = None
+    capabilities: str | None = None
+
+
+MessageId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+def _position(value: Any) -> Any:
+    """Return what may be a position; anything else is none, and a snapshot the answer."""
+    return value if type(value) in (int, str) else None
+
+
+class Pong(OpenModel):
+    """The answer to a ping: its `data`."""
+
+    data: Any = None
+
+
+class Ping(OpenModel):
+    """Is the server there? The answer repeats `data`."""
+
+    data: Any = None
+
+
+class Pause(OpenModel):
+    """Send me nothing of my topics for now."""
+
+
+class Resume(OpenModel):
+    """Send me what I missed."""
+
+
+class Token(OpenModel):
+    """The same user's newer token."""
+
+    data: dict[str, Any] | None = None
+    token: str | None = None
+
+
+class Subscribe(OpenModel):
+    """Send me a topic: from a position on, at most so often."""
+
+    topic: Annotated[str, Field(description="a name")]
+    since: Annotated[int | str | None, BeforeValidator(_position)] = None
+    epoch: Annotated[str | None, BeforeValidator(lambda value: value if isinstance(value, str) else None)] = None
+    interval: Annotated[
+        float, Field(ge=0, le=MAX_INTERVAL_S, strict=True, description=f"seconds from 0 to {MAX_INTERVAL_S:.0f}")
+    ] = 0.0
+    mode: Annotated[Literal["full"] | None, Field(description='"full", or nothing')] = None
+
+
+class Unsubscribe(OpenModel):
+    """Send me no more of a topic."""
+
+    topic: Annotated[str, Field(description="a name")]
+
+
+class Query(OpenModel):
+    """A question to the assistant."""
+
+    request_id: MessageId = Field(alias="requestId")
+    message: Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
+    user_id: Any = Field(default=None, alias="userId")
+    capabilities: Any = None
+    again: Any = None
+
+
+class Ack(OpenModel):
+    """I have all answers up to this number."""
+
+    seq: Annotated[int, Field(strict=True, description="the number of an answer")]
+
+
+class MessageRead(OpenModel):
+    """My user read a staff message."""
+
+    message_id: Annotated[int, Field(strict=True, gt=0, lt=1 << 53, description="the id of a staff message")] = Field(
+        alias="messageId"
+    )
+
+
+class CallbackAnswer(OpenModel):
+    """The answer to a question of the server."""
+
+    request_id: MessageId = Field(alias="requestId")
+
+
+class AvailableData(CallbackAnswer):
+    """Data of the client."""
+
+    data: Any = None
+
+
+class ApiResult(CallbackAnswer):
+    """What an interface of the client said."""
+
+    result: Any = None
+
+
+class HumanResponse(CallbackAnswer):
+    """What a person said."""
+
+    response: str | None = None
+
+
+CLIENT_MESSAGES: dict[str, type[OpenModel]] = {
+    "pong": Pong,
+    "ping": Ping,
+    "pause": Pause,
+    "resume": Resume,
+    "token": Token,
+    "subscribe": Subscribe,
+    "unsubscribe": Unsubscribe,
+    "query": Query,
+    "ack": Ack,
+    "message_read": MessageRead,
+    "available_data": AvailableData,
+    "api_result": ApiResult,
+    "human_response": HumanResponse,
+}
+"""What a client may say in a session, by `type`."""
+
+CLIENT_TYPES = tuple(CLIENT_MESSAGES)
+
+
+def fields_of(model: type[M], message: "SessionMessage") -> M:
+    """Return the fields of a message as its model.
+
+    Raises:
+        BadMessage: they are not what the model says.
+    """
+    fields = {name: value for name, value in message.fields.items() if name != "type"}
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise BadMessage("INVALID_MESSAGE", fault(model, error)) from None
 
 
 class SessionMessage(NamedTuple):

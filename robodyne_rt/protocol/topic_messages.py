@@ -1,14 +1,39 @@
 """Messages on `/ws/{topic}` as JSON text, both ways (SPEC section 3); `frames.py` makes them bytes."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import orjson
+from pydantic import BeforeValidator, Field
 
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.model.topics import STATUS
+from robodyne_rt.protocol.checking import SocketQuery
 from robodyne_rt.protocol.errors import RobodyneError
 from robodyne_rt.protocol.json_depth import MAX_DEPTH, is_too_deep
+
+MAX_INTERVAL_S = 3600.0
+
+
+def _seconds(value: Any) -> Any:
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+class TopicSocketQuery(SocketQuery):
+    """Keys of `/ws/{topic}`: from which position on, at most how often."""
+
+    since: str | None = None
+    epoch: str | None = None
+    interval: Annotated[
+        float,
+        BeforeValidator(_seconds),
+        Field(ge=0, le=MAX_INTERVAL_S, description=f"seconds from 0 to {MAX_INTERVAL_S:.0f}"),
+    ] = 0.0
+    mode: Annotated[Literal["full"] | None, Field(description='"full", or nothing')] = None
+
 
 PART_BYTES = 1 << 20
 """What is larger than this comes in parts; each has at most so many bytes and one entity more."""

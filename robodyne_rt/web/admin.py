@@ -2,33 +2,27 @@
 
 from aiohttp import web
 
-from robodyne_rt.protocol.errors import InvalidPayload
+from robodyne_rt.protocol import http
+from robodyne_rt.protocol.checking import Query
 from robodyne_rt.store.tables import devices, tokens, users
-from robodyne_rt.web.accounts import API_S
-from robodyne_rt.web.body import json_answer, read_object, text_field
+from robodyne_rt.web.body import json_answer
 from robodyne_rt.web.context import CONTEXT
 
 
-async def list_users(request: web.Request) -> web.Response:
+async def list_users(request: web.Request, query: Query) -> web.Response:
     """Return all users."""
     return json_answer({"users": await request.app[CONTEXT].accounts.read(users.list_users)})
 
 
-async def add_user(request: web.Request) -> web.Response:
-    """Add a user: `{name, roles, password?}`."""
-    body = await read_object(request, ("name", "roles", "password"))
-    user = await request.app[CONTEXT].accounts.add_user(
-        text_field(body, "name", 100), body.get("roles", []), body.get("password")
-    )
-    return json_answer(user, status=201)
+async def add_user(request: web.Request, body: http.NewUser) -> web.Response:
+    """Add a user."""
+    return json_answer(await request.app[CONTEXT].accounts.add_user(body.name, body.roles, body.password), status=201)
 
 
-async def change_user(request: web.Request) -> web.Response:
-    """Change a user: `{roles?, password?, disabled?}`; it counts at once, in living connections too."""
-    body = await read_object(request, ("roles", "password", "disabled"))
-    if not body or not isinstance(body.get("disabled", False), bool):
-        raise InvalidPayload("expected roles, password or disabled (true or false)")
-    return json_answer(await request.app[CONTEXT].accounts.change_user(request.match_info["name"], body))
+async def change_user(request: web.Request, body: http.UserChange) -> web.Response:
+    """Change a user; it counts at once, in living connections too."""
+    changes = body.model_dump(exclude_unset=True)
+    return json_answer(await request.app[CONTEXT].accounts.change_user(request.match_info["name"], changes))
 
 
 async def remove_user(request: web.Request) -> web.Response:
@@ -37,23 +31,15 @@ async def remove_user(request: web.Request) -> web.Response:
     return json_answer(await context.accounts.change(users.remove_user, request.match_info["name"], now=context.clock.wall()))
 
 
-async def list_tokens(request: web.Request) -> web.Response:
+async def list_tokens(request: web.Request, query: Query) -> web.Response:
     """Return the tokens that were given out, newest first; never the tokens themselves."""
     return json_answer({"tokens": await request.app[CONTEXT].accounts.read(tokens.list_tokens)})
 
 
-async def create_token(request: web.Request) -> web.Response:
-    """Give a program a token: `{user, roles?, label?, days?}`."""
-    body = await read_object(request, ("user", "roles", "label", "days"))
-    days = body.get("days", API_S / 86400)
-    if not isinstance(days, int | float) or isinstance(days, bool) or not 0 < days <= 400:
-        raise InvalidPayload("days: expected a number up to 400")
+async def create_token(request: web.Request, body: http.NewToken) -> web.Response:
+    """Give a program a token."""
     given = await request.app[CONTEXT].accounts.give(
-        "API",
-        text_field(body, "user", 100),
-        body.get("roles"),
-        label=text_field(body, "label", 100, default="") or None,
-        lifetime_s=days * 86400,
+        "API", body.user, body.roles, label=body.label, lifetime_s=body.days * 86400
     )
     return json_answer(given, status=201)
 
@@ -65,30 +51,25 @@ async def revoke_token(request: web.Request) -> web.Response:
     return json_answer(await context.accounts.change(tokens.revoke_token, id, now=context.clock.wall()))
 
 
-async def list_devices(request: web.Request) -> web.Response:
+async def list_devices(request: web.Request, query: Query) -> web.Response:
     """Return all devices; never their keys."""
     return json_answer({"devices": await request.app[CONTEXT].accounts.read(devices.list_devices)})
 
 
-async def add_device(request: web.Request) -> web.Response:
-    """Add a device: `{device_id, robots?}`; its key is told this once."""
-    context = request.app[CONTEXT]
-    body = await read_object(request, ("device_id", "robots"))
-    device_id, robots = text_field(body, "device_id", 100), body.get("robots")
-    if robots is not None and not (isinstance(robots, list) and all(isinstance(robot, str) for robot in robots)):
-        raise InvalidPayload("robots: expected a list of robot ids")
-    key_id = await context.accounts.change(devices.add_device, device_id, robots=robots, now=context.clock.wall())
-    return json_answer({"device_id": device_id, "key": context.accounts.key_of(device_id, key_id)}, status=201)
+async def add_device(request: web.Request, body: http.NewDevice) -> web.Response:
+    """Add a device; its key is told this once."""
+    accounts, now = request.app[CONTEXT].accounts, request.app[CONTEXT].clock.wall()
+    key_id = await accounts.change(devices.add_device, body.device_id, robots=body.robots, now=now)
+    return json_answer({"device_id": body.device_id, "key": accounts.key_of(body.device_id, key_id)}, status=201)
 
 
-async def rotate_device(request: web.Request) -> web.Response:
-    """Give a device a second key; the first is good until `{"finish": true}`. `{"again": true}` replaces the second."""
+async def rotate_device(request: web.Request, body: http.Rotation) -> web.Response:
+    """Give a device a second key; the first is good until `finish`. `again` replaces the second."""
     context = request.app[CONTEXT]
-    body = await read_object(request, ("finish", "again"))
     device_id = request.match_info["device_id"]
-    if body.get("finish") is True:
+    if body.finish:
         return json_answer(await context.accounts.change(devices.finish_rotation, device_id))
-    key_id = await context.accounts.change(devices.rotate_device, device_id, again=body.get("again") is True)
+    key_id = await context.accounts.change(devices.rotate_device, device_id, again=body.again)
     return json_answer({"device_id": device_id, "key": context.accounts.key_of(device_id, key_id)})
 
 

@@ -12,26 +12,26 @@ from aiohttp import web
 from robodyne_rt import __version__
 from robodyne_rt.core.framing import Frame
 from robodyne_rt.devices.receiver import Peer
-from robodyne_rt.protocol.errors import BadRequest, InvalidPayload, StorageUnavailable, status_of_device_code
+from robodyne_rt.protocol import http
+from robodyne_rt.protocol.checking import Query
+from robodyne_rt.protocol.errors import BadRequest, StorageUnavailable, status_of_device_code
 from robodyne_rt.protocol.topic_messages import PART_BYTES
-from robodyne_rt.web.body import json_answer, read_body
+from robodyne_rt.web.body import HEADERS, json_answer, read_body
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL
-from robodyne_rt.web.middleware import HEADERS, check
+from robodyne_rt.web.middleware import check
 
 logger = logging.getLogger(__name__)
 
 PIECE_TAKEN_WITHIN_S = 30.0
 """How long a reader of a large document may take for a piece of it."""
 
-ADMIN_BODY_BYTES = 1 << 20
 
-async def get_topic(request: web.Request) -> web.StreamResponse:
+async def get_topic(request: web.Request, query: http.TopicQuery) -> web.StreamResponse:
     """Answer as the WebSocket's first message would, for clients that poll; `ETag` names what was answered, unless it is
     so large that it is streamed."""
     context = request.app[CONTEXT]
-    query = request.query
-    since = None if query.get("mode") == "full" else query.get("since")
-    document, epoch = await context.hub.document(request.match_info["topic"], request[PRINCIPAL], since, query.get("epoch"))
+    since = None if query.mode == "full" else query.since
+    document, epoch = await context.hub.document(request.match_info["topic"], request[PRINCIPAL], since, query.epoch)
     headers = {**HEADERS, "Cache-Control": "no-cache"}
     payload = b""
     async for piece in document.pieces:
@@ -90,29 +90,20 @@ async def post_device_message(request: web.Request) -> web.Response:
     return web.Response(status=status, body=text, content_type="application/json", headers=HEADERS)
 
 
-async def list_dead_letters(request: web.Request) -> web.Response:
+async def list_dead_letters(request: web.Request, query: Query) -> web.Response:
     """Return the newest dead letters, without their payload."""
     return json_answer({"dead_letters": await request.app[CONTEXT].dead_letters.listed()})
 
 
-async def show_dead_letter(request: web.Request) -> web.Response:
+async def show_dead_letter(request: web.Request, query: Query) -> web.Response:
     """Return one dead letter with its payload."""
     return json_answer(await request.app[CONTEXT].dead_letters.shown(int(request.match_info["id"])))
 
 
-async def act_on_dead_letters(request: web.Request) -> web.Response:
-    """Requeue or drop dead letters: `{"action": "requeue" | "drop", "ids": [...] | "all"}`."""
-    context = request.app[CONTEXT]
-    try:
-        body = orjson.loads(await read_body(request, limit_bytes=ADMIN_BODY_BYTES))
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"not JSON: {error}") from error
-    action, ids = (body.get("action"), body.get("ids")) if isinstance(body, dict) else (None, None)
-    if action not in ("requeue", "drop"):
-        raise InvalidPayload('action: expected "requeue" or "drop"')
-    if ids != "all" and not (isinstance(ids, list) and ids and all(type(id) is int and 0 < id < 2**63 for id in ids)):
-        raise InvalidPayload('ids: expected a list of ids, or "all"')
-    return json_answer({"results": await context.dead_letters.act(action, None if ids == "all" else ids)})
+async def act_on_dead_letters(request: web.Request, body: http.DeadLetterAction) -> web.Response:
+    """Requeue or drop dead letters."""
+    ids = None if body.ids == "all" else body.ids
+    return json_answer({"results": await request.app[CONTEXT].dead_letters.act(body.action, ids)})
 
 
 async def post_backup(request: web.Request) -> web.Response:
@@ -125,12 +116,12 @@ async def livez(request: web.Request) -> web.Response:
     return web.Response(text="ok\n", headers=HEADERS)
 
 
-async def readyz(request: web.Request) -> web.Response:
+async def readyz(request: web.Request, query: http.HealthQuery) -> web.Response:
     """Say whether the server can do its work; `?verbose` says what is wrong."""
     context = request.app[CONTEXT]
     is_ready, checks = context.health_report()
     status = 200 if is_ready else 503
-    if "verbose" not in request.query:
+    if query.verbose is None:
         return web.Response(status=status, text="ok\n" if is_ready else "not ready\n", headers=HEADERS)
     check(request[PRINCIPAL], "look", "the verbose report")
     return json_answer({"ready": is_ready, "version": __version__, "checks": checks}, status=status)

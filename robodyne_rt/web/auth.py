@@ -9,10 +9,12 @@ from robodyne_rt.core.guessing import Device
 from robodyne_rt.core.pairing import PAIRING_S
 from robodyne_rt.core.tickets import TICKET_S
 from robodyne_rt.model.access import Principal, normal_name, source_of
-from robodyne_rt.protocol.errors import Forbidden, InvalidPayload, RateLimited, TokenInvalid, TokenMissing
+from robodyne_rt.protocol import http
+from robodyne_rt.protocol.checking import Query
+from robodyne_rt.protocol.errors import Forbidden, RateLimited, TokenInvalid, TokenMissing
 from robodyne_rt.web.accounts import DISPLAY_S, LONGEST_S, Accounts, Grant
 from robodyne_rt.web.authenticator import COOKIE, came_by_cookie, page_of
-from robodyne_rt.web.body import json_answer, read_object, text_field
+from robodyne_rt.web.body import json_answer
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL
 from robodyne_rt.web.people import profile_fields
 
@@ -21,12 +23,10 @@ logger = logging.getLogger(__name__)
 PAIRINGS_PER_MINUTE = 10
 
 
-async def login(request: web.Request) -> web.Response:
-    """Give a user tokens: `{user, password, cookie?, device?}`."""
+async def login(request: web.Request, body: http.Login) -> web.Response:
+    """Give a user tokens."""
     context = request.app[CONTEXT]
-    body = await read_object(request, ("user", "password", "cookie", "device"))
-    name, password = normal_name(text_field(body, "user", 100)), text_field(body, "password", 500)
-    label = text_field(body, "device", 100, default="") or None
+    name = normal_name(body.user)
     if context.access.is_open or context.auth_mode == "oidc":
         where = "the issuer" if context.auth_mode == "oidc" else "nowhere: nobody is checked here"
         raise Forbidden(f"users log in at {where}")
@@ -38,14 +38,14 @@ async def login(request: web.Request) -> web.Response:
         raise RateLimited("too many logins at once", retry_after=2)
     attempt = context.authenticator.guessing.begin(name, source, device, context.clock.now())
     try:
-        grant = await accounts.log_in(name, password, label=label, source=source, is_known=is_known)
+        grant = await accounts.log_in(name, body.password, label=body.device, source=source, is_known=is_known)
     except TokenInvalid:
         # A name that nobody bears may be a password that was typed into the wrong field.
         who = f"user {name!r}" if accounts.has_name(name) else "an unknown user"
         logger.warning("a login of %s from %s failed", who, address, extra={"action": "login_failed"})
         raise
     attempt.succeeded()
-    return _granted(request, accounts, grant, cookie=body.get("cookie") is True, is_login=True)
+    return _granted(request, accounts, grant, cookie=body.cookie, is_login=True)
 
 
 def _device(accounts: Accounts, name: str, source: str, request: web.Request) -> Device:
@@ -55,13 +55,12 @@ def _device(accounts: Accounts, name: str, source: str, request: web.Request) ->
     return Device.KNOWN_BY_ADDRESS if accounts.is_place_known(name, source) else Device.STRANGER
 
 
-async def refresh(request: web.Request) -> web.Response:
-    """Give new tokens for a refresh token, `{refreshToken}`; or, for a page, a short token beside its cookie."""
+async def refresh(request: web.Request, body: http.Refresh) -> web.Response:
+    """Give new tokens for a refresh token; or, for a page, a short token beside its cookie."""
     context = request.app[CONTEXT]
-    body = await read_object(request, ("refreshToken",))
-    if "refreshToken" in body:
+    if body.refresh_token is not None:
         try:
-            grant = await context.accounts.refresh(text_field(body, "refreshToken", 200))
+            grant = await context.accounts.refresh(body.refresh_token)
         except TokenInvalid:
             context.authenticator.guessing.wrong(source_of(context.authenticator.address_of(request)), context.clock.now())
             raise
@@ -91,7 +90,7 @@ async def ticket(request: web.Request) -> web.Response:
     return json_answer({"ticket": text, "expiresIn": TICKET_S}, status=201)
 
 
-async def me(request: web.Request) -> web.Response:
+async def me(request: web.Request, query: Query) -> web.Response:
     """Say who the request is from, and what they may do."""
     principal = request[PRINCIPAL]
     response = json_answer(_who(principal) | {"mode": request.app[CONTEXT].auth_mode})
@@ -141,10 +140,9 @@ def set_cookie(
 # -- pairing ---------------------------------------------------------------------------------------------------------
 
 
-async def begin_pairing(request: web.Request) -> web.Response:
+async def begin_pairing(request: web.Request, body: http.Empty) -> web.Response:
     """Give a screen six digits to show, and a secret to ask with whether somebody approved."""
     context = request.app[CONTEXT]
-    await read_object(request, ())
     address, now = context.authenticator.address_of(request), context.clock.now()
     verdict = context.pairing_limit.take(source_of(address), now)
     if verdict.retry_after:
@@ -153,7 +151,7 @@ async def begin_pairing(request: web.Request) -> web.Response:
     return json_answer({"pairing": secret, "code": pairing.code, "expiresIn": PAIRING_S}, status=201)
 
 
-async def look_at_pairing(request: web.Request) -> web.Response:
+async def look_at_pairing(request: web.Request, query: http.PairingQuery) -> web.Response:
     """Tell a screen whether it was approved; then, once, its token: as a cookie where it asks `?cookie=1`."""
     context = request.app[CONTEXT]
     is_head = request.method == "HEAD"
@@ -163,14 +161,14 @@ async def look_at_pairing(request: web.Request) -> web.Response:
     body = {"status": "approved", "label": pairing.label}
     if is_head:
         return json_answer(body)
-    if request.query.get("cookie") != "1":
+    if query.cookie != "1":
         return json_answer(body | {"token": pairing.token})
     response = json_answer(body)
     set_cookie(request, response, pairing.token, DISPLAY_S)
     return response
 
 
-async def list_pairings(request: web.Request) -> web.Response:
+async def list_pairings(request: web.Request, query: Query) -> web.Response:
     """Say which screens wait; the codes stand on the screens only."""
     context = request.app[CONTEXT]
     now = context.clock.now()
@@ -178,15 +176,10 @@ async def list_pairings(request: web.Request) -> web.Response:
     return json_answer({"pairings": [{"address": item.address, "expiresIn": round(item.deadline - now)} for item in waiting]})
 
 
-async def approve_pairing(request: web.Request) -> web.Response:
-    """Let the screen that shows a code be a display: `{code, label, roles?}`."""
+async def approve_pairing(request: web.Request, body: http.Approval) -> web.Response:
+    """Let the screen that shows a code be a display."""
     context = request.app[CONTEXT]
-    body = await read_object(request, ("code", "label", "roles"))
-    code, label = text_field(body, "code", 6), text_field(body, "label", 100)
-    roles = body.get("roles", ["display"])
-    if not (len(code) == 6 and code.isdigit()):
-        raise InvalidPayload("code: expected the six digits that the screen shows")
-    pairing = context.authenticator.pairings.by_code(code, context.clock.now())
-    given = await context.accounts.give("DISPLAY", label, roles, label=label, lifetime_s=DISPLAY_S)
-    context.authenticator.pairings.approve(pairing, label=label, token=given["token"])
+    pairing = context.authenticator.pairings.by_code(body.code, context.clock.now())
+    given = await context.accounts.give("DISPLAY", body.label, body.roles, label=body.label, lifetime_s=DISPLAY_S)
+    context.authenticator.pairings.approve(pairing, label=body.label, token=given["token"])
     return json_answer({name: given[name] for name in ("id", "user", "roles", "expires_at")}, status=201)

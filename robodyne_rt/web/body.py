@@ -1,20 +1,26 @@
 """Bodies of requests and answers: JSON, bounded in size and time."""
 
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import orjson
 from aiohttp import web
 
+from robodyne_rt.protocol.checking import Model, checked
 from robodyne_rt.protocol.errors import BadRequest, InvalidPayload, RequestTimeout, TooLarge, UnsupportedMediaType
 from robodyne_rt.protocol.json_depth import is_too_deep
-from robodyne_rt.web.middleware import HEADERS
 
 DEADLINE_S = 10.0
-BODY_BYTES = 65536
+CREDENTIALS = frozenset({"token", "ticket"})
+"""Keys of a query that say who asks."""
 
-_REQUIRED = object()
+M = TypeVar("M", bound=Model)
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
 
 
 async def read_body(request: web.Request, *, limit_bytes: int) -> bytes:
@@ -50,54 +56,43 @@ async def read_body(request: web.Request, *, limit_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-async def read_object(request: web.Request, known: Iterable[str], *, limit_bytes: int = BODY_BYTES) -> dict[str, Any]:
-    """Return a request's JSON object; no body at all is an empty one.
+async def read_model(request: web.Request, model: type[M], *, limit_bytes: int) -> M:
+    """Return a request's JSON object as a model; no body at all is an empty object.
 
-    Args:
-        known: names that it may have.
     Raises:
         BadRequest: not JSON.
-        InvalidPayload: not an object, or with another name.
+        InvalidPayload: not what the model says.
     """
-    if not request.can_read_body:
-        return {}
-    try:
-        body = orjson.loads(await read_body(request, limit_bytes=limit_bytes))
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"not JSON: {error}") from error
+    body: Any = {}
+    if request.can_read_body:
+        try:
+            body = orjson.loads(await read_body(request, limit_bytes=limit_bytes))
+        except orjson.JSONDecodeError as error:
+            raise BadRequest(f"not JSON: {error}") from error
     if not isinstance(body, dict) or is_too_deep(body):
         raise InvalidPayload("expected a JSON object")
-    if unknown := sorted(set(body) - set(known)):
-        raise InvalidPayload(f"unknown field {unknown[0][:100]!r}; known: {', '.join(known) or 'none'}")
-    return body
+    return checked(model, body)
 
 
-def text_field(body: dict[str, Any], name: str, at_most: int, *, default: Any = _REQUIRED) -> str:
-    """Return a text of a body.
+def read_query(request: web.Request, model: type[M]) -> M:
+    """Return a request's query as a model.
 
     Raises:
-        InvalidPayload: it is missing, empty, too long, or no text.
+        InvalidPayload: not what the model says, or a key twice.
     """
-    value = body.get(name)
-    if value is None and default is not _REQUIRED:
-        return str(default)
-    if not isinstance(value, str) or not 0 < len(value) <= at_most or "\0" in value:
-        raise InvalidPayload(f"{name}: expected a text of 1 to {at_most} characters")
-    return value
+    return checked(model, query_of(request), noun="query key")
 
 
-def number_in_query(request: web.Request, name: str, *, default: int | None, most: int) -> int | None:
-    """Return a number of the query string.
+def query_of(request: web.Request) -> dict[str, str]:
+    """Return the query without what says who asks, which is no part of what is asked.
 
     Raises:
-        InvalidPayload: it is none, or out of range.
+        InvalidPayload: a key stands there twice.
     """
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 16 and 0 < int(text) <= most):
-        raise InvalidPayload(f"{name}: expected a number from 1 to {most}")
-    return int(text)
+    query = {name: value for name, value in request.query.items() if name not in CREDENTIALS}
+    if len(query) != sum(name not in CREDENTIALS for name in request.query):
+        raise InvalidPayload("a query key stands there twice")
+    return query
 
 
 def json_answer(body: object, *, status: int = 200) -> web.Response:

@@ -24,16 +24,12 @@ from robodyne_rt.protocol.errors import (
     of_status,
 )
 from robodyne_rt.web.authenticator import asked_host
+from robodyne_rt.web.body import HEADERS, read_model, read_query
 from robodyne_rt.web.connections import HttpConnection
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL, Context
+from robodyne_rt.web.route import Route
 
 logger = logging.getLogger(__name__)
-
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
 
 PREFLIGHT_HEADERS = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
@@ -44,6 +40,7 @@ PREFLIGHT_HEADERS = {
 """What pages of other origins may send; browsers keep the answer for ten minutes."""
 EXPOSED_HEADERS = "ETag, Location, Retry-After"
 """What they may read, besides what they always may."""
+
 
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -81,29 +78,28 @@ def _is_gone(request: web.Request) -> bool:
     return request.transport is None or request.transport.is_closing()
 
 
-def guarded(right: str, handler: Handler) -> Handler:
-    """Return a handler that runs only for who has a right.
-
-    Args:
-        right: a word of `settings.RIGHTS`; `read` for the topic in the path; `user` for everybody who says who they are;
-            `public`; or `socket`, where the handler decides after the handshake.
-    """
-    if right == "socket":
-        return handler
+def guarded(route: Route) -> Handler:
+    """Return a handler that runs only for who has the route's right, with what was sent as the model that it takes."""
+    if route.right == "socket":
+        return route.handler
 
     async def checked(request: web.Request) -> web.StreamResponse:
         if "%00" in request.rel_url.raw_path:
             raise ResourceNotFound(_TEXTS[404])  # in no name there is a NUL
         principal = await request.app[CONTEXT].authenticator.identify(request)
         request[PRINCIPAL] = principal
-        if right == "read":
+        if route.right == "read":
             check(principal, f"read:{request.match_info['topic']}", f"topic {request.match_info['topic']}")
-        elif right == "user":
+        elif route.right == "user":
             if principal.is_anonymous:
                 raise TokenMissing("this needs a token")
-        elif right != "public":
-            check(principal, right, f"the right to {right.replace('_', ' ')}")
-        return await handler(request)
+        elif route.right != "public":
+            check(principal, route.right, f"the right to {route.right.replace('_', ' ')}")
+        if route.body is not None:
+            return await route.handler(request, await read_model(request, route.body, limit_bytes=route.body_bytes))
+        if route.query is not None:
+            return await route.handler(request, read_query(request, route.query))
+        return await route.handler(request)
 
     return checked
 

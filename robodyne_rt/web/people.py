@@ -6,17 +6,16 @@ from aiohttp import web
 
 from robodyne_rt.model.access import ROLE_PREFIX, Principal
 from robodyne_rt.ports import Presence
+from robodyne_rt.protocol import http
+from robodyne_rt.protocol.checking import Query
 from robodyne_rt.protocol.errors import Forbidden, InvalidPayload
-from robodyne_rt.web.body import json_answer, number_in_query, read_object
+from robodyne_rt.web.body import json_answer
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL, Context
 
-LISTED = 50
-MAX_LISTED = 200
 MAX_KEY = 200
-NEWEST = 1 << 53
 
 
-async def list_sessions(request: web.Request) -> web.Response:
+async def list_sessions(request: web.Request, query: Query) -> web.Response:
     """Return who is there, since when, with which topics and roles."""
     present = await request.app[CONTEXT].sessions.present()
     return json_answer({"sessions": [presence_fields(presence) for presence in present]})
@@ -37,26 +36,23 @@ def profile_fields(principal: Principal) -> dict[str, object]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-async def list_chat(request: web.Request) -> web.Response:
+async def list_chat(request: web.Request, query: http.ChatQuery) -> web.Response:
     """Return one's own questions and answers, newest first; an administrator may name another `?user=`."""
     context = request.app[CONTEXT]
     principal = request[PRINCIPAL]
-    user = request.query.get("user", principal.name)
+    user = query.user if query.user is not None else principal.name
     if user != principal.name and not principal.may("administer"):
         raise Forbidden("only an administrator may read what others asked")
     if not user.isprintable():
         raise InvalidPayload("user: expected a name")
     if user != principal.name:
         user = context.accounts.resolve(user)
-    before = number_in_query(request, "before", default=None, most=NEWEST)
-    limit = number_in_query(request, "limit", default=LISTED, most=MAX_LISTED)
-    return json_answer({"messages": await context.history(user, before, limit or LISTED)})
+    return json_answer({"messages": await context.history(user, query.before, query.limit)})
 
 
-async def send_message(request: web.Request) -> web.Response:
-    """Send a staff message: `{recipient, message, message_type?, audio_url?}`; with `Idempotency-Key` it is stored once."""
+async def send_message(request: web.Request, body: http.NewMessage) -> web.Response:
+    """Send a staff message; with `Idempotency-Key` it is stored once."""
     context = request.app[CONTEXT]
-    body = await read_object(request, ("recipient", "message", "message_type", "audio_url"))
     key = request.headers.get("Idempotency-Key")
     if key is not None and not (0 < len(key) <= MAX_KEY and key.isprintable()):
         raise InvalidPayload(f"Idempotency-Key: expected 1 to {MAX_KEY} printable characters")
@@ -71,15 +67,13 @@ def _is_known(context: Context, recipient: str) -> bool:
     return context.accounts.has_name(recipient) or any(context.sessions.of_user(recipient))
 
 
-async def list_messages(request: web.Request) -> web.Response:
+async def list_messages(request: web.Request, query: http.MessageQuery) -> web.Response:
     """Return what one sent and was sent, newest first; with `?unread=1` what one has not read, oldest first,
     of which `?before=` turns back."""
     context = request.app[CONTEXT]
     principal = request[PRINCIPAL]
-    before = number_in_query(request, "before", default=None, most=NEWEST)
-    limit = number_in_query(request, "limit", default=LISTED, most=MAX_LISTED) or LISTED
-    ask = context.messages.unread if request.query.get("unread") == "1" else context.messages.listed
-    return json_answer({"messages": await ask(principal, before=before, limit=limit)})
+    ask = context.messages.unread if query.unread == "1" else context.messages.listed
+    return json_answer({"messages": await ask(principal, before=query.before, limit=query.limit)})
 
 
 async def read_message(request: web.Request) -> web.Response:

@@ -1,58 +1,186 @@
 """The one table of routes, and the aiohttp application built from it."""
 
 import ipaddress
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from robodyne_rt.model.topics import TOPIC_NAMES
-from robodyne_rt.web import admin, api, auth, pages, people, sockets
+from robodyne_rt.protocol import http
+from robodyne_rt.protocol.checking import Model, Query
+from robodyne_rt.protocol.errors import (
+    Conflict,
+    DeadLettered,
+    Forbidden,
+    RateLimited,
+    RequestTimeout,
+    ResourceNotFound,
+    RobodyneError,
+    StorageUnavailable,
+    TokenInvalid,
+    UnsupportedMediaType,
+)
+from robodyne_rt.web import admin, api, auth, documents, pages, people, route, sockets
 from robodyne_rt.web.context import CONTEXT, Context
 from robodyne_rt.web.middleware import add_headers, guard, guarded
+from robodyne_rt.web.route import Route
 
 ID = r"{id:\d{1,18}}"
 
-ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
-    ("GET", "/livez", "public", api.livez),
-    ("GET", "/healthz", "public", api.livez),
-    ("GET", "/readyz", "public", api.readyz),
-    ("GET", "/metrics", "look", api.metrics),
-    ("POST", "/api/auth/login", "public", auth.login),
-    ("POST", "/api/auth/refresh", "public", auth.refresh),
-    ("POST", "/api/auth/logout", "user", auth.logout),
-    ("POST", "/api/auth/ticket", "user", auth.ticket),
-    ("GET", "/api/auth/me", "public", auth.me),
-    ("POST", "/api/pairings", "public", auth.begin_pairing),
-    ("GET", "/api/pairings", "administer", auth.list_pairings),
-    ("POST", "/api/pairings/approve", "administer", auth.approve_pairing),
-    ("GET", r"/api/pairings/{pairing:[\w-]{20,100}}", "public", auth.look_at_pairing),
-    ("GET", "/api/users", "administer", admin.list_users),
-    ("POST", "/api/users", "administer", admin.add_user),
-    ("PATCH", "/api/users/{name}", "administer", admin.change_user),
-    ("DELETE", "/api/users/{name}", "administer", admin.remove_user),
-    ("GET", "/api/tokens", "administer", admin.list_tokens),
-    ("POST", "/api/tokens", "administer", admin.create_token),
-    ("DELETE", f"/api/tokens/{ID}", "administer", admin.revoke_token),
-    ("GET", "/api/devices", "administer", admin.list_devices),
-    ("POST", "/api/devices", "administer", admin.add_device),
-    ("POST", "/api/devices/{device_id}/rotate", "administer", admin.rotate_device),
-    ("DELETE", "/api/devices/{device_id}", "administer", admin.revoke_device),
-    ("GET", "/api/sessions", "sessions", people.list_sessions),
-    ("GET", "/api/chat", "query", people.list_chat),
-    ("POST", "/api/messages", "message", people.send_message),
-    ("GET", "/api/messages", "user", people.list_messages),
-    ("POST", f"/api/messages/{ID}/read", "user", people.read_message),
-    ("POST", "/api/device-messages", "send_device_messages", api.post_device_message),
-    ("GET", "/api/dead-letters", "operate", api.list_dead_letters),
-    ("GET", f"/api/dead-letters/{ID}", "operate", api.show_dead_letter),
-    ("POST", "/api/dead-letters", "operate", api.act_on_dead_letters),
-    ("POST", "/api/backups", "operate", api.post_backup),
-    ("GET", f"/api/{{topic:{'|'.join(TOPIC_NAMES)}}}", "read", api.get_topic),
-    ("GET", "/ws", "socket", sockets.session_socket),
-    ("GET", "/ws/copilot", "socket", sockets.session_socket),
-    ("GET", "/ws/{topic}", "socket", sockets.topic_socket),
+
+def _get(path: str, right: str, handler: Any, answer: type[Model] | None = None, **more: Any) -> Route:
+    return Route(method="GET", path=path, right=right, handler=handler, answer=answer, **more)
+
+
+def _post(path: str, right: str, handler: Any, body: type[Model] | None, answer: type[Model] | None, **more: Any) -> Route:
+    return Route(method="POST", path=path, right=right, handler=handler, body=body, answer=answer, **more)
+
+
+def _delete(path: str, right: str, handler: Any, answer: type[Model], *errors: type[RobodyneError]) -> Route:
+    return Route(method="DELETE", path=path, right=right, handler=handler, answer=answer, errors=errors)
+
+
+STORED = (StorageUnavailable,)
+"""Where the database is needed."""
+
+MISSING = (ResourceNotFound, *STORED)
+TAKEN = (Conflict, *STORED)
+LOGIN = (TokenInvalid, RateLimited, Forbidden, *STORED)
+
+ROUTES: tuple[Route, ...] = (
+    _get("/livez", "public", api.livez),
+    _get("/healthz", "public", api.livez),
+    _get("/readyz", "public", api.readyz, http.HealthReport, query=http.HealthQuery, errors=STORED),
+    _get("/metrics", "look", api.metrics),
+    _post(
+        "/api/auth/login",
+        "public",
+        auth.login,
+        http.Login,
+        http.Granted,
+        errors=LOGIN,
+    ),
+    _post("/api/auth/refresh", "public", auth.refresh, http.Refresh, http.Granted, errors=(TokenInvalid, *STORED)),
+    _post("/api/auth/logout", "user", auth.logout, None, http.LoggedOut, errors=STORED),
+    _post("/api/auth/ticket", "user", auth.ticket, None, http.Ticket, status=201, errors=(RateLimited,)),
+    _get("/api/auth/me", "public", auth.me, http.Me, query=Query),
+    _post("/api/pairings", "public", auth.begin_pairing, http.Empty, http.NewPairing, status=201, errors=(RateLimited,)),
+    _get("/api/pairings", "administer", auth.list_pairings, http.PairingList, query=Query),
+    _post(
+        "/api/pairings/approve",
+        "administer",
+        auth.approve_pairing,
+        http.Approval,
+        http.Approved,
+        status=201,
+        errors=(ResourceNotFound, Conflict, RateLimited, *STORED),
+    ),
+    _get(
+        r"/api/pairings/{pairing:[\w-]{20,100}}",
+        "public",
+        auth.look_at_pairing,
+        http.PairingState,
+        query=http.PairingQuery,
+        errors=(ResourceNotFound,),
+    ),
+    _get("/api/users", "administer", admin.list_users, http.UserList, query=Query, errors=STORED),
+    _post("/api/users", "administer", admin.add_user, http.NewUser, http.User, status=201, errors=TAKEN),
+    Route(
+        method="PATCH",
+        path="/api/users/{name}",
+        right="administer",
+        handler=admin.change_user,
+        body=http.UserChange,
+        answer=http.User,
+        errors=(*MISSING, Conflict),
+    ),
+    _delete("/api/users/{name}", "administer", admin.remove_user, http.RemovedUser, ResourceNotFound, Conflict, *STORED),
+    _get("/api/tokens", "administer", admin.list_tokens, http.TokenList, query=Query, errors=STORED),
+    _post(
+        "/api/tokens",
+        "administer",
+        admin.create_token,
+        http.NewToken,
+        http.GivenToken,
+        status=201,
+        errors=(*MISSING, Conflict),
+    ),
+    _delete(f"/api/tokens/{ID}", "administer", admin.revoke_token, http.RevokedToken, ResourceNotFound, *STORED),
+    _get("/api/devices", "administer", admin.list_devices, http.DeviceList, query=Query, errors=STORED),
+    _post("/api/devices", "administer", admin.add_device, http.NewDevice, http.DeviceKey, status=201, errors=TAKEN),
+    _post(
+        "/api/devices/{device_id}/rotate",
+        "administer",
+        admin.rotate_device,
+        http.Rotation,
+        http.DeviceKey,
+        errors=(*MISSING, Conflict),
+    ),
+    _delete("/api/devices/{device_id}", "administer", admin.revoke_device, http.Device, ResourceNotFound, *STORED),
+    _get("/api/sessions", "sessions", people.list_sessions, http.SessionList, query=Query, errors=STORED),
+    _get(
+        "/api/chat",
+        "query",
+        people.list_chat,
+        http.ChatList,
+        query=http.ChatQuery,
+        errors=(*MISSING, Conflict),
+    ),
+    _post(
+        "/api/messages",
+        "message",
+        people.send_message,
+        http.NewMessage,
+        http.SentMessage,
+        status=201,
+        errors=(ResourceNotFound, Conflict, RateLimited, *STORED),
+    ),
+    _get("/api/messages", "user", people.list_messages, http.MessageList, query=http.MessageQuery, errors=STORED),
+    _post(f"/api/messages/{ID}/read", "user", people.read_message, None, http.ReadMark, errors=MISSING),
+    _post(
+        "/api/device-messages",
+        "send_device_messages",
+        api.post_device_message,
+        None,
+        http.DeviceAnswer,
+        errors=(UnsupportedMediaType, Conflict, RateLimited, DeadLettered, RequestTimeout, *STORED),
+    ),
+    _get("/api/dead-letters", "operate", api.list_dead_letters, http.DeadLetterList, query=Query, errors=STORED),
+    _get(
+        f"/api/dead-letters/{ID}",
+        "operate",
+        api.show_dead_letter,
+        http.DeadLetter,
+        query=Query,
+        errors=MISSING,
+    ),
+    _post(
+        "/api/dead-letters",
+        "operate",
+        api.act_on_dead_letters,
+        http.DeadLetterAction,
+        http.DeadLetterResults,
+        body_bytes=1 << 20,
+        errors=(*MISSING, Conflict),
+    ),
+    _post("/api/backups", "operate", api.post_backup, None, http.Backup, status=201, errors=TAKEN),
+    _get("/api/openapi.json", "public", documents.openapi, query=Query),
+    _get("/api/asyncapi.json", "public", documents.asyncapi, query=Query),
+    _get("/api/docs", "public", documents.page),
+    _get(r"/api/docs/{asset:[\w.-]{1,40}}", "public", documents.asset, errors=(ResourceNotFound,)),
+    _get(
+        f"/api/{{topic:{'|'.join(TOPIC_NAMES)}}}",
+        "read",
+        api.get_topic,
+        None,
+        query=http.TopicQuery,
+        errors=STORED,
+    ),
+    _get("/ws", "socket", sockets.session_socket),
+    _get("/ws/copilot", "socket", sockets.session_socket),
+    _get("/ws/{topic}", "socket", sockets.topic_socket),
 )
-"""Method, path, right (see `middleware.guarded`), handler."""
 
 KEEPALIVE_S = 15.0
 """Idle HTTP connections, and headers that come a byte at a time, are closed after this long."""
@@ -60,12 +188,15 @@ KEEPALIVE_S = 15.0
 BODY_LIMIT_BYTES = 1 << 20
 
 
-def build(context: Context) -> web.Application:
-    """Return the application; its parts are in `context`."""
+def build(context: Context, *, name: str = "robodyne") -> web.Application:
+    """Return the application of the server of this name; its parts are in `context`."""
     app = web.Application(middlewares=[guard], client_max_size=BODY_LIMIT_BYTES)
     app[CONTEXT] = context
+    app[route.ROUTES] = ROUTES
+    app[documents.DOCUMENTS] = {}
+    app[documents.NAME] = name
     app.on_response_prepare.append(add_headers)
-    handlers = [(method, path, guarded(right, handler)) for method, path, right, handler in ROUTES]
+    handlers: list[tuple[str, str, Handler]] = [(item.method, item.path, guarded(item)) for item in ROUTES]
     handlers += [("GET", path, page) for path, page in pages.handlers().items()]
     for method, path, handler in handlers:
         app.router.add_route(method, path, handler)

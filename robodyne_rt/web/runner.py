@@ -14,8 +14,8 @@ from aiohttp.web_protocol import RequestHandler
 
 from robodyne_rt.devices.turns import ReadingTurns
 from robodyne_rt.protocol.errors import BadRequest, Internal
+from robodyne_rt.web.body import HEADERS
 from robodyne_rt.web.connections import HttpConnections
-from robodyne_rt.web.middleware import HEADERS
 
 TURN_S = 0.0003
 """Of reading in one turn of the loop: to answer a request takes several times as long as to read it."""

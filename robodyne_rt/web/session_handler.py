@@ -13,15 +13,19 @@ from robodyne_rt.protocol.errors import (
     TokenInvalid,
     UnknownTopic,
 )
-from robodyne_rt.protocol.session_messages import ANSWERED_BY, CAPABILITIES, SessionMessage
+from robodyne_rt.protocol.session_messages import (
+    ANSWERED_BY,
+    CAPABILITIES,
+    Ack,
+    MessageRead,
+    SessionMessage,
+    Subscribe,
+    Unsubscribe,
+)
 from robodyne_rt.protocol.topic_messages import BadMessage
 from robodyne_rt.sessions.manager import Session
 from robodyne_rt.web.context import Context
 
-MAX_INTERVAL_S = 3600.0
-MODES = (None, "full")
-MODE_TEXT = 'mode: expected "full", or nothing'
-INTERVAL_TEXT = f"interval: expected seconds from 0 to {MAX_INTERVAL_S:.0f}"
 
 class SessionHandler:
     """One connection of a session: dispatches what the client says."""
@@ -66,31 +70,20 @@ class SessionHandler:
     # -- topics --------------------------------------------------------------------------------------------------
 
     async def _subscribe(self, message: SessionMessage) -> None:
-        hub, fields = self._context.hub, message.fields
-        topic = _topic(message)
-        interval = fields.get("interval", 0)
-        if isinstance(interval, bool) or not isinstance(interval, int | float) or not 0 <= interval <= MAX_INTERVAL_S:
-            raise BadMessage("INVALID_MESSAGE", INTERVAL_TEXT)
-        if fields.get("mode") not in MODES:
-            raise BadMessage("INVALID_MESSAGE", MODE_TEXT)
-        since, epoch = fields.get("since"), fields.get("epoch")
-        if (known := self._connection.subscription(topic)) is not None:
+        hub, wanted = self._context.hub, session_messages.fields_of(Subscribe, message)
+        if (known := self._connection.subscription(wanted.topic)) is not None:
             hub.unsubscribe(known)  # asked again: from where the client is now
-        subscription = hub.subscribe(self._connection, topic, interval_s=float(interval), is_full=fields.get("mode") == "full")
+        subscription = hub.subscribe(self._connection, wanted.topic, interval_s=wanted.interval, is_full=wanted.mode == "full")
         self._context.sessions.note(self._session)
         try:
-            await hub.greet(
-                subscription,
-                str(since) if type(since) in (int, str) else None,
-                epoch if isinstance(epoch, str) else None,
-            )
+            await hub.greet(subscription, None if wanted.since is None else str(wanted.since), wanted.epoch)
         except RobodyneError:
             hub.unsubscribe(subscription)
             self._context.sessions.note(self._session)
             raise
 
     async def _unsubscribe(self, message: SessionMessage) -> None:
-        topic = _topic(message)
+        topic = session_messages.fields_of(Unsubscribe, message).topic
         if topic not in self._context.hub.feeds:
             raise UnknownTopic(f"no topic {topic[:100]!r}")
         subscription = self._connection.subscription(topic)
@@ -129,10 +122,7 @@ class SessionHandler:
         self._connection.send(session_messages.failure(message.dialect, message.request_id, code, text))
 
     async def _ack(self, message: SessionMessage) -> None:
-        seq = message.fields.get("seq")
-        if type(seq) is not int:
-            raise BadMessage("INVALID_MESSAGE", "seq: expected the number of an answer")
-        self._context.sessions.confirm(self._session, seq)
+        self._context.sessions.confirm(self._session, session_messages.fields_of(Ack, message).seq)
 
     async def _callback_answer(self, message: SessionMessage) -> None:
         self._context.desk.callback_answered(self._session, message.type, message.request_id, message.fields)
@@ -147,10 +137,8 @@ class SessionHandler:
             self._connection.send(session_messages.told("token", expiresAt=expires_at))
 
     async def _message_read(self, message: SessionMessage) -> None:
-        id = message.fields.get("messageId")
-        if type(id) is not int or not 0 < id < 1 << 53:
-            raise BadMessage("INVALID_MESSAGE", "messageId: expected the id of a staff message")
-        await self._context.messages.read(self._connection.principal, id)
+        read = session_messages.fields_of(MessageRead, message)
+        await self._context.messages.read(self._connection.principal, read.message_id)
 
 
 async def renew(context: Context, connection: Connection, data: Any) -> bool:
@@ -170,10 +158,3 @@ async def renew(context: Context, connection: Connection, data: Any) -> bool:
     if not connection.closing:
         context.hub.renew(connection, replace(principal, place_rights=connection.principal.place_rights))
     return True
-
-
-def _topic(message: SessionMessage) -> str:
-    topic = message.fields.get("topic")
-    if not isinstance(topic, str):
-        raise BadMessage("INVALID_MESSAGE", "topic: expected a name")
-    return topic

@@ -13,10 +13,12 @@ from aiohttp import HttpVersion11, WSMessage, WSMsgType, web
 from robodyne_rt.hub.connection import Connection, HeartbeatKind
 from robodyne_rt.model.topics import TOPIC_NAMES
 from robodyne_rt.protocol import session_messages, topic_messages
+from robodyne_rt.protocol.checking import known_part
 from robodyne_rt.protocol.errors import (
     BadRequest,
     Forbidden,
     Internal,
+    InvalidPayload,
     InvalidUtf8,
     ProtocolError,
     RobodyneError,
@@ -25,10 +27,12 @@ from robodyne_rt.protocol.errors import (
     TokenMissing,
     TooLarge,
 )
+from robodyne_rt.protocol.session_messages import SessionSocketQuery
+from robodyne_rt.protocol.topic_messages import TopicSocketQuery
 from robodyne_rt.sessions.manager import Session
 from robodyne_rt.web.context import CONTEXT
 from robodyne_rt.web.people import profile_fields
-from robodyne_rt.web.session_handler import INTERVAL_TEXT, MAX_INTERVAL_S, MODE_TEXT, MODES, SessionHandler, renew
+from robodyne_rt.web.session_handler import SessionHandler, renew
 
 logger = logging.getLogger(__name__)
 
@@ -91,17 +95,20 @@ async def topic_socket(request: web.Request) -> web.StreamResponse:
 
 async def _greet(request: web.Request, connection: Connection, topic: str) -> None:
     """Subscribe a topic's own connection, and send it its first message."""
-    hub, query = request.app[CONTEXT].hub, request.query
-    interval_s = _interval(query.get("interval"))
+    hub = request.app[CONTEXT].hub
+    query, problem = known_part(TopicSocketQuery, request.query)
     try:
-        is_full = query.get("mode") == "full"
-        subscription = hub.subscribe(connection, topic, interval_s=interval_s or 0.0, is_full=is_full)
-        await hub.greet(subscription, query.get("since"), query.get("epoch"))
+        subscription = hub.subscribe(connection, topic, interval_s=query.interval, is_full=query.mode == "full")
+        await hub.greet(subscription, query.since, query.epoch)
     except RobodyneError as error:
         connection.close(error)
-    for text, is_good in ((INTERVAL_TEXT, interval_s is not None), (MODE_TEXT, query.get("mode") in MODES)):
-        if not is_good and not connection.closing:
-            connection.error("INVALID_MESSAGE", text, {})
+    _tell_problem(connection, problem)
+
+
+def _tell_problem(connection: Connection, problem: str) -> None:
+    """Tell what is wrong with a query, once its connection was served by the rest of it."""
+    if problem and not connection.closing:
+        connection.error(InvalidPayload.session_code, problem, {})
 
 
 async def session_socket(request: web.Request) -> web.StreamResponse:
@@ -137,24 +144,27 @@ async def session_socket(request: web.Request) -> web.StreamResponse:
 
 async def _attach(request: web.Request, connection: Connection) -> Session | None:
     """Return the session of a connection; None where it was told why not, or is gone."""
-    context, query = request.app[CONTEXT], request.query
+    context = request.app[CONTEXT]
+    query, problem = known_part(SessionSocketQuery, request.query)
     principal = connection.principal
     if not (principal.rights or any(right.startswith("read:") for right in principal.place_rights)):
         connection.close(TokenMissing() if principal.is_anonymous else Forbidden())
         return None
-    confirmed, capabilities = query.get("answered", ""), query.get("capabilities")
-    return await context.sessions.attach(
+    said = query.capabilities
+    session = await context.sessions.attach(
         connection,
-        device=query.get("device", ""),
-        token=query.get("session"),
-        confirmed=int(confirmed) if confirmed.isascii() and confirmed.isdigit() and len(confirmed) < 16 else None,
-        capabilities=None if capabilities is None else session_messages.CAPABILITIES.intersection(capabilities.split(",")),
+        device=query.device,
+        token=query.session,
+        confirmed=query.answered,
+        capabilities=None if said is None else session_messages.CAPABILITIES.intersection(said.split(",")),
         more={
             "roles": sorted(principal.roles),
             "rights": sorted(principal.rights | principal.place_rights),
             **profile_fields(principal),
         },
     )
+    _tell_problem(connection, problem)
+    return session
 
 
 async def _open(request: web.Request, label: str) -> tuple[TopicSocket, Connection | None]:
@@ -243,14 +253,3 @@ def check_upgrade(request: web.Request) -> None:
 def _upgrade_required(reason: str) -> web.HTTPException:
     headers = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     return web.HTTPUpgradeRequired(reason=reason, headers=headers)
-
-
-def _interval(text: str | None) -> float | None:
-    """Return `?interval=` in seconds, None where it is no such number."""
-    if text is None:
-        return 0.0
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if 0.0 <= value <= MAX_INTERVAL_S else None

@@ -5,7 +5,7 @@ import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from typing import Any, Protocol
+from typing import Protocol
 
 import anyio
 import orjson
@@ -15,15 +15,13 @@ from robodyne_rt.model.access import ANONYMOUS, ISSUER_PREFIX, MAX_ID_LENGTH, RO
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
 from robodyne_rt.protocol import session_messages
+from robodyne_rt.protocol.checking import MAX_NAME
 from robodyne_rt.protocol.errors import InvalidPayload, RateLimited, ResourceNotFound, StorageUnavailable
+from robodyne_rt.protocol.http import NewMessage
 from robodyne_rt.sessions.manager import Session, SessionManager
 
 logger = logging.getLogger(__name__)
 
-MAX_TEXT = 4000
-MAX_NAME = 100
-MAX_URL = 2000
-TYPES = ("TEXT", "ALERT", "VOICE", "TASK")
 SENT_PER_MINUTE = 60
 PUSH_DEADLINE_S = 0.05
 MAX_HELD = 10_000
@@ -88,12 +86,11 @@ class StaffMessages:
         self._under_way: dict[tuple[str, str], anyio.Event] = {}
         self._recent: OrderedDict[tuple[str, str], int] = OrderedDict()
 
-    async def send(self, sender: Principal, body: Entity, *, key: str | None) -> Entity:
+    async def send(self, sender: Principal, message: NewMessage, *, key: str | None) -> Entity:
         """Push a message to its recipient's sessions and store it; return it as it is stored.
 
         Args:
-            body: `{recipient, message, message_type?, audio_url?}`; `recipient` is a user's id, a name that one user has, or
-                `role:NAME`.
+            message: `recipient` is a user's id, a name that one user has, or `role:NAME`.
             key: the sender's name for it: sent again under the same one, it is stored once.
         Raises:
             InvalidPayload: a field is wrong.
@@ -101,7 +98,7 @@ class StaffMessages:
             Conflict: the key was used for another message, or several users have that name.
             StorageUnavailable: it may have been seen, but is stored nowhere: send it again.
         """
-        columns = _checked(body, self._roles)
+        columns = _columns(message, self._roles)
         if not columns["recipient"].startswith(ROLE_PREFIX):
             columns["recipient"] = self._resolve(columns["recipient"])
         verdict = self._limit.take(sender.name, self._clock.now())
@@ -269,29 +266,13 @@ def _is_for(principal: Principal, message: Entity) -> bool:
     return recipient in addresses(principal) and (recipient == principal.name or message["sender"] != _own(principal))
 
 
-def _longest(recipient: str) -> int:
-    return MAX_ID_LENGTH if recipient.startswith(ISSUER_PREFIX) else MAX_NAME
-
-
-def _checked(body: Any, roles: Collection[str]) -> Entity:
-    if not isinstance(body, dict):
-        raise InvalidPayload("expected a JSON object")
-    if unknown := sorted(set(body) - {"recipient", "message", "message_type", "audio_url"}):
-        raise InvalidPayload(f"unknown field {unknown[0][:100]!r}")
-    recipient, message = body.get("recipient"), body.get("message")
-    if not isinstance(recipient, str) or not 0 < len(recipient) <= _longest(recipient) or not recipient.isprintable():
+def _columns(message: NewMessage, roles: Collection[str]) -> Entity:
+    recipient = normal_name(message.recipient)
+    longest = MAX_ID_LENGTH if message.recipient.startswith(ISSUER_PREFIX) else MAX_NAME
+    if len(message.recipient) > longest or not message.recipient.isprintable():
         raise InvalidPayload('recipient: expected a user\'s name or id, or "role:NAME"')
-    recipient = normal_name(recipient)
     if recipient.startswith(ROLE_PREFIX) and (role := recipient.removeprefix(ROLE_PREFIX)) not in roles:
         raise ResourceNotFound(f"no role {role!r}; known: {', '.join(roles)}")
     if recipient == ANONYMOUS:
         raise ResourceNotFound(f"no user {recipient!r}")
-    if not isinstance(message, str) or not message.strip() or len(message) > MAX_TEXT or "\0" in message:
-        raise InvalidPayload(f"message: expected a text of 1 to {MAX_TEXT} characters")
-    kind = body.get("message_type", "TEXT")
-    if kind not in TYPES:
-        raise InvalidPayload(f"message_type: expected one of {', '.join(TYPES)}")
-    url = body.get("audio_url")
-    if url is not None and not (isinstance(url, str) and len(url) <= MAX_URL and url.startswith(("https://", "http://", "/"))):
-        raise InvalidPayload(f"audio_url: expected an address of at most {MAX_URL} characters")
-    return {"recipient": recipient, "message": message, "message_type": kind, "audio_url": url}
+    return message.model_dump() | {"recipient": recipient}

@@ -13,11 +13,11 @@ YEAR_S = 365 * 86400
 
 WRONG_CLOCK = """
 import sys, time
-from robodyne_rt import cli
+from robodyne_rt.cli.main import main
 offset, honest, honest_ns = float({offset}), time.time, time.time_ns
 time.time = lambda: max(0.0, honest() + offset)
 time.time_ns = lambda: max(0, honest_ns() + int(offset * 1e9))
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 

@@ -203,11 +203,11 @@ def test_the_demo_serves_a_restaurant_and_ends_cleanly(tmp_path: Path) -> None:
 
 STUCK_WRITER = """
 import sys, time
-from robodyne_rt import cli
+from robodyne_rt.cli.main import main
 from robodyne_rt.store.intake.writes import MessageWrite
 apply = MessageWrite.apply
 MessageWrite.apply = lambda self, tables: (time.sleep(4), apply(self, tables))[1]
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 """A server whose writer hangs for four seconds at each message."""
 

@@ -89,11 +89,12 @@ def test_kill_under_load_loses_nothing_acknowledged_and_doubles_nothing(start_se
 
 HANGS_AT_STOP = """
 import sys
-from robodyne_rt import cli, serve
+from robodyne_rt.app import process
+from robodyne_rt.cli.main import main
 from robodyne_rt.store.intake.writer import Writer
-serve.STOP_LIMIT_S = 0.5
+process.STOP_LIMIT_S = 0.5
 Writer.stop = lambda self: None  # what a disk that hangs does to its thread
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 

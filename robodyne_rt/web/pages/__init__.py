@@ -8,7 +8,7 @@ from importlib import resources
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from robodyne_rt.web.middleware import HEADERS
+from robodyne_rt.web.body import HEADERS
 
 _TYPES = {
     "html": "text/html",

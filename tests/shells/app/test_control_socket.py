@@ -45,6 +45,29 @@ async def test_it_is_made_again_when_it_vanishes(runner: web.AppRunner, tmp_path
     assert not path.exists()
 
 
+async def test_one_that_is_being_made_when_the_server_ends_is_taken_away(
+    runner: web.AppRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "control.sock"
+    commands = ControlSocket(runner, path)
+    await commands.listen()
+    start = web.UnixSite.start
+
+    async def start_slowly(site: web.UnixSite) -> None:
+        (tmp_path / "another").touch()  # which takes the number of the first one's inode
+        await start(site)
+        await anyio.sleep(0.05)
+
+    monkeypatch.setattr(web.UnixSite, "start", start_slowly)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(commands.run)
+        path.unlink()
+        await until_there(path)
+        commands.close()
+        tasks.cancel_scope.cancel()
+    assert not path.exists()
+
+
 async def test_it_is_not_made_again_while_the_server_ends(runner: web.AppRunner, tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     commands = ControlSocket(runner, path)
