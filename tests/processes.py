@@ -27,7 +27,9 @@ DEV_MODE = {"PYTHONDEVMODE": "1", "PYTHONMALLOC": "default"}
 """Development mode without the hooks that look for faults of C code, which cost memory that tests measure."""
 
 _FAULTS = re.compile(
-    r"Traceback \(most recent call last\)|^Exception ignored in|ResourceWarning: |was never (?:awaited|retrieved)", re.MULTILINE
+    r"Traceback \(most recent call last\)|^Exception ignored in|ResourceWarning: |was never (?:awaited|retrieved)"
+    r"|the published contract is broken",
+    re.MULTILINE,
 )
 
 
@@ -205,6 +207,9 @@ def _run_template(control: socket.socket) -> None:
     import robodyne_rt.store.engine.postgres
     import robodyne_rt.web.passwords  # noqa: F401
     from robodyne_rt.cli.main import main
+    from tests import published
+
+    published.install()
 
     woken, wake = os.pipe()
     for end in (woken, wake):

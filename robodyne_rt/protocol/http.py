@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, RootModel, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from robodyne_rt.protocol.checking import NEWEST, NO_NUL, Model, Name, Query, digits
@@ -160,7 +160,7 @@ class User(Model):
     roles: list[str] | None
     disabled: bool
     password: bool = Field(description="whether there is one")
-    created_at: Time
+    created_at: Time | None = Field(description="null for an issuer's user")
     username: str = ""
     full_name: str = ""
     email: str = ""
@@ -275,6 +275,10 @@ class DeviceKey(Model):
 
     device_id: str
     key: str
+
+
+class RotationAnswer(RootModel[DeviceKey | Device]):
+    """The second key; with `finish` the device."""
 
 
 class Rotation(Model):

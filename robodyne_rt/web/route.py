@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiohttp import web
+from pydantic import BaseModel
 
 from robodyne_rt.protocol.checking import Model, Query
 from robodyne_rt.protocol.errors import RobodyneError
@@ -34,7 +35,7 @@ class Route:
     query: type[Query] | None = None
     body: type[Model] | None = None
     body_bytes: int = BODY_BYTES
-    answer: type[Model] | None = None
+    answer: type[BaseModel] | None = None
     status: int = 200
     errors: tuple[type[RobodyneError], ...] = ()
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from pydantic import BaseModel
 
 from robodyne_rt.model.topics import TOPIC_NAMES
 from robodyne_rt.protocol import http
@@ -29,15 +30,15 @@ from robodyne_rt.web.route import Route
 ID = r"{id:\d{1,18}}"
 
 
-def _get(path: str, right: str, handler: Any, answer: type[Model] | None = None, **more: Any) -> Route:
+def _get(path: str, right: str, handler: Any, answer: type[BaseModel] | None = None, **more: Any) -> Route:
     return Route(method="GET", path=path, right=right, handler=handler, answer=answer, **more)
 
 
-def _post(path: str, right: str, handler: Any, body: type[Model] | None, answer: type[Model] | None, **more: Any) -> Route:
+def _post(path: str, right: str, handler: Any, body: type[Model] | None, answer: type[BaseModel] | None, **more: Any) -> Route:
     return Route(method="POST", path=path, right=right, handler=handler, body=body, answer=answer, **more)
 
 
-def _delete(path: str, right: str, handler: Any, answer: type[Model], *errors: type[RobodyneError]) -> Route:
+def _delete(path: str, right: str, handler: Any, answer: type[BaseModel], *errors: type[RobodyneError]) -> Route:
     return Route(method="DELETE", path=path, right=right, handler=handler, answer=answer, errors=errors)
 
 
@@ -114,7 +115,7 @@ ROUTES: tuple[Route, ...] = (
         "administer",
         admin.rotate_device,
         http.Rotation,
-        http.DeviceKey,
+        http.RotationAnswer,
         errors=(*MISSING, Conflict),
     ),
     _delete("/api/devices/{device_id}", "administer", admin.revoke_device, http.Device, ResourceNotFound, *STORED),

@@ -48,6 +48,7 @@ function compare(...pairs) {
       writeFileSync(join(place, "actual.js"), code);
       writeFileSync(join(place, "robodyne-client.d.ts"), declarations);
       copyFileSync(here("declarations.ts"), join(place, "declarations.ts"));
+      copyFileSync(here("../../robodyne_rt/web/pages/rows.d.ts"), join(place, "rows.d.ts"));
     });
     writeFileSync(join(folder, "tsconfig.json"), JSON.stringify({ extends: here("tsconfig.json"), include: ["*/declarations.ts"] }));
     const { status, stdout, stderr } = spawnSync(process.execPath, [TSC, "--project", folder, "--pretty", "false"], { cwd: folder, encoding: "utf8" });

@@ -67,8 +67,12 @@ def dump_list(value: list[str]) -> str:
     return orjson.dumps(list(dict.fromkeys(value))).decode()
 
 
-def load_list(value: Any) -> Any:
+def load_list(value: Any) -> list[str] | None:
+    """Return a stored list of texts; an empty one for what another program garbled: it opens nothing."""
     try:
-        return orjson.loads(value) if isinstance(value, str | bytes) else value
+        found = orjson.loads(value) if isinstance(value, str | bytes) else value
     except orjson.JSONDecodeError:
-        return None  # another program's; it opens nothing
+        return []
+    if found is not None and not (isinstance(found, list) and all(isinstance(item, str) for item in found)):
+        return []
+    return found

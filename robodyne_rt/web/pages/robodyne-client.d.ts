@@ -1,18 +1,12 @@
 /** Types of robodyne-client.js; docs/client-javascript.md explains it. */
 
+import type { Rows } from "./rows.d.ts";
+
 export {}; // what is not exported here is not importable
 
 export type State = "connecting" | "connected" | "polling" | "reconnecting" | "stopped" | "closed";
-export type Topic =
-  | "robots"
-  | "tables"
-  | "events"
-  | "orders"
-  | "status"
-  | "systemlogs"
-  | "customers"
-  | "inventory"
-  | "video_streams";
+/** Their rows stand in rows.d.ts, made from the server's own models: `Rows["robots"]`. */
+export type Topic = keyof Rows;
 export type EntityId = number | string;
 export type Entity = { id: EntityId } & Record<string, any>;
 

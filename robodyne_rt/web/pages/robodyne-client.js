@@ -17,6 +17,36 @@
  * @import { StaffMessage, State, Topic, TopicOptions } from "./robodyne-client.d.ts"
  */
 
+/** What to do after a close, by its reason, and by its code where that is lost; made by scripts/contract; do not edit. */
+const CLOSES = {
+  "1009": "with_position",
+  "1003": "never",
+  "1008": "never",
+  "4001": "after_login",
+  "1001": "wait",
+  "4004": "never",
+  "4003": "with_position",
+  "4005": "with_position",
+  "1002": "with_position",
+  "1007": "with_position",
+  too_large: "with_position",
+  unknown_topic: "never",
+  abuse: "never",
+  token_missing: "after_login",
+  token_invalid: "after_login",
+  token_expired: "after_refresh",
+  forbidden: "never",
+  shutting_down: "wait",
+  topic_full: "wait",
+  session_replaced: "never",
+  heartbeat_lost: "with_position",
+  too_slow: "with_position",
+  protocol_error: "with_position",
+  invalid_utf8: "with_position",
+};
+/** Coming back as it is would not help a client. */
+const STOPS = ["never", "after_login", "after_refresh"];
+
 const PING_MS = 1100; // one per second is allowed
 const SILENCE_MS = 2700; // a dead link shows within 3 s
 const OPEN_MS = 5000;
@@ -358,7 +388,7 @@ class Link {
     const { ticket, tries, random } = this._options;
     const renewed = typeof ticket === "function" || (reason === "token_expired" && this.#canRenew);
     if (code === 4001 && renewed) this.#token = null;
-    else if ([1003, 4001, 4004].includes(code) || (code === 1008 && reason !== "topic_full")) {
+    else if (STOPS.includes(CLOSES[reason] ?? CLOSES[code])) {
       return this.#end("stopped", { code, reason: reason || String(code) });
     }
     const isPolling = this.state === "polling"; // with success, that is

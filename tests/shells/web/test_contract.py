@@ -1,13 +1,14 @@
 """The contract that the server publishes is valid, whole, and made from the tables that the server works by."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from openapi_spec_validator import validate
 
 from robodyne_rt.model.topics import PUBLIC_TOPICS, TOPIC_NAMES
-from robodyne_rt.protocol import asyncapi, openapi, session_messages
+from robodyne_rt.protocol import asyncapi, javascript, openapi, session_messages
 from robodyne_rt.protocol.errors import all_errors
 from robodyne_rt.web.routes import ROUTES
 
@@ -59,3 +60,12 @@ def test_every_close_is_explained(channels: dict[str, Any]) -> None:
     for error in all_errors():
         if "close_reason" in vars(error):
             assert f"`{error.close_reason}`" in channels["info"]["description"]
+
+
+PAGES = Path(__file__).parents[3] / "robodyne_rt/web/pages"
+
+
+def test_what_the_javascript_client_was_made_from_is_what_the_server_says() -> None:
+    assert (PAGES / "rows.d.ts").read_text() == javascript.row_types(), "run scripts/contract"
+    client = (PAGES / "robodyne-client.js").read_text()
+    assert client == javascript.with_closes(client), "run scripts/contract"
