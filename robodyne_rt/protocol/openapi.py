@@ -38,6 +38,8 @@ class Route(Protocol):
     @property
     def answer(self) -> type[BaseModel] | None: ...
     @property
+    def content_type(self) -> str: ...
+    @property
     def status(self) -> int: ...
     @property
     def errors(self) -> tuple[type[RobodyneError], ...]: ...
@@ -197,7 +199,8 @@ def _responses(route: Route, schemas: Mapping[Any, Any]) -> dict[str, Any]:
     if route.answer is not None:
         done = _response(" ".join((route.answer.__doc__ or "").split()), schemas[route.answer, "serialization"])
     else:
-        done = {"description": "Done.", "content": {"*/*": {}}}
+        schema = {"type": "object"} if route.content_type.endswith("json") else {"type": "string"}
+        done = _response("Done.", schema, route.content_type)
     found: dict[str, Any] = {str(route.status): done}
     if route.path == "/readyz":
         done["content"]["text/plain"] = {"schema": {"type": "string"}}

@@ -23,7 +23,7 @@ class Route:
         handler: is given the request, and what `query` or `body` made of it.
         query, body: what is taken; None: nothing is looked at.
         body_bytes: bound of the body.
-        answer: of a success; None where it is no JSON.
+        answer: of a success; None where `content_type` says what it is instead.
         status: of a success.
         errors: meanings that an answer may have besides those that every request may meet.
     """
@@ -36,6 +36,7 @@ class Route:
     body: type[Model] | None = None
     body_bytes: int = BODY_BYTES
     answer: type[BaseModel] | None = None
+    content_type: str = "application/json"
     status: int = 200
     errors: tuple[type[RobodyneError], ...] = ()
 

@@ -50,10 +50,10 @@ TAKEN = (Conflict, *STORED)
 LOGIN = (TokenInvalid, RateLimited, Forbidden, *STORED)
 
 ROUTES: tuple[Route, ...] = (
-    _get("/livez", "public", api.livez),
-    _get("/healthz", "public", api.livez),
+    _get("/livez", "public", api.livez, content_type="text/plain"),
+    _get("/healthz", "public", api.livez, content_type="text/plain"),
     _get("/readyz", "public", api.readyz, http.HealthReport, query=http.HealthQuery, errors=STORED),
-    _get("/metrics", "look", api.metrics),
+    _get("/metrics", "look", api.metrics, content_type="text/plain"),
     _post(
         "/api/auth/login",
         "public",
@@ -168,8 +168,8 @@ ROUTES: tuple[Route, ...] = (
     _post("/api/backups", "operate", api.post_backup, None, http.Backup, status=201, errors=TAKEN),
     _get("/api/openapi.json", "public", documents.openapi, query=Query),
     _get("/api/asyncapi.json", "public", documents.asyncapi, query=Query),
-    _get("/api/docs", "public", documents.page),
-    _get(r"/api/docs/{asset:[\w.-]{1,40}}", "public", documents.asset, errors=(ResourceNotFound,)),
+    _get("/api/docs", "public", documents.page, content_type="text/html"),
+    _get(r"/api/docs/{asset:[\w.-]{1,40}}", "public", documents.asset, content_type="*/*", errors=(ResourceNotFound,)),
     _get(
         f"/api/{{topic:{'|'.join(TOPIC_NAMES)}}}",
         "read",
