@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "constraints.txt"
 VERSIONS = ("3.11", "3.12", "3.13")
 MACHINES = ("x86_64", "aarch64")
-SECTIONS = ("build", "run", "speed", "postgres", "redis", "cluster", "dev")
+SECTIONS = ("build", "run", "speed", "postgres", "redis", "docs", "cluster", "dev")
 
 HEAD = """\
 # What is installed, to the byte: written by scripts/lock, read by scripts/setup and scripts/install. Do not edit.

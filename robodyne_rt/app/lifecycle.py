@@ -1,4 +1,4 @@
-"""The composition root: builds every part from the settings, starts them in order, stops them in reverse.
+"""The server's life: starts its parts (`parts.py`) in order, stops them in reverse.
 
 Start: store, hub, devices, web; "ready" when the ports are bound. Stop: take no new events, answer what was taken, tell the
 clients, close; the listeners of clients close last, so that who connects meanwhile is told 1001.
@@ -37,88 +37,47 @@ Connections are no tasks of a group: what fails in a handler or a protocol of a 
 the Python client end with the client, and its caller is told.
 """
 
-import asyncio
 import logging
 import os
 import platform
 import socket
 import sqlite3
-import ssl
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 from aiohttp import web
+from anyio.abc import TaskGroup
 
 from robodyne_rt import __version__, kernel_clock, secret, systemd
-from robodyne_rt.app import descriptors
+from robodyne_rt.app import tls
 from robodyne_rt.app.control_socket import ControlSocket
-from robodyne_rt.app.health import ServerHealth
-from robodyne_rt.app.housekeeping import Housekeeping
 from robodyne_rt.app.memory import give_back, glibc_trim
+from robodyne_rt.app.parts import Ground, Parts, access_policy, build
 from robodyne_rt.app.server_log import ServerLog
-from robodyne_rt.app.server_probes import DiskWatch, server_probes
 from robodyne_rt.core.clock_watch import ClockWatch
-from robodyne_rt.core.device_auth import DeviceAuth, Known, known
-from robodyne_rt.core.identity_registry import IdentityRegistry
-from robodyne_rt.core.origins import Origins
-from robodyne_rt.core.rate_limit import SlidingWindow
-from robodyne_rt.core.robot_presence import RobotPresence
-from robodyne_rt.devices.receiver import Receiver
-from robodyne_rt.devices.serial import SerialLink
-from robodyne_rt.devices.tcp import DeviceServer
-from robodyne_rt.devices.turns import ReadingTurns
-from robodyne_rt.hub.manager import ConnectionManager
-from robodyne_rt.hub.robot_monitor import RobotMonitor
 from robodyne_rt.model import times
-from robodyne_rt.model.access import AccessPolicy, Networks, Principal
-from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.topics import TOPIC_NAMES
 from robodyne_rt.ports import Clock
-from robodyne_rt.sessions.manager import Session as UserSession
-from robodyne_rt.sessions.manager import SessionManager
-from robodyne_rt.sessions.memory import MemorySessions
 from robodyne_rt.settings import ConfigError, Settings, control_socket, is_loopback, owned_files, shown
 from robodyne_rt.store.engine import private_files
-from robodyne_rt.store.intake.requeue import DeadLetters
 from robodyne_rt.store.log import high_water
-from robodyne_rt.store.opening import OpenStore, open_store
-from robodyne_rt.store.repositories import MessageRepository, RequestRepository, SessionRepository
-from robodyne_rt.store.storage import Storage
-from robodyne_rt.store.tables.device_writes import MAX_MENTIONED
+from robodyne_rt.store.opening import open_store
 from robodyne_rt.supervision import Supervisor
-from robodyne_rt.web import listener, routes
-from robodyne_rt.web.accounts import Accounts
-from robodyne_rt.web.auth import PAIRINGS_PER_MINUTE
-from robodyne_rt.web.authenticator import Authenticator
-from robodyne_rt.web.connections import HttpConnections
-from robodyne_rt.web.context import Context
-from robodyne_rt.web.jwks import KeySet
+from robodyne_rt.web import listener
 from robodyne_rt.web.listener import HttpListener
-from robodyne_rt.web.metrics import Metrics
-from robodyne_rt.web.middleware import peer_fault_logger
-from robodyne_rt.web.people import presence_fields
-from robodyne_rt.web.runner import Runner
-from robodyne_rt.web.tokens import Tokens
-from robodyne_rt.work.assistant.rules import RulesAssistant
-from robodyne_rt.work.messages import StaffMessages
-from robodyne_rt.work.requests import RequestDesk
-from robodyne_rt.work.restaurant import LiveRestaurant
 
 logger = logging.getLogger(__name__)
 
 WATCHDOG_CHECK_S = 1.0
 
 CLOCK_LOOK_S = 5.0
-
-SESSIONS_SHOWN = 100
-PRESENCE_SHOWN = ("userId", "userName", "roles", "device", "connectedAt", "presence", "topics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +102,15 @@ class App:
         noted_at = noted.at if noted is not None else 0.0
         self._clock = Clock(noted_at=noted_at)
         self._clock_watch = ClockWatch(noted_at=noted_at, wall=self._clock.wall(), now=self._clock.now())
-        self._started_at = time.time()
         self._listening = False
-        self._keys: KeySet | None = None
         self._control_socket: ControlSocket | None = None
         self._http_listener: HttpListener | None = None
         self._supervisor = Supervisor()
         self._server_log = ServerLog(clock=self._clock)
         self._stop = anyio.Event()
         self._stop_reason = "stopped"
+        self._parts: Parts
+        self._tasks: TaskGroup
 
     def stop(self, reason: str) -> None:
         """Ask `run` to shut down; `reason` is told to the clients."""
@@ -176,57 +135,64 @@ class App:
     async def _run(self, on_ready: Callable[[Ports], None]) -> None:
         settings = self._settings
         policy = access_policy(settings)
-        self._secret = secret.load(settings.auth.secret_file)
+        own_secret = secret.load(settings.auth.secret_file)
         opened = await open_store(settings, clock=self._clock, may_delete=lambda: self._clock_watch.may_delete, stop=self._stop)
         if opened is None:
             return  # stopped while the database was away
         _tighten_files(settings, opened.marker)
+        ground = Ground(
+            settings=settings,
+            policy=policy,
+            secret=own_secret,
+            clock=self._clock,
+            clock_watch=self._clock_watch,
+            supervisor=self._supervisor,
+            server_log=self._server_log,
+            is_listening=lambda: self._listening,
+            spawn=self._spawn,
+            log_lines_lost=self._log_lines_lost,
+        )
         try:
-            await self._serve(opened, policy, on_ready)
+            self._parts = build(ground, opened)
+            opened.forget_snapshots()
+            if own_secret.is_new and (void := self._parts.identities.given_out(self._clock.wall())):
+                logger.error(
+                    "%s was not there and a new secret was made: %d tokens and device keys given out before are void; to have "
+                    "them back, stop the server, put the copy of the old file there, and start again",
+                    settings.auth.secret_file,
+                    void,
+                    extra={"action": "secret_lost"},
+                )
+            await self._serve(on_ready)
         finally:
             opened.release()
 
-    async def _serve(self, opened: OpenStore, policy: AccessPolicy, on_ready: Callable[[Ports], None]) -> None:
-        settings = self._settings
-        robot_monitor = self._build_store_and_hub(opened)
-        storage = self._storage
-        self._session_repository = SessionRepository(readers=storage.readers, intake=storage.intake)
-        self._identities = IdentityRegistry(policy, opened.snapshots)
-        opened.forget_snapshots()
-        if self._secret.is_new and (void := self._identities.given_out(self._clock.wall())):
-            logger.error(
-                "%s was not there and a new secret was made: %d tokens and device keys given out before are void; to have them "
-                "back, stop the server, put the copy of the old file there, and start again",
-                settings.auth.secret_file,
-                void,
-                extra={"action": "secret_lost"},
-            )
-        self._build_devices()
-        self._build_work(policy)
-        runner = self._web_runner(policy)
+    async def _serve(self, on_ready: Callable[[Ports], None]) -> None:
+        parts = self._parts
+        storage = parts.storage
         try:
             async with anyio.create_task_group() as tasks:
                 keep = self._supervisor.keep
                 storage.start(tasks, self._supervisor)
                 try:
-                    await tasks.start(self._hub.run)
-                    tasks.start_soon(keep, "robot monitor", robot_monitor.run)
-                    tasks.start_soon(keep, "sessions", self._sessions.run)
-                    await tasks.start(self._desk.run)
+                    await tasks.start(parts.hub.run)
+                    tasks.start_soon(keep, "robot monitor", parts.robot_monitor.run)
+                    tasks.start_soon(keep, "sessions", parts.sessions.run)
+                    await tasks.start(parts.desk.run)
                     tasks.start_soon(keep, "clock watch", self._watch_clock)
                     tasks.start_soon(keep, "server log", partial(self._server_log.run, storage.intake))
-                    tasks.start_soon(keep, "housekeeping", self._housekeeping().run)
+                    tasks.start_soon(keep, "housekeeping", parts.housekeeping.run)
                     if (trim := glibc_trim()) is not None:
                         tasks.start_soon(keep, "memory", partial(give_back, trim))
-                    if self._keys is not None:
-                        tasks.start_soon(keep, "issuer's keys", self._keys.run)
+                    if parts.keys is not None:
+                        tasks.start_soon(keep, "issuer's keys", parts.keys.run)
                     self._tasks = tasks
                     storage.report_losses()
-                    ports = await self._listen(runner)
-                    for link in self._serial:
+                    ports = await self._listen()
+                    for link in parts.serial:
                         tasks.start_soon(link.run)
-                    tasks.start_soon(keep, "disks", self._disks.run)
-                    tasks.start_soon(keep, "health", partial(self._server_health.run, self._hub.touch_status))
+                    tasks.start_soon(keep, "disks", parts.disks.run)
+                    tasks.start_soon(keep, "health", partial(parts.health.run, parts.hub.touch_status))
                     tasks.start_soon(keep, "watchdog", self._feed_watchdog)
                     on_ready(ports)
                     systemd.notify(f"READY=1\nSTATUS=serving on port {ports.http}, devices on {ports.devices}")
@@ -234,7 +200,7 @@ class App:
                 finally:
                     try:
                         with anyio.CancelScope(shield=True):
-                            await self._shut_down(runner)
+                            await self._shut_down()
                     finally:
                         with anyio.CancelScope(shield=True):
                             await storage.stop()
@@ -242,134 +208,8 @@ class App:
         except BaseExceptionGroup as group:
             raise first_error(group) from group
 
-    def _build_store_and_hub(self, opened: OpenStore) -> RobotMonitor:
-        settings = self._settings
-        robot_presence = RobotPresence(offline_after_s=settings.devices.offline_after_s, limit=MAX_MENTIONED)
-        self._hub = ConnectionManager(
-            settings=settings.hub,
-            reader=opened.readers,
-            snapshots=opened.snapshots,
-            left_unconfirmed=opened.left_unconfirmed,
-            windows=opened.windows,
-            robot_presence=robot_presence,
-            clock=self._clock,
-            health=self._health,
-            on_private=self._take_private,
-            supervisor=self._supervisor,
-        )
-        self._storage = Storage(
-            opened,
-            settings=settings,
-            sink=self._hub,
-            believed_at=lambda: self._clock_watch.believed_at(wall=self._clock.wall(), now=self._clock.now()),
-            clock=self._clock,
-        )
-        self._disks = DiskWatch(settings)
-        probes = server_probes(
-            self._storage,
-            self._hub,
-            clock=self._clock_watch,
-            is_listening=lambda: self._listening,
-            ports=lambda: self._serial,
-            disks=self._disks,
-            supervisor=self._supervisor,
-            log_lines_lost=self._log_lines_lost,
-        )
-        self._server_health = ServerHealth(probes, wall=self._clock.wall)
-        return RobotMonitor(robot_presence, store=self._storage.intake, clock=self._clock)
-
-    def _build_devices(self) -> None:
-        settings = self._settings
-        self._receiver = Receiver(
-            store=self._storage.intake, telemetry=self._hub, auth=DeviceAuth(self._known_device), clock=self._clock
-        )
-        turns = ReadingTurns(asyncio.get_running_loop())
-        self._devices = DeviceServer(
-            receiver=self._receiver,
-            turns=turns,
-            trusted_networks=Networks(settings.devices.trusted_networks),
-            keys=settings.devices.auth == "key",
-            identity_of=lambda device_id: self._known_device(device_id).identity,
-            max_message_bytes=settings.devices.max_message_bytes,
-            max_connections=settings.devices.max_connections,
-        )
-        self._serial = [
-            SerialLink(
-                port,
-                receiver=self._receiver,
-                turns=turns,
-                max_message_bytes=settings.devices.max_message_bytes,
-                supervisor=self._supervisor,
-            )
-            for port in settings.serial
-        ]
-
-    # -- people and devices --------------------------------------------------------------------------------------
-
-    def _build_work(self, policy: AccessPolicy) -> None:
-        settings = self._settings
-        self._sessions = SessionManager(
-            store=MemorySessions(),
-            repository=self._session_repository,
-            ttl_s=settings.sessions.ttl_s,
-            stale_after_s=settings.sessions.stale_after_s,
-            single=settings.sessions.single_session_per_user,
-            clock=self._clock,
-            on_presence=self._hub.status.touch,
-        )
-        restaurant = LiveRestaurant(readers=self._storage.readers, live=self._hub, clock=self._clock)
-        self._request_repository = RequestRepository(readers=self._storage.readers, intake=self._storage.intake)
-        self._desk = RequestDesk(
-            sessions=self._sessions,
-            repository=self._request_repository,
-            answerer=RulesAssistant(restaurant),
-            limit=SlidingWindow(limit=settings.limits.query_requests, window_s=settings.limits.query_window_s),
-            shared=settings.limits.share_rate_limit,
-            renewed=self._identities.renewed,
-            ask_undeclared=settings.assistant.ask_undeclared,
-            supervisor=self._supervisor,
-            clock=self._clock,
-        )
-        self._messages = StaffMessages(
-            sessions=self._sessions,
-            repository=MessageRepository(readers=self._storage.readers, intake=self._storage.intake),
-            resolve=self._identities.resolve,
-            label=self._identities.label,
-            roles=policy.roles,
-            clock=self._clock,
-        )
-        self._sessions.on_attached = self._greet_session
-        self._sessions.on_gone = self._desk.session_gone
-
-    def _greet_session(self, session: UserSession) -> None:
-        """Go on with what it asked, and bring what its user has not read."""
-        self._desk.session_attached(session)
-        if not session.principal.is_anonymous:
-            once = self._supervisor.once
-            self._tasks.start_soon(once, "unread messages", self._messages.deliver_until_done, session)
-
-    def _take_private(self, update: Update) -> None:
-        """Let rights follow the database, in living connections too."""
-        gone = self._identities.take(update)
-        if update.topic == "devices":
-            self._receiver.recheck(self._known_device)
-        else:
-            self._hub.renew_all(self._identities.renewed, concerns=_concerned(update))
-        if update.topic == "users":
-            for name in gone:
-                self._sessions.forget_user(name)
-
-    def _known_device(self, device_id: str) -> Known:
-        return known(self._identities.device(device_id), lambda key_id: self._secret.device_key(device_id, key_id))
-
-    def _housekeeping(self) -> Housekeeping:
-        return Housekeeping(
-            sessions=self._session_repository,
-            call=self._storage.intake.call,
-            session_ttl_s=self._settings.sessions.ttl_s,
-            clock=self._clock,
-            clock_watch=self._clock_watch,
-        )
+    def _spawn(self, name: str, function: Callable[..., Awaitable[Any]], argument: Any) -> None:
+        self._tasks.start_soon(self._supervisor.once, name, function, argument)
 
     async def _watch_clock(self) -> None:
         """Look whether the wall clock can be believed."""
@@ -388,98 +228,8 @@ class App:
             was_doubtful = watch.is_doubtful
             await anyio.sleep(CLOCK_LOOK_S)
 
-    def _web_runner(self, policy: AccessPolicy) -> web.AppRunner:
-        settings = self._settings
-        server = settings.server
-        proxies = Networks(server.trusted_proxies)
-        connections = HttpConnections(
-            limit=descriptors.http_share(descriptors.raise_limit(), devices=settings.devices.max_connections),
-            trusted_proxies=proxies,
-            now=self._clock.now,
-        )
-        metrics = Metrics(
-            hub=self._hub,
-            receiver=self._receiver.stats,
-            writer=self._storage.stats,
-            intake=self._storage.intake,
-            sessions=self._sessions,
-            desk=self._desk,
-            http=connections,
-            task_failures=self._supervisor.failures,
-            log_lines_lost=self._log_lines_lost,
-            log_lines_skipped=lambda: self._server_log.skipped,
-        )
-        tokens = self._tokens(policy)
-        accounts = Accounts(
-            intake=self._storage.intake,
-            readers=self._storage.readers,
-            identities=self._identities,
-            secret=self._secret,
-            tokens=tokens,
-            roles=policy.roles,
-            clock=self._clock,
-        )
-        context = Context(
-            hub=self._hub,
-            sessions=self._sessions,
-            desk=self._desk,
-            messages=self._messages,
-            history=self._request_repository.history,
-            dead_letters=DeadLetters(readers=self._storage.readers, submissions=self._storage.intake, clock=self._clock),
-            back_up=self._storage.backups.make,
-            receiver=self._receiver,
-            access=policy,
-            auth_mode=settings.auth.mode,
-            authenticator=Authenticator(
-                policy=policy,
-                tokens=tokens,
-                trusted_proxies=proxies,
-                origins=Origins(server.allowed_origins),
-                remember=accounts.remember,
-                clock=self._clock,
-            ),
-            accounts=accounts,
-            pairing_limit=SlidingWindow(limit=PAIRINGS_PER_MINUTE, window_s=60.0),
-            clock=self._clock,
-            metrics=metrics.render,
-            health_report=self._server_health.report,
-            max_sessions=settings.sessions.max_connections,
-            max_client_message_bytes=settings.hub.max_client_message_bytes,
-            max_device_message_bytes=settings.devices.max_message_bytes,
-            allowed_hosts=routes.own_hosts(server.host, server.name, socket.gethostname(), server.allowed_hosts),
-            connections=connections,
-        )
-        return Runner(
-            routes.build(context, name=server.name),
-            connections=connections,
-            access_log=None,  # it would log tokens in query strings
-            logger=peer_fault_logger(),
-            auto_decompress=False,  # nothing compressed is taken, so nothing is unpacked
-            keepalive_timeout=routes.KEEPALIVE_S,
-            lingering_time=1.0,
-            shutdown_timeout=1.0,
-        )
-
-    def _tokens(self, policy: AccessPolicy) -> Tokens:
-        auth = self._settings.auth
-        if auth.mode == "oidc":
-            kept = Path(auth.secret_file).absolute().with_name("jwks.json")
-            self._keys = KeySet(auth.jwks_url, kept=kept, clock=self._clock)
-        return Tokens(
-            secret=self._secret,
-            mode=auth.mode,
-            issuer=auth.issuer,
-            audience=auth.audience,
-            clients=auth.clients,
-            roles=policy.roles,
-            role_map=auth.role_map,
-            keys=self._keys,
-            identities=self._identities,
-            clock=self._clock,
-        )
-
-    async def _listen(self, runner: web.AppRunner) -> Ports:
-        settings = self._settings
+    async def _listen(self) -> Ports:
+        settings, runner = self._settings, self._parts.runner
         given = systemd.listen_sockets()
         if given and settings.auth.mode == "off" and not is_loopback(given[0].getsockname()[0]):
             raise ConfigError(
@@ -495,10 +245,10 @@ class App:
         await commands.listen()
         self._tasks.start_soon(self._supervisor.keep, "control socket", commands.run)
         own = settings.devices
-        tls = _tls("devices", own.tls_cert, own.tls_key, own.tls_client_ca)
+        encryption = tls.context("devices", own.tls_cert, own.tls_key, own.tls_client_ca)
         try:
             sock = given[1] if len(given) > 1 else None
-            devices = await self._devices.start(host=own.host, port=own.port, sock=sock, tls=tls)
+            devices = await self._parts.devices.start(host=own.host, port=own.port, sock=sock, tls=encryption)
         except OSError as error:
             raise _cannot_listen("devices", own.host, own.port, error) from error
         self._listening = True
@@ -510,10 +260,10 @@ class App:
         `systemd/robodyne-rt.socket` names the port for browsers first, then the one for devices.
         """
         server = self._settings.server
-        tls = _tls("server", server.tls_cert, server.tls_key)
+        encryption = tls.context("server", server.tls_cert, server.tls_key)
         assert runner.server is not None
         sockets = given or listener.bind(server.host, server.port)
-        self._http_listener = HttpListener(sockets, server=runner.server, tls=tls)
+        self._http_listener = HttpListener(sockets, server=runner.server, tls=encryption)
         self._tasks.start_soon(self._http_listener.run)
         return int(sockets[0].getsockname()[1])
 
@@ -523,57 +273,34 @@ class App:
         while interval_s is None:
             await anyio.sleep_forever()
         while True:
-            if not self._storage.is_stuck(interval_s):
+            if not self._parts.storage.is_stuck(interval_s):
                 systemd.notify("WATCHDOG=1")
             await anyio.sleep(min(WATCHDOG_CHECK_S, interval_s / 3))
 
-    async def _shut_down(self, runner: web.AppRunner) -> None:
+    async def _shut_down(self) -> None:
         """Stop in reverse within `shutdown_grace_s`."""
         systemd.notify("STOPPING=1")
         grace_s = self._settings.server.shutdown_grace_s
         deadline = self._clock.now() + grace_s
         logger.info("shutting down: %s", self._stop_reason, extra={"action": "server_stopping"})
-        self._hub.draining = True
-        for link in self._serial:
+        parts = self._parts
+        parts.hub.draining = True
+        for link in parts.serial:
             link.stop()
-        await self._devices.stop(grace_s / 2)
-        self._hub.drain(self._stop_reason)
-        await self._hub.drained(max(0.5, deadline - self._clock.now() - 0.5))
-        self._sessions.flush()
+        await parts.devices.stop(grace_s / 2)
+        parts.hub.drain(self._stop_reason)
+        await parts.hub.drained(max(0.5, deadline - self._clock.now() - 0.5))
+        parts.sessions.flush()
         if self._control_socket is not None:
             self._control_socket.close()
         if self._http_listener is not None:
             self._http_listener.close()
-        await runner.cleanup()
-
-    # -- health ----------------------------------------------------------------------------------------------------
-
-    async def _health(self) -> Entity:
-        """Return the facts about server and storage that the topic `status` shows."""
-        storage: Entity = {"kind": self._storage.kind, "state": self._storage.state[0]}
-        if backlog := self._storage.intake.spool_backlog:
-            storage["spooled"] = backlog
-        if detail := self._storage.state[1]:
-            storage["detail"] = detail
-        started_at = times.to_text(self._started_at)
-        server = {"name": self._settings.server.name, "version": __version__, "started_at": started_at}
-        present = reversed(await self._sessions.present())  # who came last first, and who is away after all others
-        first = sorted(present, key=lambda presence: presence.presence != "online")[:SESSIONS_SHOWN]
-        shown = [{name: fields[name] for name in PRESENCE_SHOWN if name in fields} for fields in map(presence_fields, first)]
-        return {"server": server, "storage": storage, "problems": self._server_health.problems(), "sessions": shown}
+        await parts.runner.cleanup()
 
 
 def _tighten_files(settings: Settings, marker: Path) -> None:
     spool = Path(settings.database.spool_path).absolute()
     private_files.tighten([*owned_files(settings), high_water.mark_path(spool), marker], spool.parent / "backups")
-
-
-def _concerned(update: Update) -> Callable[[Principal], bool]:
-    """Return who a change of users or tokens may be about: a login must not cost a look at everybody's rights."""
-    if update.topic == "tokens" and not update.snapshot:
-        ids = {*update.entities, *update.removed}
-        return lambda principal: principal.token in ids
-    return lambda principal: principal.is_bearer
 
 
 def log_start(settings: Settings) -> None:
@@ -595,8 +322,8 @@ def problems(settings: Settings) -> list[str]:
     found = []
     checks: list[Callable[[], object]] = [
         lambda: access_policy(settings),
-        lambda: _tls("server", server.tls_cert, server.tls_key),
-        lambda: _tls("devices", devices.tls_cert, devices.tls_key, devices.tls_client_ca),
+        lambda: tls.context("server", server.tls_cert, server.tls_key),
+        lambda: tls.context("devices", devices.tls_cert, devices.tls_key, devices.tls_client_ca),
     ]
     for check in checks:
         try:
@@ -608,42 +335,12 @@ def problems(settings: Settings) -> list[str]:
     return found
 
 
-def access_policy(settings: Settings) -> AccessPolicy:
-    """Return the table of rights.
-
-    Raises:
-        ConfigError: it names what does not exist.
-    """
-    return AccessPolicy(
-        mode=settings.auth.mode,
-        rights=settings.rights.model_dump(),
-        anonymous_topics=settings.auth.anonymous_topics,
-        anonymous_networks=settings.auth.anonymous_networks,
-        device_networks=settings.devices.trusted_networks,
-    )
-
-
 def _cannot_listen(section: str, host: str, port: int, error: OSError) -> ConfigError:
     why = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror or str(error)
     return ConfigError(
         f"[{section}] cannot listen on {host} port {port}: {why}; another server may be running (set another [{section}] port),"
         " or the address is not this machine's"
     )
-
-
-def _tls(section: str, cert: str, key: str, client_ca: str = "") -> ssl.SSLContext | None:
-    if not cert:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(cert, key)
-        if client_ca:
-            context.load_verify_locations(client_ca)
-            context.verify_mode = ssl.CERT_OPTIONAL  # who bears none proves a key
-    except (OSError, ssl.SSLError) as error:
-        named = f"tls_cert {cert}, tls_key {key}" + (f", tls_client_ca {client_ca}" if client_ca else "")
-        raise ConfigError(f"[{section}] {named}: {error}") from error
-    return context
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -95,14 +95,12 @@ class SessionManager:
 
     Args:
         store: presence, of all nodes.
-        records: what is stored.
+        repository: what is stored.
         ttl_s: how long a session can be resumed after it was last in use.
         stale_after_s: how long a silent one is listed.
         single: whether a user may have one session only; `device`: one for each device.
         on_presence: told when the list of who is there changed.
-
-    Attributes:
-        on_attached: told of each session that got a connection; set by who builds on sessions, like the next.
+        on_attached: told of each session that got a connection.
         on_gone: told of each session that will not come back soon.
     """
 
@@ -116,6 +114,8 @@ class SessionManager:
         single: bool | Literal["device"],
         clock: Clock,
         on_presence: Callable[[], None],
+        on_attached: Callable[["Session"], None] = lambda session: None,
+        on_gone: Callable[["Session"], None] = lambda session: None,
     ) -> None:
         self._store = store
         self._repository = repository
@@ -124,8 +124,8 @@ class SessionManager:
         self._single = single
         self._clock = clock
         self._on_presence = on_presence
-        self.on_attached: Callable[[Session], None] = lambda session: None
-        self.on_gone: Callable[[Session], None] = lambda session: None
+        self._on_attached = on_attached
+        self._on_gone = on_gone
         self._by_id: dict[str, Session] = {}
         self._by_digest: dict[str, Session] = {}
         self._by_user: dict[str, dict[Session, None]] = {}
@@ -206,7 +206,7 @@ class SessionManager:
             )
         )
         self._send(session, session.outbox.waiting, undelivered=True)
-        self.on_attached(session)
+        self._on_attached(session)
         return session
 
     def make_way(self, token: str, principal: Principal) -> None:
@@ -285,7 +285,7 @@ class SessionManager:
                 other.link.close(SessionReplaced())
                 if other.link is not None:
                     self._detach(other)
-                self.on_gone(other)  # it stops, so it answers nothing any more
+                self._on_gone(other)  # it stops, so it answers nothing any more
 
     def detach(self, session: Session, link: Link) -> None:
         """Note that a connection is gone; the session may come back."""
@@ -321,7 +321,7 @@ class SessionManager:
         self._confirmed.pop(session, None)
         self._gone.append(session.id)
         self._wake.set()
-        self.on_gone(session)
+        self._on_gone(session)
 
     # -- answers -------------------------------------------------------------------------------------------------
 

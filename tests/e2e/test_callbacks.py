@@ -422,6 +422,7 @@ class Desk:
             single=False,
             clock=clock,
             on_presence=lambda: None,
+            on_gone=lambda session: self.desk.session_gone(session),  # noqa: PLW0108 - it is built on the sessions
         )
         self.answer = answer
         self.desk = RequestDesk(
@@ -434,7 +435,6 @@ class Desk:
             ask_undeclared=ask_undeclared,
             clock=clock,
         )
-        self.sessions.on_gone = self.desk.session_gone
 
     @contextlib.asynccontextmanager
     async def running(self, capabilities: frozenset[str] | None = frozenset(ALL.split(","))) -> AsyncIterator[Any]:
