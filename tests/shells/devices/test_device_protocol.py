@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from robodyne_rt.core.device_auth import DeviceAuth, Identity, Known
-from robodyne_rt.core.framing import Detector
+from robodyne_rt.core.framing import INCOMPLETE_S, Detector, TextFramer, with_crc
 from robodyne_rt.devices import device_protocol
 from robodyne_rt.devices.device_protocol import (
     ENDED_WITHIN_S,
@@ -24,7 +24,7 @@ from tests.shells.devices.test_turns import PretendWire
 
 
 class Bench:
-    def __init__(self, *, must_prove: bool = False) -> None:
+    def __init__(self, *, must_prove: bool = False, is_serial: bool = False) -> None:
         self.clock = HandClock()
         self.loop = HandLoop(self.clock)
         self.store = FakeStore()
@@ -37,8 +37,8 @@ class Bench:
             receiver=self.receiver,
             turns=self.turns,
             peer=self.peer,
-            make_framer=lambda: Detector(max_bytes=65536),
-            closes_on_timeout=True,
+            make_framer=lambda: TextFramer(max_bytes=65536, crc="required") if is_serial else Detector(max_bytes=65536),
+            closes_on_timeout=not is_serial,
             on_lost=lambda protocol, error: self.lost.append(error),
         )
         self.transport = FakeTransport()
@@ -340,3 +340,21 @@ def test_a_bye_of_a_whole_wire_is_one_of_each_of_its_robots() -> None:
         ("Bye", "a"),
         ("Bye", None),
     ]
+
+
+def test_half_a_message_on_a_serial_line_does_not_spoil_the_next() -> None:
+    bench = Bench(is_serial=True)
+    bench.protocol.data_received(b'{"msg_type":"Event","ty')
+    bench.loop.advance(INCOMPLETE_S + 0.1)
+    assert bench.receiver.stats.noise["TIMEOUT"] == 1 and not bench.lost
+    bench.protocol.data_received(with_crc(json.dumps(event(1)).encode()) + b"\n")
+    assert [message.message.id for message in bench.store.given] == ["1"]
+
+
+def test_a_wire_that_proved_one_device_is_no_other() -> None:
+    bench = Bench(must_prove=True)
+    bench.receiver.proven(bench.peer, Identity("alba-1", None, "1"))
+    bench.say({"msg_type": "Hello", "device_id": "alba-2", "id": "1"})
+    assert [answer["error_code"] for answer in bench.answers] == ["UNAUTHORIZED"]
+    bench.say({"msg_type": "Hello", "device_id": "alba-1", "id": "2"})
+    assert [message.message.id for message in bench.store.given] == ["2"]

@@ -159,3 +159,15 @@ def test_a_wire_that_is_gone_gets_no_turn() -> None:
     bench.turns.forget(flood)
     bench.loop.turn()
     assert bench.log == ["flood"]
+
+
+def test_who_was_not_served_since_the_last_rest_does_not_wait_for_this_one() -> None:
+    bench = Bench()
+    bell = bench.wire("bell")
+    bench.turns.ask(bell)
+    bench.turns.ask(bench.wire("flood", takes_s=READING_BURST_S * 4))
+    bench.loop.advance(READING_BURST_S * 5 / READING_SHARE)
+    bench.turns.ask(bench.wire("another flood", takes_s=READING_BURST_S * 1.9))
+    bell.budgets = 1
+    bench.turns.ask(bell)
+    assert bench.log == ["bell", "flood", "another flood", "bell"]

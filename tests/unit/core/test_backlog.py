@@ -76,3 +76,11 @@ def test_a_correction_that_was_given_up_is_not_passed_over() -> None:
     assert backlog.changed_since(5) == [3]
     backlog.forget()
     assert backlog.changed_since(5) is None
+
+
+def test_what_is_forgotten_counts_to_where_the_log_stands() -> None:
+    backlog = Backlog("robots", offset=5, limit=10, limit_bytes=10_000)
+    backlog.add(Update("robots", 5, 6, {1: {"id": 1}}, []), {1: 10})
+    backlog.add(Update("robots", 6, 9, {}, []), {})
+    backlog.forget()
+    assert backlog.changed_since(6) is None and backlog.changed_since(9) == []

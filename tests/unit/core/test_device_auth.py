@@ -130,3 +130,9 @@ def test_a_device_proves_its_key_over_its_name_as_it_has_it(form: Literal["NFC",
     identity = auth.prove(challenge, "알바-1", said, 0.0)
     assert identity.device_id == "알바-1"
     assert identity.may_speak_for("서빙") and not identity.may_speak_for("알바-1")
+
+
+def test_a_nonce_that_was_sent_back_proves_nothing(auth: DeviceAuth) -> None:
+    reflected = device_auth.Challenge("alba-1", NONCE, NONCE, CHALLENGE_S)
+    with pytest.raises(Forbidden, match=REFUSED):
+        auth.prove(reflected, "alba-1", proof(KEY, "alba-1", NONCE, NONCE), 0.0)

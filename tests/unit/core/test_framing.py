@@ -190,3 +190,10 @@ def test_what_is_beyond_the_budget_is_held_and_said_to_be_there() -> None:
     assert len(framer.feed(b"{}\n{}\n{}\n{", 2)) == 2 and framer.has_more and framer.pending
     assert len(framer.feed(b"", 2)) == 1 and not framer.has_more and framer.pending
     assert bodies(framer.feed(b"}\n", 2)) == [b"{}"] and not framer.pending
+
+
+def test_a_line_that_never_ends_is_refused_when_it_is_too_long() -> None:
+    framer = TextFramer(max_bytes=64, crc="none")
+    assert framer.feed(b"x" * 80) == []
+    assert [item.code for item in framer.feed(b"x") if isinstance(item, Problem)] == ["TOO_LARGE"]
+    assert framer.feed(b"x" * 10_000) == [] and not framer.pending

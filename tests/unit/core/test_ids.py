@@ -72,3 +72,10 @@ def test_no_id_lies_below_the_bound() -> None:
         bound = generator.bound(now)
         assert generator.next(now) >= bound
         assert generator.bound(now) >= bound
+
+
+def test_an_id_that_others_chose_in_this_millisecond_is_passed() -> None:
+    generator = IdGenerator(node=0, wall=WALL, now=0.0)
+    other = generator.next(0.0) | 0xFFF
+    generator.stay_above(other, 0.0)
+    assert generator.next(0.0) > other

@@ -61,3 +61,12 @@ def test_no_ticket_is_kept_as_it_is() -> None:
     tickets = Tickets()
     text = tickets.issue(KIM, origin=None, now=0.0)
     assert len(text) >= 43 and text not in repr(vars(tickets))
+
+
+def test_one_user_has_twenty_open_tickets_and_others_have_theirs() -> None:
+    tickets = Tickets()
+    for _ in range(20):
+        tickets.issue(KIM, origin=None, now=0.0)
+    with pytest.raises(RateLimited):
+        tickets.issue(KIM, origin=None, now=0.0)
+    tickets.issue(Principal("lee", frozenset(), frozenset()), origin=None, now=0.0)

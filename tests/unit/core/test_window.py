@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robodyne_rt.core.window import Window, sizes_of
+from robodyne_rt.core.window import Window, size_of, sizes_of
 from robodyne_rt.model.changes import Entity, Update
 
 changes = st.lists(st.tuples(st.integers(1, 12), st.one_of(st.none(), st.text(max_size=20))), max_size=40)
@@ -35,3 +35,7 @@ def test_it_forgets_what_left_it() -> None:
     window = Window(Update("orders", 0, 3, {key: entity(key) for key in (1, 2, 3)}, snapshot=True), rows=None)
     window.retain({2, 7})
     assert list(window.entities) == [2] and window.size_bytes == sum(sizes_of({2: entity(2)}).values())
+
+
+def test_what_an_entity_weighs_is_more_than_its_text() -> None:
+    assert size_of(b"") > 500 and size_of(b"x" * 1000) - size_of(b"") == 2000

@@ -32,3 +32,16 @@ def test_a_pong_names_its_ping() -> None:
 )
 def test_a_pong_may_name_none(data: Any) -> None:
     assert topic_messages.answered_ping(data) is None
+
+
+def test_a_message_that_is_nested_too_deeply_is_refused() -> None:
+    deep = "[" * 40 + "]" * 40
+    with pytest.raises(topic_messages.BadMessage, match="32 levels"):
+        topic_messages.parse_client(f'{{"type":"ping","data":{deep}}}'.encode())
+
+
+def test_a_request_id_that_nobody_can_use_is_not_repeated() -> None:
+    for length, is_known in ((200, True), (201, False)):
+        with pytest.raises(topic_messages.BadMessage) as caught:
+            topic_messages.parse_client(json.dumps({"type": "dance", "requestId": "x" * length}).encode())
+        assert ("requestId" in caught.value.details) == is_known
