@@ -1,4 +1,4 @@
-"""The one registry of topics (SPEC section 2). A new one: a model in entities.py, a line here, `scripts/schema`, and a
+"""The one registry of topics (SPEC section 2). A new one: a model in entities/, a line here, `scripts/schema`, and a
 migration, without which databases that exist are refused.
 
 Read by the store (which triggers and queries to make), the hub (which topics exist) and the web (which paths).

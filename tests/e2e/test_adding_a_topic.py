@@ -64,7 +64,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def add_topic(package: Path) -> None:
     """Do what docs/architecture.md says."""
-    entities, registry, rows = (package / "model" / name for name in ("entities.py", "topics.py", "read_models.py"))
+    entities, registry, rows = (package / "model" / name for name in ("entities/restaurant.py", "topics.py", "read_models.py"))
     entities.write_text(entities.read_text() + MODEL)
     edit(
         registry,
@@ -88,7 +88,7 @@ def add_topic(package: Path) -> None:
 
 async def test_a_topic_is_added_by_the_files_that_the_docs_list(tmp_path: Path) -> None:
     docs = (ROOT / "docs/architecture.md").read_text()
-    for named in ("model/entities.py", "model/topics.py", "model/read_models.py", "store/migrations/", "scripts/schema"):
+    for named in ("model/entities/", "model/topics.py", "model/read_models.py", "store/migrations/", "scripts/schema"):
         assert named in docs.partition("**A topic**")[2].partition("**A message of a device**")[0]
     with Server(tmp_path).start() as before:  # whose database is there already
         assert before.tell({"msg_type": "Albabot", "robot_id": "alba-1", "status": "IDLE"})[0]["status"] == "success"
