@@ -20,8 +20,9 @@ from robodyne_rt.core.heartbeat import Heartbeat
 from robodyne_rt.core.robot_presence import RobotPresence
 from robodyne_rt.hub import memory
 from robodyne_rt.hub.connection import Connection, HeartbeatKind, HubStats, Subscription
-from robodyne_rt.hub.feed import Document, Feed, TopicFeed, window_rows
+from robodyne_rt.hub.feed import Document, Feed
 from robodyne_rt.hub.status_feed import StatusFeed
+from robodyne_rt.hub.topic_feed import TopicFeed, window_rows
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity, Update
 from robodyne_rt.model.enums import OrderStatus

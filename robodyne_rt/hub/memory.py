@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from robodyne_rt.hub.connection import Connection
-from robodyne_rt.hub.feed import TopicFeed
+from robodyne_rt.hub.topic_feed import TopicFeed
 
 
 class Holder(NamedTuple):

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from robodyne_rt.client.state import TopicState
-from robodyne_rt.hub import feed
+from robodyne_rt.hub import topic_feed
 from robodyne_rt.model.access import Principal
 from robodyne_rt.ports import OptimisticChange
 from robodyne_rt.protocol import topic_messages
@@ -28,7 +28,7 @@ def orders(rig: Rig, first: int, count: int, *, note: str = NOTE) -> None:
 @pytest.fixture
 async def running(make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Rig]]:
     """Makes rigs whose hub runs."""
-    monkeypatch.setattr(feed, "ROOM_LOOK_S", 0.001)
+    monkeypatch.setattr(topic_feed, "ROOM_LOOK_S", 0.001)
     tasks: list[asyncio.Task[None]] = []
 
     async def make(**settings: Any) -> Rig:
@@ -246,7 +246,7 @@ async def test_a_backlog_and_a_window_take_so_many_bytes_only(running: Any) -> N
     orders(rig, 1, 100)
     await rig.feed()
     window_bytes, backlog_bytes = rig.hub._topic_feeds["orders"].held_bytes
-    assert 0 < backlog_bytes <= feed.BACKLOG_BYTES < window_bytes
+    assert 0 < backlog_bytes <= topic_feed.BACKLOG_BYTES < window_bytes
     orders(rig, 101, 100)
     await rig.feed()
     assert rig.hub._topic_feeds["orders"].held_bytes[0] == 0
@@ -262,7 +262,7 @@ async def test_a_window_that_is_small_again_is_kept_again(running: Any) -> None:
     assert rig.hub.current("orders") == {}
     rig.sql("DELETE FROM order_ WHERE id > 5")
     await rig.feed()
-    rig.clock.at += feed.WINDOW_KEPT_S + 1
+    rig.clock.at += topic_feed.WINDOW_KEPT_S + 1
     await until(lambda: len(rig.hub.current("orders")) == 5)
 
 

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from robodyne_rt.hub import feed
+from robodyne_rt.hub import topic_feed
 from robodyne_rt.protocol import topic_messages
 from tests.hub.harness import Rig, Screen
 
@@ -30,7 +30,7 @@ class Recovery(RuleBasedStateMachine):
     def start(self) -> None:
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(topic_messages, "PART_BYTES", self.part_bytes)
-        self.patch.setattr(feed, "ROOM_LOOK_S", 0.0)
+        self.patch.setattr(topic_feed, "ROOM_LOOK_S", 0.0)
         self.folder = Path(tempfile.mkdtemp(prefix="recovery-"))
         self.loop = asyncio.new_event_loop()
         self.rig = Rig(self.folder, send_buffer_limit_bytes=600, slow_client_timeout_s=1e9, ping_interval_s=1e9)
