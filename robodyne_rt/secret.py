@@ -10,8 +10,8 @@ from pathlib import Path
 
 from robodyne_rt.settings import ConfigError
 
-LEAST_BYTES = 32
-LEAST_DISTINCT_BYTES = 8
+MIN_BYTES = 32
+MIN_DISTINCT_BYTES = 8
 """Of what is random, 32 bytes have more of them, also as hexadecimal digits."""
 
 
@@ -67,9 +67,9 @@ def load(file: str) -> Secret:
 
 def _fault(key: bytes) -> str | None:
     """Return why anybody could guess a key, None where nobody can."""
-    if len(key) < LEAST_BYTES:
-        return f"expected at least {LEAST_BYTES} bytes"
-    if b"\0" * 4 in key or len(set(key)) < LEAST_DISTINCT_BYTES:
+    if len(key) < MIN_BYTES:
+        return f"expected at least {MIN_BYTES} bytes"
+    if b"\0" * 4 in key or len(set(key)) < MIN_DISTINCT_BYTES:
         return "its content is not random (a power cut may have emptied it)"
     return None
 
@@ -80,7 +80,7 @@ def _make(path: Path) -> None:
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "w") as made:
-            made.write(secrets.token_hex(LEAST_BYTES) + "\n")
+            made.write(secrets.token_hex(MIN_BYTES) + "\n")
             made.flush()
             os.fsync(made.fileno())
         with contextlib.suppress(FileExistsError):

@@ -48,7 +48,9 @@ def test_a_section_is_printed_without_the_others() -> None:
 
     run, dev = printed("build", "run"), printed("dev")
     assert {"setuptools", "aiohttp", "orjson"} <= run and "pytest" in dev and not run & dev
-    assert printed("build", "run", "speed", "postgres", "redis", "cluster", "dev") == {name for name, *_ in ENTRY.findall(TEXT)}
+    assert printed("build", "run", "speed", "postgres", "redis", "docs", "cluster", "dev") == {
+        name for name, *_ in ENTRY.findall(TEXT)
+    }
 
 
 def test_the_tools_for_javascript_are_locked_and_no_host_is_named() -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from robodyne_rt.core.rate_limit import SlidingWindow
 from robodyne_rt.protocol.errors import RateLimited
 
-ADDRESS_LIMIT, ACCOUNT_LIMIT, STRANGERS_WINDOW_S = 20, 64, 60.0
+ADDRESS_LIMIT, ACCOUNT_LIMIT, UNKNOWN_WINDOW_S = 20, 64, 60.0
 """Wrong passwords of one address, and of all strangers for one account: more than three addresses have."""
 
 KNOWN_LIMIT, KNOWN_WINDOW_S = 10, 600.0
@@ -21,7 +21,7 @@ KNOWN_LIMIT, KNOWN_WINDOW_S = 10, 600.0
 class Device(enum.Enum):
     """How somebody who logs in is known to the account."""
 
-    STRANGER = "stranger"
+    UNKNOWN = "unknown"
     KNOWN_BY_COOKIE = "cookie"
     KNOWN_BY_ADDRESS = "address"
 
@@ -41,8 +41,8 @@ class Guessing:
     """Counts what was guessed wrong; `now` is monotonic seconds."""
 
     def __init__(self) -> None:
-        self._addresses = SlidingWindow(limit=ADDRESS_LIMIT, window_s=STRANGERS_WINDOW_S)
-        self._accounts = SlidingWindow(limit=ACCOUNT_LIMIT, window_s=STRANGERS_WINDOW_S)
+        self._addresses = SlidingWindow(limit=ADDRESS_LIMIT, window_s=UNKNOWN_WINDOW_S)
+        self._accounts = SlidingWindow(limit=ACCOUNT_LIMIT, window_s=UNKNOWN_WINDOW_S)
         self._cookies = SlidingWindow(limit=KNOWN_LIMIT, window_s=KNOWN_WINDOW_S)
         self._places = SlidingWindow(limit=KNOWN_LIMIT, window_s=KNOWN_WINDOW_S)
 
@@ -60,7 +60,7 @@ class Guessing:
                 counts = ((self._cookies, account),)
             case Device.KNOWN_BY_ADDRESS:
                 counts = ((self._places, (account, source)),)
-            case Device.STRANGER:
+            case Device.UNKNOWN:
                 counts = ((self._addresses, source), (self._accounts, account))
         self._check(max(window.look(key, now).retry_after for window, key in counts))
         for window, key in counts:

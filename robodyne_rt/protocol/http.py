@@ -2,7 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, RootModel, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    RootModel,
+    StringConstraints,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from robodyne_rt.protocol.checking import NEWEST, NO_NUL, Model, Name, Query, digits
@@ -54,7 +63,9 @@ class Refresh(Model):
     """The refresh token of a login; a page's cookie needs none."""
 
     refresh_token: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
-        default=None, alias="refreshToken", description="a text of 1 to 200 characters"
+        default=None,
+        validation_alias=AliasChoices("refresh_token", "refreshToken"),
+        description="a text of 1 to 200 characters",
     )
 
 

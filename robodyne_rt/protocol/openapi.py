@@ -13,6 +13,7 @@ from robodyne_rt.protocol import errors, http
 from robodyne_rt.protocol.checking import Model, Query
 from robodyne_rt.protocol.device_messages import MESSAGES, ErrorCode
 from robodyne_rt.protocol.errors import RobodyneError
+from robodyne_rt.protocol.names import snake_case
 
 REF = "#/components/schemas/{model}"
 
@@ -67,6 +68,8 @@ def document(routes: Sequence[Route], *, name: str, version: str) -> dict[str, A
             continue
         for path, operation in _operations(route, schemas):
             paths.setdefault(path, {})[route.method.lower()] = operation
+    for model in answers:
+        _add_older_names(definitions["$defs"], schemas[model, "serialization"])
     return {
         "openapi": "3.1.0",
         "info": {
@@ -86,6 +89,27 @@ def document(routes: Sequence[Route], *, name: str, version: str) -> dict[str, A
             },
         },
     }
+
+
+def _add_older_names(definitions: dict[str, Any], schema: Any) -> None:
+    """Have a schema, and those it refers to, name what is in camelCase in snake_case too: the older name is deprecated."""
+    if isinstance(schema, list):
+        for item in schema:
+            _add_older_names(definitions, item)
+        return
+    if not isinstance(schema, dict):
+        return
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].rpartition("/")[2]]
+    properties = schema.get("properties", {})
+    for name in [name for name in properties if snake_case(name) != name and snake_case(name) not in properties]:
+        properties[snake_case(name)] = properties[name]
+        properties[name] = {**properties[name], "deprecated": True}
+        if name in schema.get("required", ()):
+            schema["required"].append(snake_case(name))
+    for inner in [*properties.values(), schema.get("items"), *schema.get("anyOf", ())]:
+        if isinstance(inner, dict) and (inner.keys() & {"$ref", "items", "anyOf"}):
+            _add_older_names(definitions, inner)
 
 
 def _name(model: type[BaseModel]) -> str:

@@ -33,7 +33,7 @@ async def login(request: web.Request, body: http.Login) -> web.Response:
     accounts, address = context.accounts, context.authenticator.address_of(request)
     source = source_of(address)
     device = _device(accounts, name, source, request)
-    is_known = device is not Device.STRANGER
+    is_known = device is not Device.UNKNOWN
     if accounts.passwords.is_busy(is_known=is_known):
         raise RateLimited("too many logins at once", retry_after=2)
     attempt = context.authenticator.guessing.begin(name, source, device, context.clock.now())
@@ -52,7 +52,7 @@ def _device(accounts: Accounts, name: str, source: str, request: web.Request) ->
     """Return how a device that logs in is known to the account."""
     if accounts.is_device_known(name, request.cookies):
         return Device.KNOWN_BY_COOKIE
-    return Device.KNOWN_BY_ADDRESS if accounts.is_place_known(name, source) else Device.STRANGER
+    return Device.KNOWN_BY_ADDRESS if accounts.is_place_known(name, source) else Device.UNKNOWN
 
 
 async def refresh(request: web.Request, body: http.Refresh) -> web.Response:

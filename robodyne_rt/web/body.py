@@ -9,6 +9,7 @@ from aiohttp import web
 from robodyne_rt.protocol.checking import Model, checked
 from robodyne_rt.protocol.errors import BadRequest, InvalidPayload, RequestTimeout, TooLarge, UnsupportedMediaType
 from robodyne_rt.protocol.json_depth import is_too_deep
+from robodyne_rt.protocol.names import with_both_names
 
 DEADLINE_S = 10.0
 CREDENTIALS = frozenset({"token", "ticket"})
@@ -97,4 +98,5 @@ def query_of(request: web.Request) -> dict[str, str]:
 
 def json_answer(body: object, *, status: int = 200) -> web.Response:
     """Return an answer in JSON that nobody stores."""
-    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json", headers=HEADERS)
+    text = orjson.dumps(with_both_names(body))
+    return web.Response(status=status, body=text, content_type="application/json", headers=HEADERS)

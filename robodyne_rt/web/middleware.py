@@ -138,7 +138,8 @@ def problem(error: RobodyneError, *, status: int | None = None, headers: dict[st
         **{key: value for key, value in error.details.items() if key not in ("type", "title", "status", "detail", "code")},
     }
     extra = dict(headers or {})
-    if (retry_after := error.details.get("retry_after") or error.details.get("retry_after_s")) is not None:
+    if (retry_after := error.details.get("retry_after_s") or error.details.get("retry_after")) is not None:
+        body |= {"retry_after_s": retry_after, "retry_after": retry_after}  # the latter for one more version
         extra["Retry-After"] = str(max(1, round(retry_after)))
     if error.status == 401:
         extra["WWW-Authenticate"] = 'Bearer realm="robodyne-rt"'

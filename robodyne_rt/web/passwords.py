@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 PASSWORD_CONCURRENCY = 2
 MAX_WAITING = 20
-LEAST = 8
-MOST = 500
+MIN_LENGTH = 8
+MAX_LENGTH = 500
 
 
 @cache
@@ -40,8 +40,8 @@ def check(password: object) -> str:
     Raises:
         InvalidPayload: too short or too long.
     """
-    if not isinstance(password, str) or not LEAST <= len(password) <= MOST:
-        raise InvalidPayload(f"password: expected {LEAST} to {MOST} characters")
+    if not isinstance(password, str) or not MIN_LENGTH <= len(password) <= MAX_LENGTH:
+        raise InvalidPayload(f"password: expected {MIN_LENGTH} to {MAX_LENGTH} characters")
     return password
 
 

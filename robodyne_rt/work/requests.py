@@ -135,7 +135,7 @@ class RequestDesk:
         # By session: what an earlier run took and did not answer.
         self._left: dict[str, list[Entity]] = {}
         # By session: answers that it asked for as well, and that came while it was away.
-        self._owed: dict[str, list[tuple[Entity, Dialect]]] = {}
+        self._undelivered: dict[str, list[tuple[Entity, Dialect]]] = {}
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Work until cancelled; ready when it knows what an earlier run left, if that can be known."""
@@ -176,7 +176,7 @@ class RequestDesk:
     def session_attached(self, session: Session) -> None:
         """Go on with what a session asked before the server ended, by the rights that it has now; ask again what is open."""
         self._take_up(session)
-        for stored, dialect in self._owed.pop(session.id, ()):
+        for stored, dialect in self._undelivered.pop(session.id, ()):
             self._repeat(session, stored, dialect)
         for callback in self.callbacks.of_session(session.id):
             if session.link is not None:
@@ -395,7 +395,7 @@ class RequestDesk:
         if session.link is not None:
             self._repeat(session, stored, dialect, again=again)
         elif stored["session_id"] != session.id and self._sessions.get(session.id) is not None:
-            self._owed.setdefault(session.id, []).append((stored, dialect))
+            self._undelivered.setdefault(session.id, []).append((stored, dialect))
 
     def _remember(self, request: Request, stored: Entity) -> None:
         self._answered[request.user, request.request_id] = stored
@@ -418,7 +418,7 @@ class RequestDesk:
 
     def session_gone(self, session: Session) -> None:
         """Ask a session nothing more, and owe it nothing."""
-        self._owed.pop(session.id, None)
+        self._undelivered.pop(session.id, None)
         for callback in self.callbacks.of_session(session.id):
             self.callbacks.close(callback.id)
             if (wait := self._waiting.pop(callback.id, None)) is not None:

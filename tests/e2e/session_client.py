@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import re
 import socket
 import time
 import urllib.error
@@ -81,6 +82,16 @@ def call(port: int, method: str, path: str, body: object = None, *, token: str =
     except urllib.error.HTTPError as error:
         with error:
             return error.code, json.loads(error.read() or b"null")
+
+
+def older_names(answer: Any) -> Any:
+    """Return an answer without the snake_case names that stand beside older ones."""
+    if isinstance(answer, list):
+        return [older_names(item) for item in answer]
+    if not isinstance(answer, dict):
+        return answer
+    twins = {re.sub(r"(?<=[a-z0-9])[A-Z]", lambda found: f"_{found[0]}", name).lower() for name in answer if not name.islower()}
+    return {name: older_names(value) for name, value in answer.items() if name not in twins}
 
 
 def final_of(message: Message) -> str | None:

@@ -5,7 +5,7 @@ import pytest
 from robodyne_rt.core.guessing import Device, Guessing
 from robodyne_rt.protocol.errors import RateLimited
 
-STRANGER, COOKIE, ADDRESS = Device.STRANGER, Device.KNOWN_BY_COOKIE, Device.KNOWN_BY_ADDRESS
+STRANGER, COOKIE, ADDRESS = Device.UNKNOWN, Device.KNOWN_BY_COOKIE, Device.KNOWN_BY_ADDRESS
 
 
 def wrong(guessing: Guessing, account: str, source: str, device: Device, now: float) -> int:
