@@ -13,6 +13,8 @@ from typing import Any
 
 import anyio
 
+from robodyne_rt.core.retry import Backoff
+
 logger = logging.getLogger(__name__)
 
 STEADY_S = 10.0
@@ -66,7 +68,7 @@ class Supervisor:
         A failure is logged when it begins, not at each try.
         """
         self.failures[name] += 0
-        wait_s, told = first_wait_s, ""
+        backoff, told = Backoff(first_wait_s, longest_wait_s), ""
         while True:
             started = self._now()
             error: Exception | None = None
@@ -75,13 +77,13 @@ class Supervisor:
             except Exception as failure:
                 error = failure
             if self._now() - started >= STEADY_S:
-                wait_s, told = first_wait_s, ""
+                backoff.reset()
+                told = ""
             text = f"{type(error).__name__}: {error}"
             self._note(name, error, is_news=text != told)
             told = text
             error = None  # its traceback holds everything that the task held: a port that is open, for one
-            await self._sleep(wait_s * self._jitter())
-            wait_s = min(longest_wait_s, wait_s * 2)
+            await self._sleep(backoff.next_s() * self._jitter())
 
     def _note(self, name: str, error: Exception | None, *, is_news: bool) -> None:
         if isinstance(error, Away):

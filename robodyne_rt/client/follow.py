@@ -9,6 +9,7 @@ import anyio
 import orjson
 
 from robodyne_rt.client.errors import Refused
+from robodyne_rt.core.retry import Backoff
 from robodyne_rt.protocol.errors import retry_after_close
 
 FIRST_WAIT_S = 1.0
@@ -28,7 +29,7 @@ async def follow(url: str, topic: str, *, interval_s: float = 0.0, token: str = 
     Raises:
         Refused: unknown topic, or no right to read it.
     """
-    offset, epoch, wait_s = None, None, FIRST_WAIT_S
+    offset, epoch, backoff = None, None, Backoff(FIRST_WAIT_S, LONGEST_WAIT_S)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     async with aiohttp.ClientSession(headers=headers) as session:
         while True:
@@ -59,6 +60,5 @@ async def follow(url: str, topic: str, *, interval_s: float = 0.0, token: str = 
                 reason = str(error)
             yield {"type": "lost", "topic": topic, "data": {"reason": reason}}
             if anyio.current_time() - since >= STEADY_S:
-                wait_s = FIRST_WAIT_S
-            await anyio.sleep(wait_s * random.uniform(0.5, 1.0))
-            wait_s = min(LONGEST_WAIT_S, wait_s * 2)
+                backoff.reset()
+            await anyio.sleep(backoff.next_s() * random.uniform(0.5, 1.0))

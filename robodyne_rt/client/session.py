@@ -12,7 +12,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,7 +23,9 @@ from anyio.abc import TaskGroup
 
 from robodyne_rt.client.errors import ClientError, Refused, RequestFailed, Unreachable
 from robodyne_rt.client.login import Login
-from robodyne_rt.client.state import STATUS_KEY, Change, Entity, Gap, TopicState
+from robodyne_rt.client.state import Gap
+from robodyne_rt.client.topic import Topic
+from robodyne_rt.core.retry import Backoff
 from robodyne_rt.protocol.errors import Internal, StorageUnavailable, TopicFull, retry_after_close
 
 logger = logging.getLogger(__name__)
@@ -105,117 +107,6 @@ class _Pending:
     on_progress: Callable[[str], None] | None
     done: anyio.Event = field(default_factory=anyio.Event)
     result: Answer | ClientError | None = None
-
-
-class Topic:
-    """One topic that is watched; `async for change in topic` yields what happens, compacted for who reads slowly."""
-
-    def __init__(self, name: str, *, interval_s: float) -> None:
-        self.name = name
-        self.interval_s = interval_s
-        self._state = TopicState()
-        self._ready = anyio.Event()
-        self._readers: list[_Reader] = []
-        self._error: ClientError | None = None
-        self._is_over = False
-
-    @property
-    def entities(self) -> Mapping[Any, Entity]:
-        """The entities by id; that of `status` is under "status"."""
-        return self._state.entities
-
-    @property
-    def status(self) -> Entity:
-        """The one object of the topic `status`."""
-        return self._state.entities.get(STATUS_KEY, {})
-
-    @property
-    def offset(self) -> int | None:
-        """How far the state has come."""
-        return self._state.offset
-
-    async def ready(self) -> None:
-        """Wait for the first snapshot.
-
-        Raises:
-            Refused, Unreachable: it will not come.
-        """
-        await self._ready.wait()
-        if self._error is not None:
-            raise self._error
-
-    async def __aiter__(self) -> AsyncIterator[Change]:
-        reader = _Reader()
-        if self._state.offset is not None:
-            reader.add(Change(dict(self._state.entities), snapshot=True))
-        self._readers.append(reader)
-        try:
-            while (change := await reader.next(self)) is not None:
-                yield change
-        finally:
-            self._readers.remove(reader)
-
-    def take(self, message: dict[str, Any]) -> None:
-        """Take an update.
-
-        Raises:
-            Gap: something is missing.
-        """
-        change = self._state.apply(message)
-        self._ready.set()
-        for reader in self._readers:
-            reader.add(change)
-
-    def fail(self, error: ClientError) -> None:
-        """End it for all who wait."""
-        self._error = error
-        self._ready.set()
-        for reader in self._readers:
-            reader.wake.set()
-
-    def close(self) -> None:
-        """End it for all who read, after what came."""
-        self._is_over = True
-        for reader in self._readers:
-            reader.wake.set()
-
-    @property
-    def error(self) -> ClientError | None:
-        """Why nothing comes any more."""
-        return self._error
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nobody watches it any more."""
-        return self._is_over
-
-    def position(self) -> dict[str, Any]:
-        """Return where to go on from."""
-        return self._state.position()
-
-
-class _Reader:
-    def __init__(self) -> None:
-        self._pending: Change | None = None
-        self.wake = anyio.Event()
-
-    def add(self, change: Change) -> None:
-        if self._pending is None:
-            self._pending = Change(dict(change.changed), list(change.removed), change.snapshot, change.volatile)
-        else:
-            self._pending.merge(change)
-        self.wake.set()
-
-    async def next(self, topic: Topic) -> Change | None:
-        while self._pending is None:
-            if topic.error is not None:
-                raise topic.error
-            if topic.is_over:
-                return None
-            self.wake = anyio.Event()
-            await self.wake.wait()
-        change, self._pending = self._pending, None
-        return change
 
 
 class Client:
@@ -388,7 +279,8 @@ class Client:
                 _call(self._on_state, state, why)
 
     async def _run(self) -> None:
-        failures = in_vain = unopened = 0
+        in_vain = unopened = 0
+        backoff = Backoff(FIRST_WAIT_S, LONGEST_WAIT_S)
         while self._ended is None:
             began = anyio.current_time()
             opened = False
@@ -417,7 +309,8 @@ class Client:
             finally:
                 self._socket = None
             is_steady = opened and anyio.current_time() - began >= STEADY_S
-            failures = 0 if is_steady else failures + 1
+            if is_steady:
+                backoff.reset()
             in_vain = 0 if is_steady or self.state == "polling" else in_vain + 1
             if self._tries is not None and in_vain >= self._tries:
                 self._end(Unreachable(f"{self.url}: gave up after {in_vain} tries: {why}"))
@@ -427,8 +320,7 @@ class Client:
                 self._tasks.start_soon(self._poll)
             if self.state != "polling":
                 self._become("reconnecting", why)
-            wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(failures - 1, 10)) if failures else FIRST_WAIT_S
-            await anyio.sleep(wait_s * random.uniform(0.5, 1.0))
+            await anyio.sleep(backoff.next_s() * random.uniform(0.5, 1.0))
 
     def _final(self, code: int | None, reason: str) -> Refused | None:
         """Return why not to come back, None where coming back makes sense."""

@@ -11,6 +11,7 @@ import anyio
 import orjson
 
 from robodyne_rt.core.rate_limit import SlidingWindow
+from robodyne_rt.core.retry import Backoff
 from robodyne_rt.model.access import ANONYMOUS, ISSUER_PREFIX, MAX_ID_LENGTH, ROLE_PREFIX, ROLES, Principal, normal_name
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.ports import Clock
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 SENT_PER_MINUTE = 60
 PUSH_DEADLINE_S = 0.05
+ASKED_AGAIN_S = (1.0, 10.0)
+"""While the unread messages cannot be known."""
+
 MAX_HELD = 10_000
 """Messages in memory that are not stored yet."""
 
@@ -204,14 +208,13 @@ class StaffMessages:
 
     async def deliver_until_done(self, session: Session) -> None:
         """Send a session what its user has not read, as soon as that can be known."""
-        pause_s = 1.0
+        backoff = Backoff(*ASKED_AGAIN_S)
         while session.link is not None:
             try:
                 await self.deliver_unread(session)
                 return
             except StorageUnavailable:
-                await anyio.sleep(pause_s)
-                pause_s = min(10.0, 2 * pause_s)
+                await anyio.sleep(backoff.next_s())
             except Exception:
                 logger.exception("unread messages could not be delivered", extra={"action": "unread_failed"})
                 return

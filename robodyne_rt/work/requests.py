@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 
 from robodyne_rt.core.callbacks import TIMEOUT_S, Callback, PendingCallbacks
 from robodyne_rt.core.rate_limit import SlidingWindow
+from robodyne_rt.core.retry import Backoff
 from robodyne_rt.model import times
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity
@@ -32,6 +33,7 @@ WORK_S = 30.0
 """Time for one request, from the start of work; waiting for the client does not count."""
 
 FIRST_PROGRESS_S = 2.0
+LONGEST_SILENCE_S = 15.0
 MAX_WAITING = 100
 """Requests of one user that wait."""
 
@@ -148,10 +150,9 @@ class RequestDesk:
             await anyio.sleep_forever()
 
     async def _find_left_on(self) -> None:
-        pause_s = STORE_AGAIN_S[0]
+        backoff = Backoff(*STORE_AGAIN_S)
         while not await self._find_left():
-            await anyio.sleep(pause_s)
-            pause_s = min(STORE_AGAIN_S[1], 2 * pause_s)
+            await anyio.sleep(backoff.next_s())
         await anyio.sleep_forever()
 
     async def _find_left(self) -> bool:
@@ -519,11 +520,10 @@ class _Conversation:
 
     async def tell_progress(self) -> None:
         """Tell from time to time that the request is being worked on."""
-        pause_s = FIRST_PROGRESS_S
+        backoff = Backoff(FIRST_PROGRESS_S, LONGEST_SILENCE_S)
         while True:
-            await anyio.sleep(pause_s)
+            await anyio.sleep(backoff.next_s())
             self.progress("working")
-            pause_s = min(15.0, 2 * pause_s)
 
     async def clarify(self, question: str, options: list[str]) -> str:
         if "clarification" not in self.capabilities:
