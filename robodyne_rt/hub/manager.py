@@ -17,6 +17,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from robodyne_rt.core.heartbeat import Heartbeat
+from robodyne_rt.core.rights import require_topic
 from robodyne_rt.core.robot_presence import RobotPresence
 from robodyne_rt.hub import memory
 from robodyne_rt.hub.connection import Connection, HeartbeatKind, HubStats, Subscription
@@ -30,7 +31,6 @@ from robodyne_rt.model.topics import PUBLIC_TOPICS, STATUS
 from robodyne_rt.ports import ChangeReader, Clock, OptimisticChange
 from robodyne_rt.protocol import frames, topic_messages
 from robodyne_rt.protocol.errors import (
-    Forbidden,
     HeartbeatLost,
     Internal,
     RobodyneError,
@@ -38,7 +38,6 @@ from robodyne_rt.protocol.errors import (
     StorageUnavailable,
     TokenExpired,
     TokenInvalid,
-    TokenMissing,
     TooSlow,
     TopicFull,
     UnknownTopic,
@@ -219,7 +218,7 @@ class ConnectionManager:
         feed = self.feeds.get(topic)
         if feed is None:
             raise UnknownTopic(f"no topic {topic[:100]!r}")
-        check_right(connection.principal, topic)
+        require_topic(connection.principal, topic)
         if self._by_topic[topic] >= self._room(topic, connection.principal):
             raise TopicFull(f"topic {topic} has all the connections that it may have")
         if is_full:
@@ -257,7 +256,7 @@ class ConnectionManager:
         self.watch(connection)
         for subscription in connection.subscriptions:
             try:
-                check_right(principal, subscription.topic)
+                require_topic(principal, subscription.topic)
             except RobodyneError as error:
                 if connection.label == subscription.topic:
                     connection.close(error)
@@ -540,16 +539,3 @@ class ConnectionManager:
                 await anyio.sleep(0.01)
         for connection in [*self._open, *self._closing]:
             connection.transport.abort()
-
-
-def check_right(principal: Principal, topic: str) -> None:
-    """Check that somebody may read a topic.
-
-    Raises:
-        TokenMissing: it is not open to everybody, and nobody said who this is.
-        Forbidden: this one may not read it.
-    """
-    if not principal.may_read(topic):
-        if principal.is_anonymous:
-            raise TokenMissing(f"topic {topic} needs a token")
-        raise Forbidden(f"{principal.name} may not read topic {topic}")

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from robodyne_rt import __version__
 from robodyne_rt.core.framing import Frame
+from robodyne_rt.core.rights import require
 from robodyne_rt.devices.receiver import Peer
 from robodyne_rt.protocol import http
 from robodyne_rt.protocol.checking import Query
@@ -18,7 +19,6 @@ from robodyne_rt.protocol.errors import BadRequest, StorageUnavailable, status_o
 from robodyne_rt.protocol.topic_messages import PART_BYTES
 from robodyne_rt.web.body import HEADERS, json_answer, read_body
 from robodyne_rt.web.context import CONTEXT, PRINCIPAL
-from robodyne_rt.web.middleware import check
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ async def readyz(request: web.Request, query: http.HealthQuery) -> web.Response:
     status = 200 if is_ready else 503
     if query.verbose is None:
         return web.Response(status=status, text="ok\n" if is_ready else "not ready\n", headers=HEADERS)
-    check(request[PRINCIPAL], "look", "the verbose report")
+    require(request[PRINCIPAL], "look", "the verbose report")
     return json_answer({"ready": is_ready, "version": __version__, "checks": checks}, status=status)
 
 

@@ -5,7 +5,6 @@ counts, also after a restart without a network.
 """
 
 import logging
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import anyio.to_thread
 import jwt
 import orjson
 
+from robodyne_rt import durable_files
 from robodyne_rt.ports import Clock
 
 logger = logging.getLogger(__name__)
@@ -97,15 +97,9 @@ class KeySet:
             return
         self._keys = keys
         try:
-            await anyio.to_thread.run_sync(_keep, self._kept, body)
+            await anyio.to_thread.run_sync(durable_files.replace, self._kept, body)
         except OSError as error:
             logger.warning("%s cannot be written: %s", self._kept, error, extra={"action": "jwks_not_kept"})
-
-
-def _keep(path: Path, body: bytes) -> None:
-    part = path.with_suffix(".part")
-    part.write_bytes(body)
-    os.replace(part, path)
 
 
 def _parse(body: bytes) -> dict[str, jwt.PyJWK]:

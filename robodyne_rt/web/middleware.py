@@ -11,7 +11,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from robodyne_rt.core.origins import OriginKind
-from robodyne_rt.model.access import Principal
+from robodyne_rt.core.rights import require, require_topic
 from robodyne_rt.protocol.errors import (
     BadRequest,
     Forbidden,
@@ -89,12 +89,12 @@ def guarded(route: Route) -> Handler:
         principal = await request.app[CONTEXT].authenticator.identify(request)
         request[PRINCIPAL] = principal
         if route.right == "read":
-            check(principal, f"read:{request.match_info['topic']}", f"topic {request.match_info['topic']}")
+            require_topic(principal, request.match_info["topic"])
         elif route.right == "user":
             if principal.is_anonymous:
                 raise TokenMissing("this needs a token")
         elif route.right != "public":
-            check(principal, route.right, f"the right to {route.right.replace('_', ' ')}")
+            require(principal, route.right, f"the right to {route.right.replace('_', ' ')}")
         if route.body is not None:
             return await route.handler(request, await read_model(request, route.body, limit_bytes=route.body_bytes))
         if route.query is not None:
@@ -102,22 +102,6 @@ def guarded(route: Route) -> Handler:
         return await route.handler(request)
 
     return checked
-
-
-def check(principal: Principal, right: str, what: str) -> None:
-    """Check that somebody has a right.
-
-    Raises:
-        TokenMissing: not everybody has it, and nobody said who this is.
-        Forbidden: this one has it not.
-    """
-    if principal.may(right):
-        return
-    if principal.is_anonymous:
-        raise TokenMissing(f"{what} needs a token")
-    raise Forbidden(
-        f"{principal.label} may not: {what} is not among the rights of {', '.join(sorted(principal.roles)) or 'no role'}"
-    )
 
 
 _TEXTS = {404: "no such path", 405: "this path does not take this method; see Allow", 413: "the body is too large"}

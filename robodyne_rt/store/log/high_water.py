@@ -6,7 +6,6 @@ from a history that is gone, and people are told.
 """
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ import anyio
 import anyio.to_thread
 import orjson
 
+from robodyne_rt import durable_files
 from robodyne_rt.model.changes import Entity
 from robodyne_rt.store.log.change_log import Line
 from robodyne_rt.store.log.history import History
@@ -109,17 +109,7 @@ def write(path: Path, mark: HighWaterMark) -> None:
     Raises:
         OSError: it cannot be written; the old one is still whole.
     """
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(orjson.dumps(mark._asdict()))
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    durable_files.replace(path, orjson.dumps(mark._asdict()))
 
 
 class HighWaterMarkWriter:
