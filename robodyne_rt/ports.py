@@ -325,3 +325,102 @@ class ChangeReader(Protocol):
     async def overview(self) -> Entity:
         """Return the counts that the topic `status` shows."""
         ...
+
+
+class SessionRepository(Protocol):
+    """What of sessions is stored. Writes keep their order; where the database is away they wait, and what is only presence
+    may be lost with the process."""
+
+    async def find(self, token_digest: str, since: float) -> Entity | None:
+        """Return a session with its undelivered answers, by its token; None where it was silent since before `since` (epoch
+        seconds).
+
+        Raises:
+            StorageUnavailable: it cannot be known now.
+        """
+        ...
+
+    def create(self, columns: Entity) -> None:
+        """Store a new session."""
+        ...
+
+    def refresh(self, seen: list[tuple[str, int, float]]) -> None:
+        """Note of sessions by id which answers arrived, and when (epoch seconds) each was seen last."""
+        ...
+
+
+class RequestRepository(Protocol):
+    """What of requests is stored; each is durable when its coroutine returns.
+
+    All raise `StorageUnavailable` where nothing can be stored, or known.
+    """
+
+    def next_id(self) -> int:
+        """Return the id of a new request, above all before it."""
+        ...
+
+    async def take(self, columns: Entity) -> Entity | None:
+        """Store a new request; return the one that had its user and requestId before, if any."""
+        ...
+
+    async def answer(self, columns: Entity) -> None:
+        """Store a final answer."""
+        ...
+
+    async def find(self, user: str, request_id: str) -> Entity | None:
+        """Return a request."""
+        ...
+
+    async def pending(self) -> list[Entity]:
+        """Return what an earlier run took and did not answer, oldest first."""
+        ...
+
+
+class MessageRepository(Protocol):
+    """What of staff messages is stored; writes keep their order, and go through the spool while the database is away.
+
+    All coroutines raise `StorageUnavailable` where nothing can be stored, or known.
+    """
+
+    def next_id(self) -> int:
+        """Return the id of a new message, above all before it."""
+        ...
+
+    @property
+    def is_persisted(self) -> bool:
+        """Whether all that was accepted is in the database, and nothing in the spool only."""
+        ...
+
+    async def first(self, sender: str, key: str) -> int | None:
+        """Return the message for which a sender used a key first."""
+        ...
+
+    async def find(self, id: int) -> Entity | None:
+        """Return a message as clients see it."""
+        ...
+
+    async def store(self, columns: Entity, key: str | None, digest: str) -> int:
+        """Store a message; return its id, or that of the one which the key was used for with the same digest.
+
+        Raises:
+            Conflict: the key was used for another message.
+        """
+        ...
+
+    async def unread(
+        self, user: str, recipients: list[str], *, own: str, before: int | None = None, limit: int = ...
+    ) -> list[Entity]:
+        """Return the newest that a user has not read, oldest first; not what `own` sent to a role."""
+        ...
+
+    async def listed(self, user: str, recipients: list[str], before: int | None, limit: int) -> list[Entity]:
+        """Return what a user sent and was sent, newest first, each with who read it."""
+        ...
+
+    async def read(self, message_id: int, user: str, recipients: list[str], at: str) -> str | None:
+        """Note that a user read a message; return its sender, None where it was noted before."""
+        ...
+
+    def mark_sent(self, ids: list[int]) -> None:
+        """Note that messages went over a WebSocket."""
+        ...

@@ -17,7 +17,7 @@ from robodyne_rt.core.outbox import Outbox
 from robodyne_rt.model import times
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity
-from robodyne_rt.ports import Clock, Presence, SessionStore
+from robodyne_rt.ports import Clock, Presence, SessionRepository, SessionStore
 from robodyne_rt.protocol import session_messages, topic_messages
 from robodyne_rt.protocol.errors import RobodyneError, SessionReplaced, StorageUnavailable, TokenInvalid
 
@@ -54,16 +54,6 @@ class Link(Protocol):
     def expect_pong(self) -> None: ...
 
     def close(self, error: RobodyneError) -> None: ...
-
-
-class SessionRepository(Protocol):
-    """What of sessions is stored; `store/` implements it."""
-
-    async def find(self, token_digest: str, since: float) -> Entity | None: ...
-
-    def create(self, columns: Entity) -> None: ...
-
-    def refresh(self, seen: list[tuple[str, int, float]]) -> None: ...
 
 
 @dataclass(eq=False, slots=True, kw_only=True)

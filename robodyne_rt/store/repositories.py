@@ -45,7 +45,7 @@ class _Repository:
 
 
 class SessionRepository(_Repository):
-    """Implements `sessions.manager.SessionRepository`."""
+    """Implements `ports.SessionRepository`."""
 
     async def find(self, token_digest: str, since: float) -> Entity | None:
         await self._intake.wait_until_drained(PATIENCE_S)
@@ -62,7 +62,7 @@ class SessionRepository(_Repository):
 
 
 class RequestRepository(_Repository):
-    """Implements `work.requests.RequestRepository`."""
+    """Implements `ports.RequestRepository`."""
 
     async def take(self, columns: Entity) -> Entity | None:
         known: Entity | None = await self._intake.write(lambda outcome: RequestWrite(columns, outcome))
@@ -86,7 +86,7 @@ class RequestRepository(_Repository):
 
 
 class MessageRepository(_Repository):
-    """Implements `work.messages.MessageRepository`."""
+    """Implements `ports.MessageRepository`."""
 
     async def first(self, sender: str, key: str) -> int | None:
         return await self._readers.read(lambda db: messages.first_message(db, sender, key))

@@ -5,7 +5,6 @@ import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from typing import Protocol
 
 import anyio
 import orjson
@@ -14,7 +13,7 @@ from robodyne_rt.core.rate_limit import SlidingWindow
 from robodyne_rt.core.retry import Backoff
 from robodyne_rt.model.access import ANONYMOUS, ISSUER_PREFIX, MAX_ID_LENGTH, ROLE_PREFIX, ROLES, Principal, normal_name
 from robodyne_rt.model.changes import Entity
-from robodyne_rt.ports import Clock
+from robodyne_rt.ports import Clock, MessageRepository
 from robodyne_rt.protocol import session_messages
 from robodyne_rt.protocol.checking import MAX_NAME
 from robodyne_rt.protocol.errors import InvalidPayload, RateLimited, ResourceNotFound, StorageUnavailable
@@ -30,31 +29,6 @@ ASKED_AGAIN_S = (1.0, 10.0)
 
 MAX_HELD = 10_000
 """Messages in memory that are not stored yet."""
-
-
-class MessageRepository(Protocol):
-    """What of staff messages is stored; `store/` implements it."""
-
-    def next_id(self) -> int: ...
-
-    async def first(self, sender: str, key: str) -> int | None: ...
-
-    @property
-    def is_persisted(self) -> bool: ...
-
-    async def find(self, id: int) -> Entity | None: ...
-
-    async def store(self, columns: Entity, key: str | None, digest: str) -> int: ...
-
-    async def unread(
-        self, user: str, recipients: list[str], *, own: str, before: int | None = None, limit: int = ...
-    ) -> list[Entity]: ...
-
-    async def listed(self, user: str, recipients: list[str], before: int | None, limit: int) -> list[Entity]: ...
-
-    async def read(self, message_id: int, user: str, recipients: list[str], at: str) -> str | None: ...
-
-    def mark_sent(self, ids: list[int]) -> None: ...
 
 
 class StaffMessages:

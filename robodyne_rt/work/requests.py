@@ -9,7 +9,7 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -20,7 +20,7 @@ from robodyne_rt.core.retry import Backoff
 from robodyne_rt.model import times
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity
-from robodyne_rt.ports import Answerer, CannotAsk, Clock, NoReply
+from robodyne_rt.ports import Answerer, CannotAsk, Clock, NoReply, RequestRepository
 from robodyne_rt.protocol import session_messages
 from robodyne_rt.protocol.errors import RobodyneError, StorageUnavailable
 from robodyne_rt.protocol.session_messages import CAPABILITIES, CallbackKind, Dialect
@@ -46,20 +46,6 @@ ABSENCE_S = 5.0
 """A screen that is away for so long is not waited for by who went on at another one: a page that was loaded anew, say."""
 
 ABSENCE_LOOK_S = 1.0
-
-
-class RequestRepository(Protocol):
-    """What of requests is stored; `store/` implements it."""
-
-    def next_id(self) -> int: ...
-
-    async def take(self, columns: Entity) -> Entity | None: ...
-
-    async def answer(self, columns: Entity) -> None: ...
-
-    async def find(self, user: str, request_id: str) -> Entity | None: ...
-
-    async def pending(self) -> list[Entity]: ...
 
 
 class RequestStats:
