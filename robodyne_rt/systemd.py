@@ -1,5 +1,5 @@
-"""What systemd says and hears: readiness, watchdog, sockets it opened for us, its journal (sd_notify(3), sd_listen_fds(3),
-systemd.exec(5)).
+"""What systemd says and hears: readiness, watchdog, sockets that it opened for us, its journal (sd_notify(3),
+sd_listen_fds(3), systemd.exec(5)). `app/lifecycle.py` feeds the watchdog.
 """
 
 import os

@@ -2,8 +2,8 @@
 
 `CHECKS` says what each check means, in Korean and English; a probe says how it stands now. `ServerHealth` runs the probes of a
 running server (`server_probes.py`) for `/readyz`, for the topic `status` (so for the page) and, through them, for `doctor`; the
-probes that need no server are in `machine_checks.py` (read by `doctor`). A new check is one entry in `CHECKS`, one probe, and
-one line in docs/problems.md.
+probes that need no server are in `machine_checks.py` (read by `doctor`). A new check is one entry in `_CHECKS`, its id in
+`READINESS` or `ATTENTION`, one probe, and one line in docs/problems.md.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping

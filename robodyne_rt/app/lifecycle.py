@@ -58,7 +58,7 @@ from anyio.abc import TaskGroup
 from robodyne_rt import __version__, kernel_clock, secret, systemd
 from robodyne_rt.app import tls
 from robodyne_rt.app.control_socket import ControlSocket
-from robodyne_rt.app.memory import give_back, glibc_trim
+from robodyne_rt.app.memory_trim import give_back, glibc_trim
 from robodyne_rt.app.parts import Ground, Parts, access_policy, build
 from robodyne_rt.app.server_log import ServerLog
 from robodyne_rt.core.clock_watch import ClockWatch

@@ -45,20 +45,20 @@ from robodyne_rt.store.tables.device_writes import MAX_MENTIONED
 from robodyne_rt.supervision import Supervisor
 from robodyne_rt.web import routes
 from robodyne_rt.web.accounts import Accounts
-from robodyne_rt.web.auth import PAIRINGS_PER_MINUTE
 from robodyne_rt.web.authenticator import Authenticator
 from robodyne_rt.web.connections import HttpConnections
 from robodyne_rt.web.context import Context
 from robodyne_rt.web.jwks import KeySet
+from robodyne_rt.web.jwt_tokens import Tokens
+from robodyne_rt.web.login import PAIRINGS_PER_MINUTE
 from robodyne_rt.web.metrics import Metrics
 from robodyne_rt.web.middleware import peer_fault_logger
 from robodyne_rt.web.people import presence_fields
 from robodyne_rt.web.runner import Runner
-from robodyne_rt.web.tokens import Tokens
 from robodyne_rt.work.assistant.rules import RulesAssistant
-from robodyne_rt.work.messages import StaffMessages
 from robodyne_rt.work.requests import RequestDesk
 from robodyne_rt.work.restaurant import LiveRestaurant
+from robodyne_rt.work.staff_messages import StaffMessages
 
 SESSIONS_SHOWN = 100
 PRESENCE_SHOWN = ("userId", "userName", "roles", "device", "connectedAt", "presence", "topics")

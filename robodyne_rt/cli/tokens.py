@@ -73,7 +73,7 @@ def _create_token(options: argparse.Namespace, settings: Settings) -> Any:
 
     def in_database(db: DbConnection) -> Entity:
         from robodyne_rt.web.accounts import give_out
-        from robodyne_rt.web.tokens import LOCAL_NAME, sign
+        from robodyne_rt.web.jwt_tokens import LOCAL_NAME, sign
 
         auth = settings.auth
         key, now = secret.load(auth.secret_file), time.time()

@@ -3,9 +3,9 @@
 from robodyne_rt.client import Client, Login
 """
 
+from robodyne_rt.client.client import Answer, Client, StaffMessage
 from robodyne_rt.client.errors import ClientError, LoginFailed, Refused, RequestFailed, Unreachable
 from robodyne_rt.client.login import Login
-from robodyne_rt.client.session import Answer, Client, StaffMessage
 from robodyne_rt.client.state import Change
 from robodyne_rt.client.topic import Topic
 

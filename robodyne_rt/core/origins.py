@@ -1,5 +1,7 @@
 """Which page sends a request, by its Origin header (RFC 6454; SPEC section 3): our own, one that is listed, or another one.
 
+`web/middleware.py` refuses what may not come.
+
 Origins are compared by scheme, host and port as numbers and names, not as text: `HTTP://KDS.example:80` is
 `http://kds.example`. `null`, what a page from a file has, and what is no origin at all equal nothing, not even themselves.
 """

@@ -157,7 +157,7 @@ class Feed(ABC):
     def _serve(self, subscription: Subscription, now: float) -> None:
         if subscription not in self.lagging or subscription.catching_up:
             return
-        if self._is_slow(subscription, now) or subscription.connection.paused or now < subscription.next_update_at:
+        if self._check_slowness(subscription, now) or subscription.connection.paused or now < subscription.next_update_at:
             return
         if self.offset < subscription.offset:
             return  # its snapshot was read ahead of us: we will be there in a moment
@@ -165,11 +165,11 @@ class Feed(ABC):
             return
         if subscription.interval_s:
             return
-        if not self._is_slow(subscription, now) and self.lagging.pop(subscription, 0) is None:
+        if not self._check_slowness(subscription, now) and self.lagging.pop(subscription, 0) is None:
             self.flush()
             self.live[subscription] = None
 
-    def _is_slow(self, subscription: Subscription, now: float) -> bool:
+    def _check_slowness(self, subscription: Subscription, now: float) -> bool:
         unsent = subscription.connection.unsent_bytes
         if subscription.slow_since is None:
             if unsent <= self._limit_bytes:

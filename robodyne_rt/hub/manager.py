@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 from robodyne_rt.core.heartbeat import Heartbeat
 from robodyne_rt.core.rights import require_topic
 from robodyne_rt.core.robot_presence import RobotPresence
-from robodyne_rt.hub import memory
+from robodyne_rt.hub import memory_bound
 from robodyne_rt.hub.connection import Connection, HeartbeatKind, HubStats, Subscription
 from robodyne_rt.hub.feed import Document, Feed
 from robodyne_rt.hub.status_feed import StatusFeed
@@ -483,9 +483,9 @@ class ConnectionManager:
 
     def _bound_memory(self) -> None:
         """Keep what is held for all clients together within its bound."""
-        found = memory.holders(self._topic_feeds.values(), [*self._open, *self._closing], self._cut)
+        found = memory_bound.holders(self._topic_feeds.values(), [*self._open, *self._closing], self._cut)
         self.stats.held_bytes = sum(holder.size_bytes for holder in found)
-        for holder in memory.release(found, self._settings.memory_limit_bytes):
+        for holder in memory_bound.release(found, self._settings.memory_limit_bytes):
             self.stats.given_up += 1
             logger.warning(
                 "%s held %d bytes and was given up: all together held more than memory_limit_bytes",

@@ -1,4 +1,7 @@
-"""Who is asking, and what they may do: roles, rights and the one table of both (SPEC section 8)."""
+"""Who is asking, and what they may do (SPEC section 8).
+
+What the table of rights means; the table itself and its defaults are `settings.Rights`.
+"""
 
 import hashlib
 import ipaddress

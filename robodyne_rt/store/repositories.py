@@ -18,7 +18,7 @@ from robodyne_rt.store.intake.people_writes import (
 )
 from robodyne_rt.store.intake.writes import CallWrite
 from robodyne_rt.store.log.reader_pool import ReaderPool
-from robodyne_rt.store.tables import messages, requests, sessions
+from robodyne_rt.store.tables import requests, sessions, staff_messages
 from robodyne_rt.store.tables.device_writes import DeviceMessageWriter
 
 PATIENCE_S = 1.5
@@ -89,27 +89,31 @@ class MessageRepository(_Repository):
     """Implements `ports.MessageRepository`."""
 
     async def first(self, sender: str, key: str) -> int | None:
-        return await self._readers.read(lambda db: messages.first_message(db, sender, key))
+        return await self._readers.read(lambda db: staff_messages.first_message(db, sender, key))
 
     async def store(self, columns: Entity, key: str | None, digest: str) -> int:
         stored = await self._intake.write(lambda outcome: StaffMessageWrite(columns, key, digest, outcome))
         return int(stored or columns["id"])
 
     async def find(self, id: int) -> Entity | None:
-        return await self._readers.read(lambda db: messages.find_message(db, id))
+        return await self._readers.read(lambda db: staff_messages.find_message(db, id))
 
     async def unread(
-        self, user: str, recipients: list[str], *, own: str, before: int | None = None, limit: int = messages.MAX_UNREAD
+        self, user: str, recipients: list[str], *, own: str, before: int | None = None, limit: int = staff_messages.MAX_UNREAD
     ) -> list[Entity]:
         await self._intake.wait_until_drained(0)
-        return await self._readers.read(lambda db: messages.unread(db, user, recipients, own=own, before=before, limit=limit))
+        return await self._readers.read(
+            lambda db: staff_messages.unread(db, user, recipients, own=own, before=before, limit=limit)
+        )
 
     async def listed(self, user: str, recipients: list[str], before: int | None, limit: int) -> list[Entity]:
-        return await self._readers.read(lambda db: messages.list_messages(db, user, recipients, before=before, limit=limit))
+        return await self._readers.read(
+            lambda db: staff_messages.list_messages(db, user, recipients, before=before, limit=limit)
+        )
 
     async def read(self, message_id: int, user: str, recipients: list[str], at: str) -> str | None:
         sender: str | None = await self._intake.write(lambda outcome: ReceiptWrite(message_id, user, recipients, at, outcome))
         return sender
 
     def mark_sent(self, ids: list[int]) -> None:
-        self._later(lambda tables: messages.mark_sent(tables.db, ids))
+        self._later(lambda tables: staff_messages.mark_sent(tables.db, ids))

@@ -25,8 +25,8 @@ from robodyne_rt.store.intake.intake import Intake
 from robodyne_rt.store.log.reader_pool import ReaderPool
 from robodyne_rt.store.tables import names, tokens, users
 from robodyne_rt.web import passwords
+from robodyne_rt.web.jwt_tokens import Tokens
 from robodyne_rt.web.passwords import Passwords
-from robodyne_rt.web.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 

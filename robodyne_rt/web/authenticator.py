@@ -7,14 +7,14 @@ from dataclasses import replace
 from aiohttp import web
 
 from robodyne_rt.core import origins
-from robodyne_rt.core.guessing import Guessing
+from robodyne_rt.core.login_limits import LoginLimits
 from robodyne_rt.core.origins import OriginKind, Origins
 from robodyne_rt.core.pairing import Pairings
 from robodyne_rt.core.tickets import Tickets
 from robodyne_rt.model.access import AccessPolicy, Networks, Principal, host_of, source_of
 from robodyne_rt.ports import Clock
 from robodyne_rt.protocol.errors import BadRequest, Forbidden, TokenExpired, TokenInvalid
-from robodyne_rt.web.tokens import Tokens
+from robodyne_rt.web.jwt_tokens import Tokens
 
 COOKIE = "robodyne"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -69,7 +69,7 @@ class Authenticator:
         self.tokens = tokens
         self.tickets = Tickets()
         self.pairings = Pairings()
-        self.guessing = Guessing()
+        self.login_limits = LoginLimits()
         self._trusted_proxies = trusted_proxies
         self._origins = origins
         self._remember = remember
@@ -137,7 +137,7 @@ class Authenticator:
                 found = self.tickets.redeem(ticket, origin=page_of(request), now=self._clock.now())
                 return self.tokens.renewed(found)
             except TokenInvalid:
-                self.guessing.wrong(source_of(address), self._clock.now())
+                self.login_limits.wrong(source_of(address), self._clock.now())
                 raise
         if cookie := request.cookies.get(COOKIE):
             return await self._of_cookie(request, cookie)

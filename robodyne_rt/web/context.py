@@ -16,8 +16,8 @@ from robodyne_rt.store.intake.requeue import DeadLetters
 from robodyne_rt.web.accounts import Accounts
 from robodyne_rt.web.authenticator import Authenticator
 from robodyne_rt.web.connections import HttpConnections
-from robodyne_rt.work.messages import StaffMessages
 from robodyne_rt.work.requests import RequestDesk
+from robodyne_rt.work.staff_messages import StaffMessages
 
 
 @dataclass(slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from robodyne_rt.protocol.errors import (
     TokenInvalid,
     UnsupportedMediaType,
 )
-from robodyne_rt.web import admin, api, auth, documents, pages, people, route, sockets
+from robodyne_rt.web import admin, api, contract, login, pages, people, route, sockets
 from robodyne_rt.web.context import CONTEXT, Context
 from robodyne_rt.web.middleware import add_headers, guard, guarded
 from robodyne_rt.web.route import Route
@@ -57,21 +57,21 @@ ROUTES: tuple[Route, ...] = (
     _post(
         "/api/auth/login",
         "public",
-        auth.login,
+        login.login,
         http.Login,
         http.Granted,
         errors=LOGIN,
     ),
-    _post("/api/auth/refresh", "public", auth.refresh, http.Refresh, http.Granted, errors=(TokenInvalid, *STORED)),
-    _post("/api/auth/logout", "user", auth.logout, None, http.LoggedOut, errors=STORED),
-    _post("/api/auth/ticket", "user", auth.ticket, None, http.Ticket, status=201, errors=(RateLimited,)),
-    _get("/api/auth/me", "public", auth.me, http.Me, query=Query),
-    _post("/api/pairings", "public", auth.begin_pairing, http.Empty, http.NewPairing, status=201, errors=(RateLimited,)),
-    _get("/api/pairings", "administer", auth.list_pairings, http.PairingList, query=Query),
+    _post("/api/auth/refresh", "public", login.refresh, http.Refresh, http.Granted, errors=(TokenInvalid, *STORED)),
+    _post("/api/auth/logout", "user", login.logout, None, http.LoggedOut, errors=STORED),
+    _post("/api/auth/ticket", "user", login.ticket, None, http.Ticket, status=201, errors=(RateLimited,)),
+    _get("/api/auth/me", "public", login.me, http.Me, query=Query),
+    _post("/api/pairings", "public", login.begin_pairing, http.Empty, http.NewPairing, status=201, errors=(RateLimited,)),
+    _get("/api/pairings", "administer", login.list_pairings, http.PairingList, query=Query),
     _post(
         "/api/pairings/approve",
         "administer",
-        auth.approve_pairing,
+        login.approve_pairing,
         http.Approval,
         http.Approved,
         status=201,
@@ -80,7 +80,7 @@ ROUTES: tuple[Route, ...] = (
     _get(
         r"/api/pairings/{pairing:[\w-]{20,100}}",
         "public",
-        auth.look_at_pairing,
+        login.look_at_pairing,
         http.PairingState,
         query=http.PairingQuery,
         errors=(ResourceNotFound,),
@@ -166,10 +166,10 @@ ROUTES: tuple[Route, ...] = (
         errors=(*MISSING, Conflict),
     ),
     _post("/api/backups", "operate", api.post_backup, None, http.Backup, status=201, errors=TAKEN),
-    _get("/api/openapi.json", "public", documents.openapi, query=Query),
-    _get("/api/asyncapi.json", "public", documents.asyncapi, query=Query),
-    _get("/api/docs", "public", documents.page, content_type="text/html"),
-    _get(r"/api/docs/{asset:[\w.-]{1,40}}", "public", documents.asset, content_type="*/*", errors=(ResourceNotFound,)),
+    _get("/api/openapi.json", "public", contract.openapi, query=Query),
+    _get("/api/asyncapi.json", "public", contract.asyncapi, query=Query),
+    _get("/api/docs", "public", contract.page, content_type="text/html"),
+    _get(r"/api/docs/{asset:[\w.-]{1,40}}", "public", contract.asset, content_type="*/*", errors=(ResourceNotFound,)),
     _get(
         f"/api/{{topic:{'|'.join(TOPIC_NAMES)}}}",
         "read",
@@ -194,8 +194,8 @@ def build(context: Context, *, name: str = "robodyne") -> web.Application:
     app = web.Application(middlewares=[guard], client_max_size=BODY_LIMIT_BYTES)
     app[CONTEXT] = context
     app[route.ROUTES] = ROUTES
-    app[documents.DOCUMENTS] = {}
-    app[documents.NAME] = name
+    app[contract.DOCUMENTS] = {}
+    app[contract.NAME] = name
     app.on_response_prepare.append(add_headers)
     handlers: list[tuple[str, str, Handler]] = [(item.method, item.path, guarded(item)) for item in ROUTES]
     handlers += [("GET", path, page) for path, page in pages.handlers().items()]

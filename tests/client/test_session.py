@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from robodyne_rt.client import Change, Client, Refused, RequestFailed, StaffMessage, Unreachable
-from robodyne_rt.client import session as client_session
+from robodyne_rt.client import client as client_session
 from robodyne_rt.client.login import Login
 from tests.e2e.server import Server
 

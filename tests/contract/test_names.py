@@ -9,7 +9,7 @@ import pytest
 
 from robodyne_rt.protocol import device_messages
 from robodyne_rt.protocol.errors import Conflict, InvalidPayload, ResourceNotFound
-from robodyne_rt.store.tables import devices, messages, users
+from robodyne_rt.store.tables import devices, staff_messages, users
 from tests.contract.running import Running
 from tests.stores import Store
 
@@ -152,7 +152,7 @@ async def test_a_user_is_one_person_however_the_row_is_written(running: Running,
             "INSERT INTO staff_message(id, sender, recipient, message, timestamp)"
             " VALUES (1, 'kim', 'role:kitchen', 'before there was a bob', '2026-10-01T00:00:00Z')"
         )
-    assert await refusal(messages.unread, "bob", ["bob", "role:kitchen"], own="bob") == []
+    assert await refusal(staff_messages.unread, "bob", ["bob", "role:kitchen"], own="bob") == []
     for name in ("ｒole:admin", "kim＠oidc", "ｌocal"):
         refused = await refusal(users.add_user, name=name, roles=["staff"], password_hash=None, now=NOW)
         assert isinstance(refused, InvalidPayload)

@@ -17,7 +17,7 @@ import pytest
 
 from robodyne_rt import secret
 from robodyne_rt.cli import control
-from robodyne_rt.web.tokens import LOCAL_NAME, sign
+from robodyne_rt.web.jwt_tokens import LOCAL_NAME, sign
 from tests.e2e.authority import Authority
 from tests.e2e.server import Server
 from tests.e2e.test_browser import CHROMIUM, wait_for_position

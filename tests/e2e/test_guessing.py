@@ -1,4 +1,4 @@
-"""Wrong passwords slow guessers down and lock no known person out (SPEC section 8). How many of whom, core/guessing.py decides;
+"""Wrong passwords slow guessers down and lock no known person out (SPEC section 8). core/login_limits.py decides;
 bad refresh tokens count as wrong passwords of their address do, and need no hashing."""
 
 import http.cookies

@@ -16,7 +16,7 @@ import pytest
 from robodyne_rt import systemd
 from robodyne_rt.app import process
 from robodyne_rt.settings import ConfigError, Settings
-from robodyne_rt.store.engine.listener import PostgresChangeListener
+from robodyne_rt.store.engine.postgres_listener import PostgresChangeListener
 from robodyne_rt.web import jwks
 from tests.e2e.test_callbacks import Desk
 from tests.hub.harness import Rig
@@ -66,7 +66,7 @@ async def test_a_catch_up_that_fails_takes_nobody_along(rig: Rig) -> None:
     "error", [ValueError("filedescriptor out of range in select()"), KeyError("x"), OSError(errno.EMFILE, "x")]
 )
 def test_a_listener_tries_again_whatever_its_driver_raises(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robodyne_rt.store.engine.listener.FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr("robodyne_rt.store.engine.postgres_listener.FIRST_RETRY_S", 0.01)
     tries: list[int] = []
 
     def connect() -> Any:
@@ -106,7 +106,7 @@ class FakeLink:
 
 
 def test_a_listener_hears_above_1024_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robodyne_rt.store.engine.listener.LISTEN_PROBE_S", 0.05)
+    monkeypatch.setattr("robodyne_rt.store.engine.postgres_listener.LISTEN_PROBE_S", 0.05)
     held = [socket.socket() for _ in range(1030)]
     ours, theirs = socket.socketpair()
     try:

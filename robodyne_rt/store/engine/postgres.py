@@ -42,7 +42,7 @@ from robodyne_rt.store.engine.database import (
     schema_version,
     write_meta,
 )
-from robodyne_rt.store.engine.listener import PostgresChangeListener
+from robodyne_rt.store.engine.postgres_listener import PostgresChangeListener
 from robodyne_rt.store.errors import DataOwned, FilesReplaced, StorageBroken
 from robodyne_rt.store.migrations import MIGRATIONS
 from robodyne_rt.store.migrations.migration import Migration

@@ -1,4 +1,5 @@
-"""Copies of a SQLite file: backups while writing goes on, and what is saved when the file is taken away (SPEC section 6).
+"""When and how fast a SQLite file is copied: backups while writing goes on, and what is saved when the file is taken away
+(SPEC section 6). `store/engine/sqlite.py` copies it.
 
 A backup is made by the writer's thread, in small steps between its cycles, of one state of the database: a copy that followed
 what is committed meanwhile would begin anew whenever another program commits. Until it is made the write-ahead log cannot be

@@ -1,4 +1,7 @@
-"""Which history the offsets count in: the one owner of the epoch (SPEC section 6)."""
+"""Which history the offsets count in, as clients are told it (SPEC section 6).
+
+The epoch is renewed by `store/opening.py` at start, by the writer while it runs, and by `restore`.
+"""
 
 from robodyne_rt.store.log.change_log import Line
 

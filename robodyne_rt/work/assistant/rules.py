@@ -20,7 +20,7 @@ from robodyne_rt.work.assistant.names import Named, is_mentioned, named, table_n
 
 T = TypeVar("T")
 
-LATE_S = 480.0
+ORDER_LATE_S = 480.0
 """Age at which an order is late; the same as on the screens."""
 
 NEAR_M = 1.5
@@ -404,7 +404,7 @@ class RulesAssistant:
         if (asked := table_named(q.text)) is not None and q.may_read("tables"):
             return await self._table(asked, await q.state("tables"), q)
         orders.sort(key=lambda order: order["timestamp"])
-        late = [order for order in orders if self._seconds(order["timestamp"]) >= LATE_S]
+        late = [order for order in orders if self._seconds(order["timestamp"]) >= ORDER_LATE_S]
         if not orders:
             return q.say("열린 주문이 없습니다.", "No order is open.")
         if _HOW_MANY.search(q.text):
@@ -491,7 +491,7 @@ class RulesAssistant:
                 found.append(q.say(f"호출 중인 테이블: {listed}.", f"Tables calling: {listed}."))
         if q.may_read("orders"):
             orders = [order for order in await q.state("orders") if order["status"] in _OPEN]
-            if late := sum(self._seconds(order["timestamp"]) >= LATE_S for order in orders):
+            if late := sum(self._seconds(order["timestamp"]) >= ORDER_LATE_S for order in orders):
                 found.append(q.say(f"늦은 주문 {late}건.", f"{late} orders are late."))
         if q.may_read("inventory"):
             low = [item["name"] for item in await q.state("inventory") if item["status"] != "IN_STOCK"]

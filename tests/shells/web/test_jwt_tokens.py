@@ -12,7 +12,7 @@ from robodyne_rt.model.changes import Update
 from robodyne_rt.ports import Clock
 from robodyne_rt.protocol.errors import TokenExpired, TokenInvalid
 from robodyne_rt.secret import Secret
-from robodyne_rt.web.tokens import LEEWAY_S, LIFETIME_CAP_S, LOCAL_NAME, MAX_TOKEN_BYTES, Tokens
+from robodyne_rt.web.jwt_tokens import LEEWAY_S, LIFETIME_CAP_S, LOCAL_NAME, MAX_TOKEN_BYTES, Tokens
 
 KEY = bytes(range(64))
 RIGHTS = {"admin": ["*"], "staff": ["read:robots"]}

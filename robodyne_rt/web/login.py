@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from robodyne_rt.core.guessing import Device
+from robodyne_rt.core.login_limits import Device
 from robodyne_rt.core.pairing import PAIRING_S
 from robodyne_rt.core.tickets import TICKET_S
 from robodyne_rt.model.access import Principal, normal_name, source_of
@@ -36,7 +36,7 @@ async def login(request: web.Request, body: http.Login) -> web.Response:
     is_known = device is not Device.UNKNOWN
     if accounts.passwords.is_busy(is_known=is_known):
         raise RateLimited("too many logins at once", retry_after=2)
-    attempt = context.authenticator.guessing.begin(name, source, device, context.clock.now())
+    attempt = context.authenticator.login_limits.begin(name, source, device, context.clock.now())
     try:
         grant = await accounts.log_in(name, body.password, label=body.device, source=source, is_known=is_known)
     except TokenInvalid:
@@ -62,7 +62,7 @@ async def refresh(request: web.Request, body: http.Refresh) -> web.Response:
         try:
             grant = await context.accounts.refresh(body.refresh_token)
         except TokenInvalid:
-            context.authenticator.guessing.wrong(source_of(context.authenticator.address_of(request)), context.clock.now())
+            context.authenticator.login_limits.wrong(source_of(context.authenticator.address_of(request)), context.clock.now())
             raise
         return _granted(request, context.accounts, grant, cookie=False)
     principal = request[PRINCIPAL]

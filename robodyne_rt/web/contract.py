@@ -1,4 +1,6 @@
-"""The contract of the server, made from its tables: `/api/openapi.json`, `/api/asyncapi.json`, and `/api/docs` to read them."""
+"""Serves the contract: `/api/openapi.json`, `/api/asyncapi.json`, and `/api/docs` to read them; `protocol/openapi.py` and
+`protocol/asyncapi.py` make it from the server's tables.
+"""
 
 from collections.abc import Callable
 from importlib import resources

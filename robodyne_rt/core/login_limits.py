@@ -37,7 +37,7 @@ class Attempt(NamedTuple):
             window.give_back(key)
 
 
-class Guessing:
+class LoginLimits:
     """Counts what was guessed wrong; `now` is monotonic seconds."""
 
     def __init__(self) -> None:
