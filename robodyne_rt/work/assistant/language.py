@@ -1,4 +1,7 @@
-"""Words of the assistant in Korean and English: which language is asked in, numbers, ages, particles."""
+"""Single words of the assistant in Korean and English: which language is asked in, numbers, ages, particles.
+
+The sentences stand in `rules.py`, beside what they tell.
+"""
 
 import re
 import unicodedata

@@ -8,7 +8,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from robodyne_rt.model.topics import PUBLIC_TOPICS, TOPIC_NAMES
-from robodyne_rt.protocol import asyncapi, javascript, openapi, session_messages
+from robodyne_rt.protocol import asyncapi, client_types, openapi, session_messages
 from robodyne_rt.protocol.errors import all_errors
 from robodyne_rt.web.routes import ROUTES
 
@@ -66,6 +66,6 @@ PAGES = Path(__file__).parents[3] / "robodyne_rt/web/pages"
 
 
 def test_what_the_javascript_client_was_made_from_is_what_the_server_says() -> None:
-    assert (PAGES / "rows.d.ts").read_text() == javascript.row_types(), "run scripts/contract"
+    assert (PAGES / "rows.d.ts").read_text() == client_types.row_types(), "run scripts/contract"
     client = (PAGES / "robodyne-client.js").read_text()
-    assert client == javascript.with_closes(client), "run scripts/contract"
+    assert client == client_types.with_closes(client), "run scripts/contract"
