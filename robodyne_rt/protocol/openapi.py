@@ -161,7 +161,9 @@ def _path(path: str) -> str:
 def _operation(route: Route, schemas: Mapping[Any, Any], *, topic: str = "") -> dict[str, Any]:
     summary = " ".join((route.handler.__doc__ or "").split("\n\n")[0].split())
     parameters = [*_path_parameters(route), *_query_parameters(route)]
+    part = route.path.split("/")[2] if route.path.startswith("/api/") else "health"
     operation: dict[str, Any] = {
+        "tags": ["topics" if topic else part.partition(".")[0]],
         "operationId": route.handler.__name__ + (f"_{topic}" if topic else "_healthz" if route.path == "/healthz" else ""),
         "summary": summary,
         "responses": _responses(route, schemas),

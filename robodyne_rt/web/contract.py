@@ -2,9 +2,9 @@
 `protocol/asyncapi.py` make it from the server's tables.
 """
 
+import importlib.util
 from collections.abc import Callable
-from importlib import resources
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
@@ -47,12 +47,13 @@ async def asset(request: web.Request) -> web.Response:
     return web.Response(body=body, content_type=_ASSETS[name], headers=HEADERS)
 
 
-def _viewer() -> Traversable | None:
-    """Return the files of Swagger UI; None where the extra `docs` is not installed."""
-    try:
-        return resources.files("drf_spectacular_sidecar") / "static/drf_spectacular_sidecar/swagger-ui-dist"
-    except ModuleNotFoundError:
+def _viewer() -> Path | None:
+    """Return the folder of Swagger UI; None where the extra `docs` is not installed."""
+    # Found, not imported: the package is one of Django's, and only its files are wanted.
+    found = importlib.util.find_spec("drf_spectacular_sidecar")
+    if found is None or not found.submodule_search_locations:
         return None
+    return Path(found.submodule_search_locations[0]) / "static/drf_spectacular_sidecar/swagger-ui-dist"
 
 
 async def _made(request: web.Request, make: Callable[[web.Application], dict[str, Any]]) -> web.Response:
@@ -92,7 +93,8 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>robodyne-rt: the API</title>
-<h1>The API of this server</h1>
+<link rel="icon" href="/static/icon.svg">
+<style>body {{ margin: 16px; font-family: sans-serif }}</style>
 <p><a href="/api/openapi.json">OpenAPI 3.1</a> of HTTP, <a href="/api/asyncapi.json">AsyncAPI 3.0</a> of the WebSockets.</p>
 {viewer}
 </html>
