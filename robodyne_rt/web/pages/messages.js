@@ -19,6 +19,7 @@ export class Messages {
   #list;
   #drawInbox;
   #drawSent;
+  #fittedWidth = 0;
 
   /**
    * @param {object} parts
@@ -107,6 +108,13 @@ export class Messages {
     const ends = [...this.#list.children].map((note) => note.offsetTop + note.offsetHeight);
     const height = Math.max(...ends.filter((end) => end <= room), Math.min(...ends, room));
     this.#list.style.maxHeight = `${height + 1}px`;
+    if (this.#fittedWidth !== this.#list.clientWidth) {
+      this.#fittedWidth = this.#list.clientWidth;
+      // The rows are others now, and browsers snap to where the same note went: the first would be out of sight.
+      const toTop = () => (this.#list.scrollTop = 0);
+      toTop();
+      requestAnimationFrame(() => requestAnimationFrame(toTop));
+    }
     this.#paintCount();
   }
 
