@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import random
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from robodyne_rt.client import Change, Client, Refused, RequestFailed, StaffMess
 from robodyne_rt.client import client as client_session
 from robodyne_rt.client.login import Login
 from tests.e2e.server import Server
+from tests.ports import free_port
 
 KILL_ROUNDS = int(os.environ.get("ROBODYNE_KILL_ROUNDS", "3"))
 
@@ -28,12 +28,6 @@ def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """The backoff of a restaurant is for minutes; a test has seconds."""
     if KILL_ROUNDS < 10:
         monkeypatch.setattr(client_session, "FIRST_WAIT_S", 0.2)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def token_of(server: Server, name: str, *roles: str, life_s: float = 3600) -> str:

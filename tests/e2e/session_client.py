@@ -25,13 +25,6 @@ from websockets.asyncio.client import ClientConnection
 Message = dict[str, Any]
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on just now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 def mint(folder: Path, user: str, *roles: str, lifetime_s: float = 3600.0) -> str:
     """Return a token as a program that knows the secret makes one."""
     key = (folder / "secret.key").read_text().strip()

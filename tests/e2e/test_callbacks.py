@@ -20,7 +20,8 @@ from robodyne_rt.work import requests
 from robodyne_rt.work.assistant.rules import RulesAssistant
 from robodyne_rt.work.requests import RequestDesk
 from tests.e2e.server import Server
-from tests.e2e.session_client import Message, SessionClient, faults_logged, free_port, mint
+from tests.e2e.session_client import Message, SessionClient, faults_logged, mint
+from tests.ports import free_port
 
 ALL = "available_data,api,clarification"
 ASKING = ("request_available_data", "request_api", "clarification_request")

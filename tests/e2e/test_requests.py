@@ -18,9 +18,10 @@ import pytest
 import websockets
 
 from tests.e2e.server import Server
-from tests.e2e.session_client import SessionClient, call, faults_logged, free_port, mint
+from tests.e2e.session_client import SessionClient, call, faults_logged, mint
 from tests.faults.shim import Kind, Shim
 from tests.faults.store import Victim
+from tests.ports import free_port
 from tests.stores import Store
 
 ROUNDS = int(os.environ.get("ROBODYNE_KILL_ROUNDS", "0"))

@@ -21,7 +21,8 @@ from robodyne_rt.ports import Clock
 from robodyne_rt.sessions.manager import SessionManager
 from robodyne_rt.sessions.memory import MemorySessions
 from tests.e2e.server import Replica, Server
-from tests.e2e.session_client import Message, SessionClient, call, control, faults_logged, free_port, mint, older_names
+from tests.e2e.session_client import Message, SessionClient, call, control, faults_logged, mint, older_names
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")

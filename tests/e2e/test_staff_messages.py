@@ -21,9 +21,10 @@ import pytest
 import websockets
 
 from tests.e2e.server import Server
-from tests.e2e.session_client import Message, SessionClient, call, control, faults_logged, free_port, mint, older_names
+from tests.e2e.session_client import Message, SessionClient, call, control, faults_logged, mint, older_names
 from tests.faults.shim import Shim
 from tests.faults.store import Victim
+from tests.ports import free_port
 from tests.stores import Store
 
 ROUNDS = int(os.environ.get("ROBODYNE_KILL_ROUNDS", "5"))

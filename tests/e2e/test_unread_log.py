@@ -12,11 +12,7 @@ import urllib.request
 from pathlib import Path
 
 from tests.e2e.server import OPEN
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
+from tests.ports import free_port
 
 
 def test_nobody_reads_the_log_and_nobody_waits(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from psycopg import sql
 from robodyne_rt.sim.cluster import Cluster
 from tests.e2e.server import Server
 from tests.faults.proxy import BadNetwork
-from tests.faults.store import MENU, free_port
+from tests.faults.store import MENU
+from tests.ports import free_port
 
 _BEGUN, _COMMITTED = b"C\x00\x00\x00\x0aBEGIN\x00", b"C\x00\x00\x00\x0bCOMMIT\x00"
 """CommandComplete, as Postgres answers BEGIN and COMMIT (protocol 3.0, "Message Formats")."""

@@ -8,9 +8,7 @@ import contextlib
 import functools
 import json
 import os
-import random
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -25,6 +23,7 @@ from typing import Any, Protocol
 from tests import processes
 from tests.e2e.server import OPEN, Server
 from tests.faults.load import DISH, ROOT
+from tests.ports import free_port
 
 
 class Store(Protocol):
@@ -109,19 +108,6 @@ def _database_with_menu() -> bytes:
             server.sql(MENU)
             server.stop()
         return (folder / "robodyne.db").read_bytes()
-
-
-def free_port() -> int:
-    """Return a free port below the kernel's own range: a device that dials a dead server's port there could, by chance,
-    be given that very port and talk to itself."""
-    while True:
-        port = random.randint(15000, 32000)
-        with socket.socket() as sock:
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 class Died(Exception):

@@ -14,7 +14,8 @@ from robodyne_rt.ports import CannotAsk
 from robodyne_rt.work.assistant.language import WORDS, age, josa, language_of, number, word
 from robodyne_rt.work.assistant.rules import RulesAssistant
 from tests.e2e.server import Server
-from tests.e2e.session_client import SessionClient, faults_logged, free_port, mint
+from tests.e2e.session_client import SessionClient, faults_logged, mint
+from tests.ports import free_port
 
 NOW = 1_800_000_000.0
 TOPICS = ("robots", "tables", "orders", "events", "inventory")
