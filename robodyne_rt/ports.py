@@ -3,10 +3,13 @@
 Each says what happens to order, what may be lost, and what happens when it is full. `app/` hands the implementations over.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
+
+import anyio
 
 from robodyne_rt.model import times
 from robodyne_rt.model.changes import Entity, Keys, Update
@@ -41,6 +44,16 @@ class Clock:
         """Return epoch seconds."""
         wall = time.time()
         return wall if wall >= times.BUILT_AT_S else max(wall, self._noted_at + time.monotonic() - self._noted_now)
+
+    async def tick(self, interval_s: float) -> float:
+        """Sleep until the next multiple of an interval; return how late it is then, in seconds.
+
+        What is due at the same time wakes the process once: waking costs more than what most ticks do.
+        """
+        now = self.now()
+        due = (math.floor(now / interval_s + 0.5) + 1) * interval_s
+        await anyio.sleep(due - now)
+        return max(0.0, self.now() - due)
 
     def stamp(self) -> str:
         """Return the wall time as text, later than the stamp before: two messages never bear the same. A clock that was put

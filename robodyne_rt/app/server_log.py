@@ -7,17 +7,14 @@ Nobody waits; what is too much, or cannot be stored now, is skipped and counted.
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol
-
-import anyio
 
 from robodyne_rt.core.rate_limit import SlidingWindow
 from robodyne_rt.logs import is_storing_lines, own_fields, redacted
 from robodyne_rt.model import times
 from robodyne_rt.ports import Clock, Outcome
 
-LOOK_S = 0.25
+LOOK_S = 0.3
 MAX_WAITING = 100
 MAX_UNDER_WAY = 20
 LINES_A_MINUTE = 30
@@ -52,13 +49,12 @@ class ServerLog(logging.Handler):
         skipped: lines that were not stored.
     """
 
-    def __init__(self, *, clock: Clock, sleep: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
+    def __init__(self, *, clock: Clock) -> None:
         super().__init__(logging.WARNING)
         self.skipped = 0
         self._told_skipped = 0
         self._under_way = 0
         self._clock = clock
-        self._sleep = sleep
         self._waiting: deque[_Line] = deque()
         self._counting = threading.RLock()
         self._rate = SlidingWindow(limit=LINES_A_MINUTE, window_s=60.0)
@@ -83,7 +79,7 @@ class ServerLog(logging.Handler):
         """Store lines until cancelled."""
         while True:
             self.store_waiting(store)
-            await self._sleep(LOOK_S)
+            await self._clock.tick(LOOK_S)
 
     def store_waiting(self, store: LineStore) -> None:
         """Submit what waits, as far as the bounds allow."""

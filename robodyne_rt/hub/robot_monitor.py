@@ -2,8 +2,6 @@
 
 import logging
 
-import anyio
-
 from robodyne_rt.core.robot_presence import RobotPresence
 from robodyne_rt.ports import Clock, MessageStore
 
@@ -29,12 +27,10 @@ class RobotMonitor:
     async def run(self) -> None:
         """Tick until cancelled."""
         while True:
-            before = self._clock.now()
-            await anyio.sleep(TICK_S)
-            now = self._clock.now()
-            if (late_s := now - before - TICK_S) > STOOD_STILL_S:
+            late_s = await self._clock.tick(TICK_S)
+            if late_s > STOOD_STILL_S:
                 self._robot_presence.extend_deadlines(late_s)
-            self.tick(now)
+            self.tick(self._clock.now())
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`."""

@@ -2,6 +2,7 @@
 
 import time
 
+import anyio
 import pytest
 
 from robodyne_rt.model import times
@@ -65,3 +66,23 @@ def test_a_time_before_this_program_was_made_goes_on_from_the_note(machine: Mach
 def test_without_a_note_it_is_what_the_machine_says(machine: Machine) -> None:
     machine.wall = 5.0
     assert Clock().wall() >= 5.0
+
+
+async def test_ticks_of_several_tasks_fall_together(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        machine.now += seconds + 0.004
+
+    monkeypatch.setattr(anyio, "sleep", sleep)
+    clock = Clock()
+    machine.now = 50.037
+    assert await clock.tick(0.1) == pytest.approx(0.004)
+    assert machine.now == pytest.approx(50.104)
+    machine.now = 50.199  # a sleep that ended a little early is no tick of its own
+    await clock.tick(0.1)
+    assert machine.now == pytest.approx(50.304)
+    machine.now = 70.0
+    assert await clock.tick(0.5) == pytest.approx(0.004)
+    assert machine.now == pytest.approx(70.504)
