@@ -136,7 +136,7 @@ class TextFramer:
                 items.append(self._item(line))
         if b"\n" in rest:
             self._lines = rest
-        else:
+        elif rest:
             items += self._hold(rest)
         return items
 
@@ -157,7 +157,8 @@ class TextFramer:
     def _item(self, line: bytes) -> Item:
         if self._crc == "none":
             return Frame(line, False)
-        match = _CRC_SUFFIX.search(line)
+        # Most lines end with their object: those need no search.
+        match = None if line.endswith(b"}") else _CRC_SUFFIX.search(line)
         if match is None:
             if self._crc == "optional":
                 return Frame(line, False)
