@@ -157,28 +157,40 @@ def _in_order(answer: dict[str, Any], what: str) -> dict[str, Any]:
 
 
 def fan_out(rig: Rig, scale: Scale) -> list[Figure]:
-    """CPU time of the server for one event to one subscriber, against one send() of the C loop."""
+    """CPU time of the server for one event to one subscriber, against one send() of the C loop; where few subscribe, against
+    what the same Python needs for the least of it."""
     group, rate, bursts_per_s, burst = "fan-out", 100, 10, 16
     many, few = scale.subscribers
     alone_many = Figure(group, f"one at a time, {many} subscribers", "µs CPU/message", 1.3)
-    alone_few = Figure(group, f"one at a time, {few} subscribers", "µs CPU/message", 1.6)
+    alone_few = Figure(group, f"one at a time, {few} subscribers", "µs CPU/message", 1.12)
     in_bursts = Figure(group, f"bursts of {burst}, {many} subscribers", "µs CPU/message", 0.2)
     rounds = max(10, round(scale.round_s * rate))
     server = rig.common_server()
     with (
         rig.load_client() as client,
         rig.limit_loop() as (loop, loop_port),
+        rig.bare_commit() as (bare, bare_ports),
     ):
+
+        def cpu_of(pid: int, count: int, per_s: int, bursts: int, size: int) -> tuple[float, dict[str, Any]]:
+            before = cpu_s(pid)
+            answer = client.ask(f"events {per_s} {bursts} {size} {CLIENT_TIMEOUT_S}")
+            used = cpu_s(pid) - before
+            client.ask("drop")
+            _in_order(answer, f"fan-out to {count}")
+            return used * 1e6 / answer["delivered"], answer
 
         def cpu_per_message(count: int, per_s: int, bursts: int, size: int, together: list[float]) -> tuple[float, float]:
             subscribe_one(client, server, count)
-            before = cpu_s(server.pid)
-            answer = client.ask(f"events {per_s} {bursts} {size} {CLIENT_TIMEOUT_S}")
-            used = cpu_s(server.pid) - before
-            client.ask("drop")
-            _in_order(answer, f"fan-out to {count}")
+            used, answer = cpu_of(server.pid, count, per_s, bursts, size)
             together.append(answer["delivered"] / answer["frames"])
-            return used * 1e6 / answer["delivered"], answer["frame_bytes"]
+            return used, answer["frame_bytes"]
+
+        def cpu_per_bare_message(count: int) -> float:
+            client.ask(f"subscribe {bare_ports['port']} {count} /ws/events 1")
+            client.ask(f"device {bare_ports['devices_port']}")
+            time.sleep(0.05)
+            return cpu_of(bare.pid, count, rate, rounds, 1)[0]
 
         def cpu_per_send(count: int, size: float) -> float:
             client.tell(f"raw {loop_port} {count}")
@@ -199,12 +211,11 @@ def fan_out(rig: Rig, scale: Scale) -> list[Figure]:
             limit = cpu_per_send(many, size)
             alone_many.add(alone, limit)
             in_bursts.add(cpu_per_message(many, bursts_per_s, bursts, burst, together[in_bursts.name])[0], limit)
-            alone, size = cpu_per_message(few, rate, rounds, 1, together[alone_few.name])
-            alone_few.add(alone, cpu_per_send(few, size))
+            alone_few.add(cpu_per_message(few, rate, rounds, 1, together[alone_few.name])[0], cpu_per_bare_message(few))
         for figure in (alone_many, alone_few, in_bursts):
             figure.remarks += [
                 f"{rate} events/s, or {bursts_per_s} bursts/s; an update of one event is {size:.0f} bytes on the wire; "
-                "limit: CPU time of one send() of the C loop",
+                "limit: CPU time of one send() of the C loop; with few subscribers: bare aiohttp that commits each event",
                 f"{figure.name}: {statistics.median(together[figure.name]):.2f} events in one update",
             ]
         for figure in (alone_many, alone_few):

@@ -145,6 +145,13 @@ class Rig:
         with self._program([sys.executable, str(HERE / "bare_aiohttp.py")], self.server_core) as program:
             yield program, program.answer(20)["port"]
 
+    @contextlib.contextmanager
+    def bare_commit(self) -> Iterator[tuple["Program", dict[str, int]]]:
+        """A server of bare aiohttp that commits each event, on the server's core, and its ports."""
+        command = [sys.executable, str(HERE / "bare_commit.py"), str(self.new_folder())]
+        with self._program(command, self.server_core) as program:
+            yield program, program.answer(20)
+
     def raw_sqlite(self, rows: int, per_commit: int) -> dict[str, float]:
         """Return rows per second of raw sqlite3 on the server's core."""
         folder = self.new_folder()
