@@ -99,6 +99,7 @@ class Server(Section):
     allowed_hosts: list[HostName] = []
     trusted_proxies: list[Network] = []
     shutdown_grace_s: Positive = 5
+    io_uring: Literal["auto", "off"] = "auto"
 
 
 class Devices(Section):

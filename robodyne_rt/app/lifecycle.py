@@ -296,6 +296,8 @@ class App:
         if self._http_listener is not None:
             self._http_listener.close()
         await parts.runner.cleanup()
+        if parts.ring is not None:
+            parts.ring.close()
 
 
 def _tighten_files(settings: Settings, marker: Path) -> None:

@@ -27,6 +27,7 @@ from robodyne_rt.devices.receiver import Receiver
 from robodyne_rt.devices.serial import SerialLink
 from robodyne_rt.devices.tcp import DeviceServer
 from robodyne_rt.devices.turns import ReadingTurns
+from robodyne_rt.hub.io_uring import Ring, open_ring
 from robodyne_rt.hub.manager import ConnectionManager
 from robodyne_rt.hub.robot_monitor import RobotMonitor
 from robodyne_rt.model import times
@@ -94,6 +95,7 @@ class Parts:
     """Everything that a server is made of; `lifecycle.py` says in which order it starts."""
 
     storage: Storage
+    ring: Ring | None
     hub: ConnectionManager
     robot_monitor: RobotMonitor
     devices: DeviceServer
@@ -148,6 +150,7 @@ def build(ground: Ground, opened: OpenStore) -> Parts:
         server = {"name": settings.server.name, "version": __version__, "started_at": times.to_text(started_at)}
         return {"server": server, "storage": shown, "problems": health.problems(), "sessions": await _present(sessions)}
 
+    ring = open_ring(settings.server.io_uring)
     hub = ConnectionManager(
         settings=settings.hub,
         reader=opened.readers,
@@ -158,6 +161,7 @@ def build(ground: Ground, opened: OpenStore) -> Parts:
         clock=clock,
         health=facts,
         on_private=take_private,
+        ring=ring,
         supervisor=supervisor,
     )
     storage = Storage(
@@ -285,6 +289,7 @@ def build(ground: Ground, opened: OpenStore) -> Parts:
     )
     return Parts(
         storage=storage,
+        ring=ring,
         hub=hub,
         robot_monitor=RobotMonitor(robot_presence, store=storage.intake, clock=clock),
         devices=DeviceServer(

@@ -144,6 +144,14 @@ class Subscription:
             self.connection.write(frames.frame(payload))
 
 
+def _descriptor(transport: asyncio.Transport) -> int:
+    """Return the descriptor of a transport whose bytes go to its socket as they are, -1 for any other."""
+    if transport.get_extra_info("sslcontext") is not None:
+        return -1
+    sock = transport.get_extra_info("socket")
+    return -1 if sock is None else int(sock.fileno())
+
+
 class Connection:
     """One live socket: of one topic, or of a session with many. Built by `ConnectionManager.connect`.
 
@@ -160,6 +168,7 @@ class Connection:
         "_client_pings",
         "_flood",
         "closing",
+        "descriptor",
         "expires_at",
         "heartbeat",
         "heartbeat_kind",
@@ -188,6 +197,7 @@ class Connection:
     ) -> None:
         self.manager = manager
         self.transport = transport
+        self.descriptor = _descriptor(transport)
         self.label = label
         self.peer = peer
         self.principal = principal

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from robodyne_rt.hub.connection import Subscription
+from robodyne_rt.hub.fan_out import FanOut
+from robodyne_rt.hub.io_uring import Ring
 from robodyne_rt.model.access import Principal
 from robodyne_rt.ports import Clock
 from robodyne_rt.protocol.errors import TooSlow
@@ -38,13 +40,14 @@ class Feed(ABC):
     Args:
         limit_bytes: unsent bytes above which a subscription is slow.
         slow_timeout_s: how long it may stay so.
+        ring: sends to many at once; None where there is none.
     """
 
-    def __init__(self, name: str, *, clock: Clock, limit_bytes: int, slow_timeout_s: float) -> None:
+    def __init__(self, name: str, *, clock: Clock, limit_bytes: int, slow_timeout_s: float, ring: Ring | None = None) -> None:
         self.name = name
         self.stats = FeedStats()
         self.offset = 0
-        self.live: dict[Subscription, None] = {}
+        self.live = FanOut(ring)
         self.lagging: dict[Subscription, None] = {}
         self.slow_clients = 0
         self._clock = clock
@@ -92,28 +95,17 @@ class Feed(ABC):
             asyncio.get_running_loop().call_soon(self.flush)
 
     def flush(self) -> None:
-        """Write what is outgoing: one write per subscriber, no await. The hot path of the product."""
+        """Write what is outgoing, now."""
         self._flush_planned = False
         outgoing = self._outgoing
         if not outgoing:
             return
         data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
         outgoing.clear()
-        limit = self._limit_bytes
-        slow: list[Subscription] = []
-        for subscription in self.live:
-            transport = subscription.transport
-            try:
-                transport.write(data)
-                if transport.get_write_buffer_size() > limit:
-                    slow.append(subscription)
-            except Exception:
-                # One broken transport must not cost the others their update; its own coroutine sees the end.
-                if not transport.is_closing():  # uvloop refuses to write to a peer that is gone
-                    logger.exception("writing to %s failed", subscription.connection.peer, extra={"action": "write_failed"})
-                transport.abort()
-        self.stats.delivered += len(self.live)
-        self.stats.bytes_sent += len(self.live) * len(data)
+        count = len(self.live)
+        slow = self.live.send(data, self._limit_bytes)
+        self.stats.delivered += count
+        self.stats.bytes_sent += count * len(data)
         for subscription in slow:
             self.lag(subscription)
 
@@ -137,14 +129,14 @@ class Feed(ABC):
         """Forget a subscription; what is outgoing reaches it first."""
         if subscription in self.live:
             self.flush()
-        self.live.pop(subscription, None)
+        self.live.remove(subscription)
         self.lagging.pop(subscription, None)
 
     def lag(self, subscription: Subscription) -> None:
         """Take a subscription out of the live ones; it will be caught up from where it is now."""
         if subscription in self.live:
             self.flush()
-        if self.live.pop(subscription, 0) is None:
+        if self.live.remove(subscription):
             subscription.offset = self.told_offset
             subscription.seen_version = self.volatile_version
             self.lagging[subscription] = None
@@ -167,7 +159,7 @@ class Feed(ABC):
             return
         if not self._check_slowness(subscription, now) and self.lagging.pop(subscription, 0) is None:
             self.flush()
-            self.live[subscription] = None
+            self.live.add(subscription)
 
     def _check_slowness(self, subscription: Subscription, now: float) -> bool:
         unsent = subscription.connection.unsent_bytes

@@ -22,6 +22,7 @@ from robodyne_rt.core.robot_presence import RobotPresence
 from robodyne_rt.hub import memory_bound
 from robodyne_rt.hub.connection import Connection, HeartbeatKind, HubStats, Subscription
 from robodyne_rt.hub.feed import Document, Feed
+from robodyne_rt.hub.io_uring import Ring
 from robodyne_rt.hub.status_feed import StatusFeed
 from robodyne_rt.hub.topic_feed import TopicFeed, window_rows
 from robodyne_rt.model.access import Principal
@@ -77,6 +78,7 @@ class ConnectionManager:
         robot_presence: newest telemetry, to be laid over the stored state.
         health: facts about server and storage for the topic `status`.
         on_private: takes what the change log brings of private topics.
+        ring: sends to many at once; None where there is none.
     """
 
     def __init__(
@@ -91,12 +93,14 @@ class ConnectionManager:
         clock: Clock,
         health: Callable[[], Awaitable[Entity]],
         on_private: Callable[[Update], None],
+        ring: Ring | None = None,
         supervisor: Supervisor | None = None,
     ) -> None:
         self.stats = HubStats()
         self.send_buffer_limit_bytes = settings.send_buffer_limit_bytes
         self._robot_presence = robot_presence
         self.draining = False
+        self._ring = ring
         self._settings = settings
         self._reader = reader
         self._clock = clock
@@ -120,6 +124,7 @@ class ConnectionManager:
             "clock": clock,
             "limit_bytes": self.send_buffer_limit_bytes,
             "slow_timeout_s": settings.slow_client_timeout_s,
+            "ring": ring,
         }
         for entity in snapshots["robots"].entities.values():
             self._robot_presence.stored(entity, clock.now())
@@ -145,6 +150,11 @@ class ConnectionManager:
     def connections(self) -> int:
         """Open sockets, those that are being closed included."""
         return len(self._open) + len(self._closing)
+
+    @property
+    def sends_by_ring(self) -> bool:
+        """Whether updates are sent by io_uring."""
+        return self._ring is not None and not self._ring.is_broken
 
     @property
     def connections_by_topic(self) -> dict[str, int]:
@@ -457,10 +467,9 @@ class ConnectionManager:
 
     async def _tick_on(self) -> None:
         while True:
-            before = self._clock.now()
-            await anyio.sleep(TICK_S)
+            late_s = await self._clock.tick(TICK_S)
             now = self._clock.now()
-            self.stats.note_lag(max(0.0, now - before - TICK_S), now)
+            self.stats.note_lag(late_s, now)
             self.tick(now)
 
     def tick(self, now: float) -> None:

@@ -147,6 +147,7 @@ class Metrics(Collector):
         yield _gauge(
             "robodyne_event_loop_lag_seconds", "The longest that the loop was late within 15 s", hub.stats.longest_lag_s
         )
+        yield _gauge("robodyne_hub_io_uring", "Whether updates are sent by io_uring", hub.sends_by_ring)
         yield _gauge("robodyne_hub_held_bytes", "What is held for all clients together", hub.stats.held_bytes)
         yield _counter("robodyne_hub_given_up", "Windows, backlogs and clients given up for their memory", hub.stats.given_up)
 

@@ -64,6 +64,9 @@ class FakeTransport:
     def is_closing(self) -> bool:
         return self.aborted
 
+    def get_extra_info(self, name: str) -> None:
+        return None
+
     def abort(self) -> None:
         self.aborted = True
         self.unsent = 0
