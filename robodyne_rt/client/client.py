@@ -9,7 +9,6 @@ restarts (SPEC sections 4 and 10).
 
 import base64
 import logging
-import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -21,19 +20,14 @@ import anyio
 import orjson
 from anyio.abc import TaskGroup
 
+from robodyne_rt.client.core import Asked, AskedOnce, End, Heard, Reconnection, Wait, jitter
 from robodyne_rt.client.errors import ClientError, Refused, RequestFailed, Unreachable
 from robodyne_rt.client.login import Login
 from robodyne_rt.client.state import Gap
 from robodyne_rt.client.topic import Topic
-from robodyne_rt.core.retry import Backoff
-from robodyne_rt.protocol.errors import Internal, StorageUnavailable, TopicFull, retry_after_close
+from robodyne_rt.protocol.errors import Internal, StorageUnavailable, TopicFull
 
 logger = logging.getLogger(__name__)
-
-FIRST_WAIT_S = 1.0
-LONGEST_WAIT_S = 30.0
-STEADY_S = 10.0
-"""A connection that lasted this long ends the backoff."""
 
 PING_S = 1.1
 SILENCE_S = 3.3
@@ -44,16 +38,12 @@ TOKEN_S = 60.0
 """How long an application may take to give a token: it may ask a person."""
 
 POLL_S = 2.0
-POLL_AFTER = 3
-"""Handshakes that fail before topics are polled over HTTP."""
-
 FULL_WAIT_S = 5.0
 """Until it is asked again for a topic that has no room."""
 
 RENEWED_AT = 0.8
 """Part of a token's life after which it is renewed in the living connection."""
 
-EXPIRED = 4001
 FOR_A_WHILE = {error.session_code for error in (TopicFull, StorageUnavailable, Internal)}
 """Errors of a topic that pass: it is asked for again."""
 
@@ -81,24 +71,6 @@ class StaffMessage:
     message_type: str
     audio_url: str | None
     timestamp: str
-
-
-@dataclass(eq=False, slots=True)
-class _Asked:
-    """A question to this app, until the request that it is for is answered.
-
-    Attributes:
-        about: what is asked.
-        request_id: the id under which it was asked last.
-        connection: on which connection that was.
-        time: that there is for an answer.
-    """
-
-    about: dict[str, Any]
-    request_id: str
-    connection: int
-    answer: dict[str, Any] | None = None
-    time: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
 
 @dataclass(eq=False, slots=True)
@@ -143,22 +115,20 @@ class Client:
         self.topics: dict[str, Topic] = {}
         self._token = token
         self._device = device
-        self._tries = tries
         self._on_clarification = on_clarification
         self._on_available_data = on_available_data
         self._on_api = on_api
         self._on_staff_message = on_staff_message
         self._on_state = on_state
         self._session_token = ""
-        self._answered = 0
+        self._reconnection = Reconnection(self.url, tries=tries, renews=callable(token), jitter=jitter)
+        self._heard = Heard()
         self._requests: dict[str, _Pending] = {}
-        self._asked: dict[str, _Asked] = {}
-        self._seen_messages: dict[int, None] = {}
-        self._connections = 0
+        self._asked = AskedOnce()
+        self._asking: dict[Asked, anyio.CancelScope] = {}
         self._first_outcome = anyio.Event()
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._ended: ClientError | None = None
-        self._wanted_fresh = False
         self._polling = False
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -279,63 +249,46 @@ class Client:
                 _call(self._on_state, state, why)
 
     async def _run(self) -> None:
-        in_vain = unopened = 0
-        backoff = Backoff(FIRST_WAIT_S, LONGEST_WAIT_S)
+        reconnection = self._reconnection
         while self._ended is None:
-            began = anyio.current_time()
-            opened = False
+            reconnection.begin(anyio.current_time())
             why = "closed"
             try:
                 token = await self._current_token()
                 with anyio.fail_after(OPEN_S):
                     socket = await self._open(token)
-                opened, unopened = True, 0
+                reconnection.opened()
                 try:
                     code, why = await self._talk(socket, token)
                 finally:
                     with anyio.move_on_after(1, shield=True):
                         await socket.close()
-                if (error := self._final(code, why)) is not None:
-                    self._end(error)
+                if (refused := reconnection.closed(code, why)) is not None:
+                    self._end(refused)
                     return
-                if code == EXPIRED:
-                    self._wanted_fresh = True
             except Refused as error:
                 self._end(error)
                 return
             except (aiohttp.ClientError, OSError, TimeoutError, Unreachable) as error:
                 why = str(error) or type(error).__name__
-                unopened += not opened
             finally:
                 self._socket = None
-            is_steady = opened and anyio.current_time() - began >= STEADY_S
-            if is_steady:
-                backoff.reset()
-            in_vain = 0 if is_steady or self.state == "polling" else in_vain + 1
-            if self._tries is not None and in_vain >= self._tries:
-                self._end(Unreachable(f"{self.url}: gave up after {in_vain} tries: {why}"))
-                return
-            if unopened >= POLL_AFTER and not self._polling:
-                self._polling = True
-                self._tasks.start_soon(self._poll)
-            if self.state != "polling":
-                self._become("reconnecting", why)
-            await anyio.sleep(backoff.next_s() * random.uniform(0.5, 1.0))
-
-    def _final(self, code: int | None, reason: str) -> Refused | None:
-        """Return why not to come back, None where coming back makes sense."""
-        if code == EXPIRED:
-            if callable(self._token) and not self._wanted_fresh:
-                return None
-            return Refused(f"{self.url}: the token is not good any more: {reason}", code=code, reason=reason)
-        if code is not None and retry_after_close(code, reason) in ("never", "after_login"):
-            return Refused(f"{self.url}: the server does not want this client: {reason}", code=code, reason=reason)
-        return None
+            match reconnection.lost(why, anyio.current_time(), polled=self.state == "polling"):
+                case End(ended):
+                    self._end(ended)
+                    return
+                case Wait(seconds, polls):
+                    if polls and not self._polling:
+                        self._polling = True
+                        self._tasks.start_soon(self._poll)
+                    if self.state != "polling":
+                        self._become("reconnecting", why)
+                    await anyio.sleep(seconds)
 
     async def _current_token(self) -> str:
         if self._token is None or isinstance(self._token, str):
             return self._token or ""
-        return await self._given_token(fresh=self._wanted_fresh)
+        return await self._given_token(fresh=self._reconnection.wants_fresh)
 
     async def _given_token(self, *, fresh: bool) -> str:
         """Ask the application for a token.
@@ -353,7 +306,7 @@ class Client:
             raise Unreachable(f"no token: {str(error) or type(error).__name__}") from error
 
     async def _open(self, token: str) -> aiohttp.ClientWebSocketResponse:
-        query = {"device": self._device, "session": self._session_token, "answered": str(self._answered)}
+        query = {"device": self._device, "session": self._session_token, "answered": str(self._heard.answered)}
         capabilities = ",".join(
             word
             for word, handler in (
@@ -443,10 +396,10 @@ class Client:
             case "ping":
                 await self._say(orjson.dumps({"type": "pong", "data": message.get("data")}))
             case "response":
-                self._confirm(message)
+                self._heard.final(message.get("seq"))
                 self._answer(message["requestId"], Answer(message["response"], message.get("remaining")))
             case "error":
-                self._confirm(message)
+                self._heard.final(message.get("seq"))
                 self._error(message)
             case "progress":
                 pending = self._requests.get(message["requestId"])
@@ -459,12 +412,10 @@ class Client:
 
     async def _connected(self, socket: aiohttp.ClientWebSocketResponse, message: dict[str, Any]) -> None:
         self._socket = socket
-        self._connections += 1
         self._first_outcome.set()
-        self._wanted_fresh = False
+        self._reconnection.greeted()
         self._polling = False
-        if not message["resumed"]:
-            self._answered = 0  # a new session counts from one
+        self._heard.connected(resumed=message["resumed"])
         self.user, self._session_token = message["userId"], message["sessionToken"]
         self._become("connected")
         for topic in list(self.topics.values()):
@@ -481,7 +432,7 @@ class Client:
 
     async def _subscribe_later(self, topic: Topic) -> None:
         """Ask again for a place in a topic that is full."""
-        await anyio.sleep(FULL_WAIT_S * random.uniform(0.5, 1.0))
+        await anyio.sleep(FULL_WAIT_S * jitter())
         if self.topics.get(topic.name) is topic:
             await self._subscribe(topic)
 
@@ -498,12 +449,8 @@ class Client:
         except Gap:
             await self._subscribe(topic)
 
-    def _confirm(self, message: dict[str, Any]) -> None:
-        if (seq := message.get("seq")) is not None:
-            self._answered = max(self._answered, seq)
-
     def _answer(self, request_id: str, result: Answer | ClientError) -> None:
-        self._asked.pop(request_id, None)
+        self._asked.over(request_id)
         pending = self._requests.get(request_id)
         if pending is not None and pending.result is None:
             pending.result = result
@@ -523,21 +470,14 @@ class Client:
             logger.warning("the server says %s: %s", code, text)
 
     async def _callback(self, message: dict[str, Any]) -> None:
-        about = {name: value for name, value in message.items() if name not in ("requestId", "timeout")}
-        known = self._asked.get(message["queryId"])
-        deadline = anyio.current_time() + message.get("timeout", 120.0)
-        is_again = known is not None and (known.request_id == message["requestId"] or known.connection < self._connections)
-        if known is not None and is_again and known.about == about:
-            # The link broke, or the server: whoever is asked already is not asked twice.
-            known.request_id, known.connection = message["requestId"], self._connections
-            known.time.deadline = deadline
-            if known.answer is not None:
-                await self._say(orjson.dumps(known.answer | {"requestId": known.request_id}))
-            return
-        asked = self._asked[message["queryId"]] = _Asked(about, message["requestId"], self._connections)
-        asked.time.deadline = deadline
-        with asked.time:
-            asked.answer = await self._answer_to(message)
+        asked, is_new = self._asked.take(message, connection=self._heard.connections, now=anyio.current_time())
+        if is_new:
+            with anyio.CancelScope(deadline=asked.deadline) as self._asking[asked]:
+                asked.answer = await self._answer_to(message)
+            del self._asking[asked]
+        elif (time := self._asking.get(asked)) is not None:
+            time.deadline = asked.deadline
+            return  # it is being answered
         if asked.answer is not None:
             await self._say(orjson.dumps(asked.answer | {"requestId": asked.request_id}))
 
@@ -557,15 +497,9 @@ class Client:
         return None
 
     async def _staff_message(self, message: dict[str, Any]) -> None:
-        id = message["id"]
-        if id in self._seen_messages:
-            return
-        self._seen_messages[id] = None
-        if len(self._seen_messages) > 10_000:
-            del self._seen_messages[next(iter(self._seen_messages))]
-        if self._on_staff_message is not None:
+        if self._heard.is_new(message["id"]) and self._on_staff_message is not None:
             told = StaffMessage(
-                id,
+                message["id"],
                 message["sender"],
                 message["recipient"],
                 message["message"],
@@ -624,8 +558,8 @@ class Client:
         elif status in (403, 404):
             reason = "forbidden" if status == 403 else "unknown_topic"
             self._refuse(topic, Refused(f"{topic.name}: {body.get('detail', reason)}", code=status, reason=reason))
-        elif status == 401 and callable(self._token) and not self._wanted_fresh:
-            self._wanted_fresh = True
+        elif status == 401 and callable(self._token) and not self._reconnection.wants_fresh:
+            self._reconnection.wants_fresh = True
         elif status == 401:
             reason = str(body.get("code", "token_invalid")).lower()
             self._end(Refused(f"{self.url}: the token is not good: {reason}", code=status, reason=reason))

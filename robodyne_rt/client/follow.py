@@ -1,6 +1,5 @@
 """Follow one topic from Python: reconnects, resumes from its position, and never shows a gap (SPEC sections 3 and 10)."""
 
-import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -8,13 +7,7 @@ import aiohttp
 import anyio
 import orjson
 
-from robodyne_rt.client.errors import Refused
-from robodyne_rt.core.retry import Backoff
-from robodyne_rt.protocol.errors import retry_after_close
-
-FIRST_WAIT_S = 1.0
-LONGEST_WAIT_S = 30.0
-STEADY_S = 10.0
+from robodyne_rt.client.core import End, Reconnection, Wait, jitter
 
 
 async def follow(url: str, topic: str, *, interval_s: float = 0.0, token: str = "") -> AsyncIterator[dict[str, Any]]:
@@ -29,7 +22,9 @@ async def follow(url: str, topic: str, *, interval_s: float = 0.0, token: str = 
     Raises:
         Refused: unknown topic, or no right to read it.
     """
-    offset, epoch, backoff = None, None, Backoff(FIRST_WAIT_S, LONGEST_WAIT_S)
+    offset, epoch = None, None
+    address = f"{url.rstrip('/')}/ws/{topic}"
+    reconnection = Reconnection(address, tries=None, renews=False, jitter=jitter)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     async with aiohttp.ClientSession(headers=headers) as session:
         while True:
@@ -37,10 +32,10 @@ async def follow(url: str, topic: str, *, interval_s: float = 0.0, token: str = 
             if offset is not None:
                 query |= {"since": str(offset), "epoch": str(epoch)}
             reason = "closed"
-            since = anyio.current_time()
+            reconnection.begin(anyio.current_time())
             try:
-                address = f"{url.rstrip('/')}/ws/{topic}"
                 async with session.ws_connect(address, params=query, max_msg_size=0, autoclose=True) as socket:
+                    reconnection.opened()
                     while (raw := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
                         message = orjson.loads(raw.data)
                         if message["type"] == "ping":
@@ -53,12 +48,14 @@ async def follow(url: str, topic: str, *, interval_s: float = 0.0, token: str = 
                             offset, epoch = message["offset"], message.get("epoch", epoch)
                         yield message
                     code, why = socket.close_code, str(raw.extra or "") if raw.type is aiohttp.WSMsgType.CLOSE else ""
-                if code is not None and retry_after_close(code, why) in ("never", "after_login", "after_refresh"):
-                    raise Refused(f"{address}: refused: {why} (close code {code})", code=code, reason=why)
+                if (refused := reconnection.closed(code, why)) is not None:
+                    raise refused
                 reason = why or f"close code {code}" if reason == "closed" else reason
             except aiohttp.ClientError as error:
                 reason = str(error)
             yield {"type": "lost", "topic": topic, "data": {"reason": reason}}
-            if anyio.current_time() - since >= STEADY_S:
-                backoff.reset()
-            await anyio.sleep(backoff.next_s() * random.uniform(0.5, 1.0))
+            match reconnection.lost(reason, anyio.current_time()):
+                case Wait(seconds):
+                    await anyio.sleep(seconds)
+                case End(ended):
+                    raise ended

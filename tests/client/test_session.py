@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from robodyne_rt.client import Change, Client, Refused, RequestFailed, StaffMessage, Unreachable
+from robodyne_rt.client import Change, Client, Refused, RequestFailed, StaffMessage, Unreachable, core
 from robodyne_rt.client import client as client_session
 from robodyne_rt.client.login import Login
 from tests.e2e.server import Server
@@ -27,7 +27,7 @@ KILL_ROUNDS = int(os.environ.get("ROBODYNE_KILL_ROUNDS", "3"))
 def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """The backoff of a restaurant is for minutes; a test has seconds."""
     if KILL_ROUNDS < 10:
-        monkeypatch.setattr(client_session, "FIRST_WAIT_S", 0.2)
+        monkeypatch.setattr(core, "FIRST_WAIT_S", 0.2)
 
 
 def token_of(server: Server, name: str, *roles: str, life_s: float = 3600) -> str:
@@ -232,8 +232,8 @@ async def test_tokens_are_renewed_in_the_living_connection_and_after_they_ended(
 
 @pytest.mark.parametrize("tries", [1, 3, 8])
 async def test_without_a_server_it_gives_up_after_its_tries(monkeypatch: pytest.MonkeyPatch, tries: int) -> None:
-    monkeypatch.setattr(client_session, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(client_session, "LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(core, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(core, "LONGEST_WAIT_S", 0.05)
     async with Client(f"http://127.0.0.1:{free_port()}", tries=tries) as client:
         async with asyncio.timeout(20):
             with pytest.raises(Unreachable, match=f"after {tries} tries"):
@@ -307,7 +307,7 @@ async def http_only(server: Server) -> AsyncIterator[str]:
 async def test_topics_are_polled_where_websocket_does_not_get_through(
     start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_session, "FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr(core, "FIRST_WAIT_S", 0.05)
     monkeypatch.setattr(client_session, "POLL_S", 0.1)
     server = start_server()
     async with http_only(server) as url, Client(url, tries=None) as client:
@@ -320,7 +320,7 @@ async def test_topics_are_polled_where_websocket_does_not_get_through(
 async def test_polling_is_refused_like_a_websocket_is(
     start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_session, "FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr(core, "FIRST_WAIT_S", 0.05)
     monkeypatch.setattr(client_session, "POLL_S", 0.1)
     server = start_server(AUTH__MODE="local")
     wall = token_of(server, "wall", "display")
@@ -341,8 +341,8 @@ async def test_polling_is_refused_like_a_websocket_is(
 async def test_a_server_that_is_polled_and_goes_is_given_all_tries(
     start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_session, "FIRST_WAIT_S", 0.02)
-    monkeypatch.setattr(client_session, "LONGEST_WAIT_S", 0.1)
+    monkeypatch.setattr(core, "FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr(core, "LONGEST_WAIT_S", 0.1)
     monkeypatch.setattr(client_session, "POLL_S", 0.05)
     server = start_server()
     async with asyncio.timeout(30), http_only(server) as url, Client(url, tries=8) as client:
