@@ -8,12 +8,13 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import anyio
 
+from robodyne_rt.core import session_table
 from robodyne_rt.core.outbox import Outbox
+from robodyne_rt.core.session_table import SessionTable, may_resume
 from robodyne_rt.model import times
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity
@@ -29,7 +30,6 @@ REFRESH_S = 20.0
 SWEEP_S = 0.5
 CONFIRMED_STORED_S = 0.2
 MAX_DEVICE = 100
-SESSIONS_OF_A_USER = 200
 
 NODE = "node-0"
 
@@ -56,28 +56,7 @@ class Link(Protocol):
     def close(self, error: RobodyneError) -> None: ...
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
-class Session:
-    """One session; its fields are for reading."""
-
-    id: str
-    user: str
-    device: str
-    token_digest: str
-    connected_at: str
-    last_principal: Principal
-    outbox: Outbox = field(default_factory=Outbox)
-    link: Link | None = None
-    last_seen: float = 0.0
-    capabilities: frozenset[str] | None = None
-    """What its client can be asked; None where it did not say."""
-    delivered: set[int] = field(default_factory=set)
-    """Staff messages that went over the present connection."""
-
-    @property
-    def principal(self) -> Principal:
-        """Who it is, and what they may do now."""
-        return self.link.principal if self.link is not None else self.last_principal
+Session = session_table.Session[Link]
 
 
 class SessionManager:
@@ -110,36 +89,29 @@ class SessionManager:
         self._store = store
         self._repository = repository
         self._ttl_s = ttl_s
-        self._stale_after_s = stale_after_s
-        self._single = single
+        self._table: SessionTable[Link] = SessionTable(stale_after_s=stale_after_s, single=single)
         self._clock = clock
         self._on_presence = on_presence
         self._on_attached = on_attached
         self._on_gone = on_gone
-        self._by_id: dict[str, Session] = {}
-        self._by_digest: dict[str, Session] = {}
-        self._by_user: dict[str, dict[Session, None]] = {}
-        self._changed: dict[Session, None] = {}
-        self._gone: list[str] = []
-        self._confirmed: dict[Session, None] = {}
         self._refreshed_at = clock.now()
         self._wake = anyio.Event()
 
     def __len__(self) -> int:
-        return sum(session.link is not None for session in self._by_id.values())
+        return len(self._table.connected)
 
     def get(self, id: str) -> Session | None:
         """Return a session that is in memory."""
-        return self._by_id.get(id)
+        return self._table.get(id)
 
-    def of_user(self, user: str) -> Iterable[Session]:
+    def of_user(self, user: str) -> list[Session]:
         """Return a user's sessions."""
-        return list(self._by_user.get(user, ()))
+        return self._table.of_user(user)
 
     @property
     def connected(self) -> list[Session]:
         """Sessions with a connection."""
-        return [session for session in self._by_id.values() if session.link is not None]
+        return self._table.connected
 
     # -- coming and going ----------------------------------------------------------------------------------------
 
@@ -163,26 +135,20 @@ class SessionManager:
             more: further facts for the greeting.
         """
         digest = _digest(token) if token else ""
-        session = self._by_digest.get(digest) if token else None
+        session = self._table.of_token(digest) if token else None
         if token and session is None:
             session = await self._load(digest)
             if link.is_gone:
                 return None  # it may have come again on another connection, which stands
         principal = link.principal
-        resumed = session is not None and session.user == principal.name and not principal.is_anonymous
+        resumed = may_resume(session, principal)
         if session is None or not resumed:
             token = secrets.token_urlsafe(32)
             session = self._create(principal, device, _digest(token))
-        elif session.link is not None:
-            session.link.close(SessionReplaced())
-        if self._single and not principal.is_anonymous:
-            self._replace_others(session)
-        session.link = link
-        session.capabilities = capabilities
-        session.delivered = set()
-        session.last_seen = self._clock.now()
-        session.connected_at = self._clock.stamp()
-        self.note(session)
+        for replaced in self._table.replaced_by(session, principal):
+            self._replace(replaced, is_over=replaced is not session)
+        self._table.attach(session, link, capabilities=capabilities, now=self._clock.now(), connected_at=self._clock.stamp())
+        self._wake.set()
         if confirmed is not None:
             self.confirm(session, confirmed)
         link.send(
@@ -201,8 +167,8 @@ class SessionManager:
 
     def make_way(self, token: str, principal: Principal) -> None:
         """Close the older connection of a session that comes back: its place is the new one's, also where all are taken."""
-        session = self._by_digest.get(_digest(token))
-        if session is not None and session.link is not None and session.user == principal.name and not principal.is_anonymous:
+        session = self._table.of_token(_digest(token))
+        if session is not None and session.link is not None and may_resume(session, principal):
             session.link.close(SessionReplaced())
 
     def _create(self, principal: Principal, device: str, digest: str) -> Session:
@@ -215,7 +181,6 @@ class SessionManager:
             last_principal=principal,
         )
         self._add(session)
-        self._make_room(session.user)
         if not principal.is_anonymous:
             now = times.to_text(self._clock.wall())
             self._repository.create(
@@ -231,19 +196,10 @@ class SessionManager:
             )
         return session
 
-    def _make_room(self, user: str) -> None:
-        """Forget a user's oldest sessions without a connection, where there are very many: a client that never resumes."""
-        sessions = self._by_user[user]
-        if len(sessions) > SESSIONS_OF_A_USER:
-            oldest = next((session for session in sessions if session.link is None), None)
-            if oldest is not None and oldest is not next(reversed(sessions)):
-                self._store_seen([oldest])
-                self._forget(oldest)
-
     def _add(self, session: Session) -> None:
-        self._by_id[session.id] = session
-        self._by_digest[session.token_digest] = session
-        self._by_user.setdefault(session.user, {})[session] = None
+        if (oldest := self._table.add(session)) is not None:
+            self._store_seen([oldest])
+            self._forget(oldest)
 
     async def _load(self, digest: str) -> Session | None:
         """Return a session that is not in memory; None where there is none, or that cannot be known now."""
@@ -252,8 +208,8 @@ class SessionManager:
         except StorageUnavailable:
             logger.warning("a session cannot be resumed: the database is away", extra={"action": "session_not_resumed"})
             return None
-        if stored is None or stored["id"] in self._by_id:
-            return None if stored is None else self._by_id[stored["id"]]
+        if stored is None or stored["id"] in self._table:
+            return None if stored is None else self._table.get(stored["id"])
         waiting = {answer["seq"]: answer_payload(answer) for answer in stored["answers"]}
         session = Session(
             id=stored["id"],
@@ -268,14 +224,15 @@ class SessionManager:
         self._add(session)
         return session
 
-    def _replace_others(self, session: Session) -> None:
-        for other in self.of_user(session.user):
-            is_elsewhere = self._single == "device" and other.device != session.device
-            if other is not session and not is_elsewhere and other.link is not None:
-                other.link.close(SessionReplaced())
-                if other.link is not None:
-                    self._detach(other)
-                self._on_gone(other)  # it stops, so it answers nothing any more
+    def _replace(self, session: Session, *, is_over: bool) -> None:
+        """End the connection of a session for a newer one; where it is over it answers nothing any more."""
+        if session.link is None:
+            return  # it went with another one's
+        session.link.close(SessionReplaced())
+        if is_over:
+            if session.link is not None:
+                self._detach(session)
+            self._on_gone(session)
 
     def detach(self, session: Session, link: Link) -> None:
         """Note that a connection is gone; the session may come back."""
@@ -283,13 +240,10 @@ class SessionManager:
             self._detach(session)
 
     def _detach(self, session: Session) -> None:
-        session.last_principal = session.principal
-        session.link = None
-        session.last_seen = self._clock.now()
-        if session.principal.is_anonymous:
-            self._forget(session)
+        if self._table.detach(session, self._clock.now()):
+            self._wake.set()
         else:
-            self.note(session)
+            self._forget(session)
 
     def forget_user(self, user: str) -> None:
         """Forget the sessions of somebody who is no more: who bears the name next is another one."""
@@ -301,15 +255,7 @@ class SessionManager:
                 self._forget(session)
 
     def _forget(self, session: Session) -> None:
-        self._by_id.pop(session.id, None)
-        self._by_digest.pop(session.token_digest, None)
-        sessions = self._by_user.get(session.user, {})
-        sessions.pop(session, None)
-        if not sessions:
-            self._by_user.pop(session.user, None)
-        self._changed.pop(session, None)
-        self._confirmed.pop(session, None)
-        self._gone.append(session.id)
+        self._table.forget(session)
         self._wake.set()
         self._on_gone(session)
 
@@ -332,12 +278,11 @@ class SessionManager:
 
     def current(self, session: Session) -> Session:
         """Return a session as it is now: it may have been forgotten and loaded anew."""
-        return self._by_id.get(session.id, session)
+        return self._table.get(session.id) or session
 
     def confirm(self, session: Session, upto: int) -> None:
         """Note that a user has the answers up to a number."""
-        if session.outbox.confirm(upto):
-            self._confirmed[session] = None
+        if self._table.confirm(session, upto):
             self._wake.set()
 
     def seen(self, session: Session) -> None:
@@ -348,7 +293,7 @@ class SessionManager:
 
     def note(self, session: Session) -> None:
         """Note that something of a session changed that others see."""
-        self._changed[session] = None
+        self._table.note(session)
         self._wake.set()
 
     def _presence(self, session: Session) -> Presence:
@@ -364,7 +309,7 @@ class SessionManager:
             last_seen=times.to_text(self._clock.wall() - silent_s),
             presence="away" if session.link is None else "online",
             topics=session.link.topics if session.link is not None else [],
-            ttl_s=max(0.0, round(self._stale_after_s - silent_s, 1)),
+            ttl_s=self._table.kept_for_s(session, self._clock.now()),
             user_name=None if profile is None else profile.username,
             full_name=None if profile is None else profile.full_name,
             email=None if profile is None else profile.email,
@@ -373,9 +318,8 @@ class SessionManager:
 
     async def present(self) -> list[Presence]:
         """Return who is there, on all nodes."""
-        for session in [*self._by_id.values()]:
-            if session.link is not None:
-                await self._store.put(self._presence(session))
+        for session in self._table.connected:
+            await self._store.put(self._presence(session))
         return await self._store.all()
 
     # -- by the clock --------------------------------------------------------------------------------------------
@@ -387,10 +331,9 @@ class SessionManager:
                 await self._wake.wait()
             self._wake = anyio.Event()
             await self._tell_presence()
-            if self._confirmed:
+            if self._table.has_confirmed:
                 await anyio.sleep(CONFIRMED_STORED_S)  # those of one moment together
-                self._store_seen(self._confirmed)
-                self._confirmed = {}
+                self._store_seen(self._table.take_confirmed())
             now = self._clock.now()
             if now - self._refreshed_at >= REFRESH_S:
                 self._refreshed_at = now
@@ -398,14 +341,13 @@ class SessionManager:
             self.sweep(now)
 
     async def _tell_presence(self) -> None:
-        if not self._changed and not self._gone:
+        changed, gone = self._table.take_changes()
+        if not changed and not gone:
             return
-        changed, self._changed = self._changed, {}
-        gone, self._gone = self._gone, []
         for id in gone:
             await self._store.remove(id)
         for session in changed:
-            if session.id in self._by_id:
+            if session.id in self._table:
                 await self._store.put(self._presence(session))
         self._on_presence()
 
@@ -417,14 +359,13 @@ class SessionManager:
 
     def flush(self) -> None:
         """Store how far everybody is: the server ends."""
-        self._store_seen(self._by_id.values())
+        self._store_seen(self._table)
 
     def sweep(self, now: float) -> None:
         """Forget sessions that were silent for too long; until `ttl_s` their tokens are good all the same."""
-        for session in list(self._by_id.values()):
-            if session.link is None and now - session.last_seen >= self._stale_after_s:
-                self._store_seen([session])
-                self._forget(session)
+        for session in self._table.stale(now):
+            self._store_seen([session])
+            self._forget(session)
 
 
 def answer_payload(stored: Entity, *, remaining: int | None = None) -> bytes:

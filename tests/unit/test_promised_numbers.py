@@ -21,7 +21,7 @@ NUMBERS = {
     # SPEC section 4
     "core.outbox.MAX_WAITING": 1000,
     "work.requests.WORK_S": 30,
-    "sessions.manager.SESSIONS_OF_A_USER": 200,
+    "core.session_table.SESSIONS_OF_A_USER": 200,
     # SPEC section 5
     "core.framing.SILENCE_S": 0.05,
     "core.framing.INCOMPLETE_S": 5,
@@ -45,8 +45,8 @@ NUMBERS = {
     "web.accounts.LOGIN_S": 30 * 86400,
     "web.accounts.LONGEST_S": 400 * 86400,
     # SPEC section 10
-    "client.client.FIRST_WAIT_S": 1,
-    "client.client.LONGEST_WAIT_S": 30,
+    "client.core.FIRST_WAIT_S": 1,
+    "client.core.LONGEST_WAIT_S": 30,
     # Bounds that keep others from harm
     "core.pairing.MAX_OPEN": 1000,
     "core.tickets.MAX_OPEN": 1000,
