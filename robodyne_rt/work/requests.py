@@ -6,16 +6,16 @@ the server ended is worked when its session comes back. One user's requests wait
 
 import logging
 import math
-from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
+from robodyne_rt.core import request_ledger
 from robodyne_rt.core.callbacks import TIMEOUT_S, Callback, PendingCallbacks
 from robodyne_rt.core.rate_limit import SlidingWindow
+from robodyne_rt.core.request_ledger import MAX_WAITING, RequestLedger
 from robodyne_rt.core.retry import Backoff
 from robodyne_rt.model import times
 from robodyne_rt.model.access import Principal
@@ -34,12 +34,6 @@ WORK_S = 30.0
 
 FIRST_PROGRESS_S = 2.0
 LONGEST_SILENCE_S = 15.0
-MAX_WAITING = 100
-"""Requests of one user that wait."""
-
-REMEMBERED = 2000
-"""Newest answers that are known without asking the database."""
-
 STORE_AGAIN_S = (0.5, 5.0)
 
 ABSENCE_S = 5.0
@@ -61,24 +55,7 @@ class RequestStats:
         self.answered[result] = self.answered.get(result, 0) + 1
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
-class Request:
-    """One request on its way; `session` is where its answer goes."""
-
-    id: int
-    user: str
-    request_id: str
-    text: str
-    dialect: Dialect
-    session: Session
-    asked_at: str
-    remaining: int | None = None
-    again: bool = False
-    taken: anyio.Event = field(default_factory=anyio.Event)
-    known: Entity | None = None
-    """What is stored of an earlier request with this id."""
-    others: dict[Session, Dialect] = field(default_factory=dict)
-    """Further sessions that asked for the same."""
+Request = request_ledger.Request[Session]
 
 
 class RequestDesk:
@@ -116,14 +93,10 @@ class RequestDesk:
         self._ask_undeclared = ask_undeclared
         self._clock = clock
         self._tasks: TaskGroup | None = None
-        self._queues: dict[str, deque[Request]] = {}
-        self._open: dict[tuple[str, str], Request] = {}
-        self._answered: OrderedDict[tuple[str, str], Entity] = OrderedDict()
+        self._ledger: RequestLedger[Session] = RequestLedger()
+        # Until it is stored that a request was taken.
+        self._taking: dict[Request, anyio.Event] = {}
         self._waiting: dict[str, _Wait] = {}
-        # By session: what an earlier run took and did not answer.
-        self._left: dict[str, list[Entity]] = {}
-        # By session: answers that it asked for as well, and that came while it was away.
-        self._undelivered: dict[str, list[tuple[Entity, Dialect]]] = {}
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Work until cancelled; ready when it knows what an earlier run left, if that can be known."""
@@ -150,11 +123,9 @@ class RequestDesk:
         except Exception:
             logger.exception("requests of before the start cannot be read", extra={"action": "requests_unreadable"})
             return True
-        for row in left:
-            self._left.setdefault(row["session_id"], []).append(row)
         if left:
             logger.info("%d requests wait for who asked them", len(left), extra={"action": "requests_left"})
-        for id in list(self._left):
+        for id in self._ledger.found(left):
             session = self._sessions.get(id)
             if session is not None and session.link is not None:
                 self._take_up(session)
@@ -163,28 +134,15 @@ class RequestDesk:
     def session_attached(self, session: Session) -> None:
         """Go on with what a session asked before the server ended, by the rights that it has now; ask again what is open."""
         self._take_up(session)
-        for stored, dialect in self._undelivered.pop(session.id, ()):
+        for stored, dialect in self._ledger.take_owed(session):
             self._repeat(session, stored, dialect)
         for callback in self.callbacks.of_session(session.id):
             if session.link is not None:
                 session.link.send(_question(callback, self._clock.now()))
 
     def _take_up(self, session: Session) -> None:
-        for row in self._left.pop(session.id, ()):
-            key = (row["user_name"], row["request_id"])
-            if key in self._open or key in self._answered or session.user != row["user_name"]:
-                continue
-            request = Request(
-                id=row["id"],
-                user=row["user_name"],
-                request_id=row["request_id"],
-                text=row["question"],
-                dialect=row["dialect"] or "session",
-                session=session,
-                asked_at="",
-            )
-            request.taken.set()
-            self._enqueue(request, first=True)
+        for request in self._ledger.take_up(session):
+            self._enqueue(request, is_older=True)
 
     # -- taking --------------------------------------------------------------------------------------------------
 
@@ -194,12 +152,9 @@ class RequestDesk:
         Args:
             again: whether the client only wants to be sure that it arrived.
         """
-        key = (session.user, request_id)
-        if (running := self._open.get(key)) is not None:
-            if running.session.id != session.id:
-                running.others[session] = dialect  # who asks as well is told as well
+        if self._ledger.joins(session, request_id, dialect):
             return
-        if (known := self._answered.get(key)) is not None:
+        if (known := self._ledger.answered(session.user, request_id)) is not None:
             self._repeat(session, known, dialect, again=again)
             return
         verdict = self._limit.look(self._limited(session), self._clock.now())
@@ -209,8 +164,7 @@ class RequestDesk:
                 text = f"too many questions; ask again in {wait_s:.0f} s"
                 self._fail_now(session, dialect, request_id, "RATE_LIMITED", text, retry_after=wait_s, remaining=0)
             return
-        queue = self._queues.get(session.user, ())
-        if len(queue) >= MAX_WAITING:
+        if self._ledger.is_full(session.user):
             text = f"{MAX_WAITING} requests wait already"
             self._fail_now(session, dialect, request_id, "RATE_LIMITED", text, retry_after=WORK_S, remaining=0)
             return
@@ -226,6 +180,7 @@ class RequestDesk:
             remaining=verdict.remaining,
             again=again,
         )
+        self._taking[request] = anyio.Event()
         self._enqueue(request)
         assert self._tasks is not None
         self._tasks.start_soon(self._supervisor.once, "request", self._take, request)
@@ -262,22 +217,10 @@ class RequestDesk:
         remaining = self._limit.look(self._limited(session), self._clock.now()).remaining
         session.link.send(answer_payload(stored | {"dialect": dialect, "seq": seq}, remaining=remaining))
 
-    def _enqueue(self, request: Request, *, first: bool = False) -> None:
-        self._open[request.user, request.request_id] = request
-        queue = self._queues.get(request.user)
-        if queue is None:
-            queue = self._queues[request.user] = deque()
+    def _enqueue(self, request: Request, *, is_older: bool = False) -> None:
+        if self._ledger.enqueue(request, is_older=is_older):
             assert self._tasks is not None
-            self._tasks.start_soon(self._supervisor.once, "request", self._work, request.user, queue)
-        if first:  # asked before everything that this run heard
-            place = sum(1 for other in queue if other.id < request.id)
-            queue.insert(place, request)
-        else:
-            queue.append(request)
-
-    def _forget_left(self, request: Request) -> None:
-        for rows in self._left.values():
-            rows[:] = [row for row in rows if row["id"] != request.id]
+            self._tasks.start_soon(self._supervisor.once, "request", self._work, request.user)
 
     async def _take(self, request: Request) -> None:
         """Store that it is taken."""
@@ -293,8 +236,7 @@ class RequestDesk:
         try:
             known = await self._repository.take(columns)
             if known is not None and known["status"] == "PENDING":
-                request.id = known["id"]  # an earlier run took it, and this one has not taken it up yet
-                self._forget_left(request)
+                self._ledger.is_taken_up(request, known)
             elif known is not None:
                 request.known = known
                 self._limit.give_back(self._limited(request.session))
@@ -303,17 +245,16 @@ class RequestDesk:
         except Exception:
             logger.exception("a request could not be stored", extra={"action": "request_unstored"})
         finally:
-            request.taken.set()
+            self._taking.pop(request).set()
 
     # -- working -------------------------------------------------------------------------------------------------
 
-    async def _work(self, user: str, queue: deque[Request]) -> None:
+    async def _work(self, user: str) -> None:
         """Work one user's requests in order, until none is left."""
-        while queue:
-            request = queue[0]
-            await request.taken.wait()
-            if queue[0] is not request:
-                continue  # an older one was found meanwhile
+        while (request := self._ledger.next(user)) is not None:
+            if (taking := self._taking.get(request)) is not None:
+                await taking.wait()
+                continue  # an older one may have been found meanwhile
             try:
                 if request.known is not None:
                     self._tell_known(request, request.known)
@@ -323,13 +264,11 @@ class RequestDesk:
                 logger.exception("a request could not be answered", extra={"action": "request_failed"})
                 text = "an unforeseen error; try again"
                 self._fail_now(request.session, request.dialect, request.request_id, "INTERNAL", text)
-            del self._open[request.user, request.request_id]
-            queue.remove(request)
-        del self._queues[user]
+            self._ledger.done(request)
 
     def _tell_known(self, request: Request, known: Entity) -> None:
         """Repeat to all who asked what an earlier run answered."""
-        self._remember(request, known)
+        self._ledger.remember(request, known)
         for session, dialect in {request.session: request.dialect, **request.others}.items():
             again = request.again and session is request.session
             self._tell_other(self._sessions.current(session), known, dialect, again=again)
@@ -372,7 +311,7 @@ class RequestDesk:
             logger.warning("an answer could not be stored; it is sent all the same", extra={"action": "answer_unstored"})
         except Exception:
             logger.exception("an answer could not be stored; it is sent all the same", extra={"action": "answer_unstored"})
-        self._remember(request, stored)
+        self._ledger.remember(request, stored)
         self._sessions.deliver(self._sessions.current(session), seq, answer_payload(stored, remaining=request.remaining))
         for other, dialect in request.others.items():
             self._tell_other(self._sessions.current(other), stored, dialect)
@@ -381,13 +320,8 @@ class RequestDesk:
         """Send an answer to a session that asked for the same, now or when it comes back; its own are in its outbox."""
         if session.link is not None:
             self._repeat(session, stored, dialect, again=again)
-        elif stored["session_id"] != session.id and self._sessions.get(session.id) is not None:
-            self._undelivered.setdefault(session.id, []).append((stored, dialect))
-
-    def _remember(self, request: Request, stored: Entity) -> None:
-        self._answered[request.user, request.request_id] = stored
-        if len(self._answered) > REMEMBERED:
-            self._answered.popitem(last=False)
+        elif self._sessions.get(session.id) is not None:
+            self._ledger.owe(session, stored, dialect)
 
     # -- callbacks -----------------------------------------------------------------------------------------------
 
@@ -405,7 +339,7 @@ class RequestDesk:
 
     def session_gone(self, session: Session) -> None:
         """Ask a session nothing more, and owe it nothing."""
-        self._undelivered.pop(session.id, None)
+        self._ledger.take_owed(session)
         for callback in self.callbacks.of_session(session.id):
             self.callbacks.close(callback.id)
             if (wait := self._waiting.pop(callback.id, None)) is not None:
@@ -429,7 +363,7 @@ class RequestDesk:
         session = request.session
         if kind is not CallbackKind.CLARIFICATION or session.link is not None:
             return False
-        others = any(other.session is not session for other in self._queues[request.user])
+        others = any(other.session is not session for other in self._ledger.waiting_beside(request))
         return others and self._clock.now() - session.last_seen >= ABSENCE_S
 
     async def ask_client(self, request: Request, kind: CallbackKind, **fields: Any) -> Entity:
@@ -448,9 +382,8 @@ class RequestDesk:
         if session.link is not None:
             session.link.send(_question(callback, now))
         if kind is CallbackKind.CLARIFICATION:
-            for other in self._queues[request.user]:
-                if other is not request:
-                    _tell_progress(other, "waiting")
+            for other in self._ledger.waiting_beside(request):
+                _tell_progress(other, "waiting")
         try:
             with anyio.move_on_after(TIMEOUT_S[kind]):
                 while not wait.done.is_set() and not self._keeps_others_waiting(request, kind):

@@ -3,12 +3,12 @@
 import contextlib
 import hashlib
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Collection
 
 import anyio
 import orjson
 
+from robodyne_rt.core.held_messages import HeldMessages, addresses, is_for, own_name
 from robodyne_rt.core.rate_limit import SlidingWindow
 from robodyne_rt.core.retry import Backoff
 from robodyne_rt.model.access import ANONYMOUS, ISSUER_PREFIX, MAX_ID_LENGTH, ROLE_PREFIX, ROLES, Principal, normal_name
@@ -26,9 +26,6 @@ SENT_PER_MINUTE = 60
 PUSH_DEADLINE_S = 0.05
 ASKED_AGAIN_S = (1.0, 10.0)
 """While the unread messages cannot be known."""
-
-MAX_HELD = 10_000
-"""Messages in memory that are not stored yet."""
 
 
 class StaffMessages:
@@ -57,12 +54,9 @@ class StaffMessages:
         self._repository = repository
         self._clock = clock
         self._limit = SlidingWindow(limit=SENT_PER_MINUTE, window_s=60.0)
-        # Accepted or about to be, and not in the database yet, by id: who comes meanwhile is told from here.
-        self._storing: dict[int, Entity] = {}
-        self._spooled: dict[int, Entity] = {}
-        # By sender and key: what is being sent, and the ids of what was sent lately.
+        self._held = HeldMessages()
+        # By sender and key: what is being sent.
         self._under_way: dict[tuple[str, str], anyio.Event] = {}
-        self._recent: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     async def send(self, sender: Principal, message: NewMessage, *, key: str | None) -> Entity:
         """Push a message to its recipient's sessions and store it; return it as it is stored.
@@ -83,7 +77,7 @@ class StaffMessages:
         if verdict.retry_after:
             raise RateLimited("too many messages", retry_after=round(verdict.retry_after, 3), remaining=0)
         self._let_go()
-        if len(self._storing) + len(self._spooled) >= MAX_HELD:
+        if self._held.is_full:
             raise StorageUnavailable("storing is behind; send it again", retry_after_s=1)
         digest = hashlib.blake2b(orjson.dumps(columns, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
         if key is None:
@@ -93,7 +87,7 @@ class StaffMessages:
             await under_way.wait()  # an impatient sender comes twice at once
         self._under_way[name] = anyio.Event()
         try:
-            return await self._send(sender, columns, key, digest, self._recent.get(name) or await self._first(*name))
+            return await self._send(sender, columns, key, digest, self._held.came_before(*name) or await self._first(*name))
         finally:
             self._under_way.pop(name).set()
 
@@ -103,30 +97,24 @@ class StaffMessages:
         columns |= {"id": id, "sender": sender.name, "timestamp": self._clock.stamp(), "websocket_sent": False}
         if repeated is None:
             columns["websocket_sent"] = self._push(columns)
-            self._storing[id] = columns
-            self._remember(sender.name, key, id)
+            self._held.begin(columns)
+            self._held.remember(sender.name, key, id)
         try:
             stored = await self._repository.store(columns, key, digest)
-            if repeated is None and not self._repository.is_persisted:
-                self._spooled[id] = columns
+            if not self._repository.is_persisted:
+                self._held.spooled(id)
         finally:
-            self._storing.pop(id, None)
-        self._remember(sender.name, key, stored)
+            self._held.end(id)
+        self._held.remember(sender.name, key, stored)
         if repeated is not None or stored != id:
             with contextlib.suppress(StorageUnavailable):
                 return await self._repository.find(stored) or session_messages.staff_message(columns) | {"id": stored}
         return session_messages.staff_message(columns) | {"id": stored}
 
-    def _remember(self, sender: str, key: str | None, id: int) -> None:
-        if key is not None:
-            self._recent[sender, key] = id
-            if len(self._recent) > MAX_HELD:
-                self._recent.popitem(last=False)
-
     def _let_go(self) -> None:
         """Forget what is in the database by now."""
         if self._repository.is_persisted:
-            self._spooled.clear()
+            self._held.let_go()
 
     async def _first(self, sender: str, key: str) -> int | None:
         """Return the message that a key was used for; nobody waits long for that."""
@@ -140,7 +128,7 @@ class StaffMessages:
         payload = session_messages.told("staff_message", **message)
         reached = False
         for session in self._sessions.connected:
-            if _is_for(session.principal, columns):
+            if is_for(session.principal, columns):
                 assert session.link is not None
                 session.link.send(payload)
                 session.delivered.add(columns["id"])
@@ -155,13 +143,9 @@ class StaffMessages:
         """
         principal = session.principal
         self._let_go()
-        found = [
-            session_messages.staff_message(held)
-            for held in (*self._spooled.values(), *self._storing.values())
-            if _is_for(principal, held)
-        ]
+        found = [session_messages.staff_message(held) for held in self._held.of(principal)]
         try:
-            found = await self._repository.unread(session.user, addresses(principal), own=_own(principal)) + found
+            found = await self._repository.unread(session.user, addresses(principal), own=own_name(principal)) + found
         finally:
             await self._bring(session, found)
 
@@ -217,30 +201,13 @@ class StaffMessages:
 
     async def unread(self, user: Principal, *, before: int | None, limit: int) -> list[Entity]:
         """Return the newest of what somebody was sent and has not read, oldest first."""
-        found = await self._repository.unread(user.name, addresses(user), own=_own(user), before=before, limit=limit)
+        found = await self._repository.unread(user.name, addresses(user), own=own_name(user), before=before, limit=limit)
         return [self._signed(message) for message in found]
 
     def _signed(self, message: Entity) -> Entity:
         """Return a message with what people call its sender, where that is not the sender's id."""
         name = self._label(message["sender"])
         return message if name == message["sender"] else message | {"senderName": name}
-
-
-def addresses(principal: Principal) -> list[str]:
-    """Return the recipients that mean somebody."""
-    roles = sorted(principal.roles) if principal.is_bearer or principal.is_anonymous else ROLES
-    return [principal.name, *(f"{ROLE_PREFIX}{role}" for role in roles)]
-
-
-def _own(principal: Principal) -> str:
-    """Return the sender whose messages to a role are not for this one: themselves. Where nobody logs in that would be all."""
-    return principal.name if principal.is_bearer else ""
-
-
-def _is_for(principal: Principal, message: Entity) -> bool:
-    """Return whether a message is for somebody; what they send to their own name is."""
-    recipient = message["recipient"]
-    return recipient in addresses(principal) and (recipient == principal.name or message["sender"] != _own(principal))
 
 
 def _columns(message: NewMessage, roles: Collection[str]) -> Entity:

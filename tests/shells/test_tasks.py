@@ -18,8 +18,8 @@ from robodyne_rt.app import process
 from robodyne_rt.settings import ConfigError, Settings
 from robodyne_rt.store.engine.postgres_listener import PostgresChangeListener
 from robodyne_rt.web import jwks
-from tests.e2e.test_callbacks import Desk
 from tests.hub.harness import Rig
+from tests.work.desk import Desk
 
 
 @pytest.fixture
