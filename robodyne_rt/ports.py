@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import anyio
 
 from robodyne_rt.model import times
-from robodyne_rt.model.changes import Entity, Keys, Update
+from robodyne_rt.model.changes import Entity, Keys, OptimisticChange, Update
 from robodyne_rt.protocol.device_messages import DeviceMessage
 
 MAX_STAMPS_AHEAD_US = 1_000_000
@@ -74,13 +74,6 @@ class Outcome(Protocol):
     """Called on the loop, once, when a write is durable (its result) or refused (an exception)."""
 
     def __call__(self, result: Any, error: BaseException | None) -> None: ...
-
-
-class OptimisticChange(NamedTuple):
-    """An entity as it will be once a write is stored, and of it the fields that the write changes."""
-
-    entity: Entity
-    fields: Entity
 
 
 class ChangeSink(Protocol):

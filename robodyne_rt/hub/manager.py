@@ -26,10 +26,10 @@ from robodyne_rt.hub.io_uring import Ring
 from robodyne_rt.hub.status_feed import StatusFeed
 from robodyne_rt.hub.topic_feed import TopicFeed, window_rows
 from robodyne_rt.model.access import Principal
-from robodyne_rt.model.changes import Entity, Update
+from robodyne_rt.model.changes import Entity, OptimisticChange, Update
 from robodyne_rt.model.enums import OrderStatus
 from robodyne_rt.model.topics import PUBLIC_TOPICS, STATUS
-from robodyne_rt.ports import ChangeReader, Clock, OptimisticChange
+from robodyne_rt.ports import ChangeReader, Clock
 from robodyne_rt.protocol import frames, topic_messages
 from robodyne_rt.protocol.errors import (
     HeartbeatLost,

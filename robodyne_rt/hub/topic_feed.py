@@ -14,6 +14,7 @@ import anyio
 import orjson
 
 from robodyne_rt.core.backlog import Backlog
+from robodyne_rt.core.overlay import Overlay
 from robodyne_rt.core.rate_limit import TimeShare
 from robodyne_rt.core.robot_presence import RobotPresence
 from robodyne_rt.core.window import WINDOW_BYTES, Window, size_of, sizes_of
@@ -21,9 +22,9 @@ from robodyne_rt.hub.connection import Subscription
 from robodyne_rt.hub.feed import Document, Feed
 from robodyne_rt.hub.transmission import Part, Transmission
 from robodyne_rt.model.access import Principal
-from robodyne_rt.model.changes import Entity, Update
+from robodyne_rt.model.changes import Entity, OptimisticChange, Update
 from robodyne_rt.model.topics import TOPICS
-from robodyne_rt.ports import ChangeReader, OptimisticChange
+from robodyne_rt.ports import ChangeReader
 from robodyne_rt.protocol import frames, topic_messages
 from robodyne_rt.protocol.errors import StorageUnavailable, TooLarge, TooSlow
 
@@ -91,9 +92,7 @@ class TopicFeed(Feed):
         self._volatile: dict[int, Entity] = {}
         self._volatile_share = TimeShare(share=VOLATILE_SHARE, burst_s=VOLATILE_BURST_S)
         self._volatile_rests = False
-        # What storage has not confirmed, by entity: laid over everything that is sent.
-        self._optimistic: dict[int, OptimisticChange] = {}
-        self._optimistic_version = 0
+        self._overlay = Overlay(limit=window_rows, robot_presence=robot_presence)
         # What was begun for this position and telemetry already, by where it starts: for everyone at the same place.
         self._transmissions: dict[tuple[str, int], Transmission] = {}
         self._transmissions_version = 0
@@ -108,7 +107,7 @@ class TopicFeed(Feed):
 
     @property
     def volatile_version(self) -> int:
-        return self._optimistic_version + (self._robot_presence.version if self._robot_presence else 0)
+        return self._overlay.version
 
     # -- the stream ------------------------------------------------------------------------------------------------
 
@@ -119,7 +118,7 @@ class TopicFeed(Feed):
         if update.snapshot:
             self._start_over(update)
             return
-        encoded = [orjson.dumps(self._as_seen(entity)) for entity in update.entities.values()]
+        encoded = [orjson.dumps(self._overlay.over(entity)) for entity in update.entities.values()]
         sizes = {key: size_of(text) for key, text in zip(update.entities, encoded, strict=True)}
         self._backlog.add(update, sizes)
         if self._window is not None:
@@ -172,27 +171,19 @@ class TopicFeed(Feed):
         it, less often."""
         self.stats.volatile += 1
         if self.live:
-            self._volatile[entity["id"]] = self._as_seen(entity)
+            self._volatile[entity["id"]] = self._overlay.over(entity)
             if not self._volatile_rests:
                 self.plan_flush()
 
     def show_optimistic(self, changes: dict[int, OptimisticChange]) -> None:
         """Push what storage has not confirmed, and lay it over everything that is sent until `confirm` or `revert`."""
-        self._optimistic |= changes
-        if self._window_rows is not None:  # a storm of events while the database is away: the newest are what is shown
-            while len(self._optimistic) > self._window_rows:
-                del self._optimistic[next(iter(self._optimistic))]
-        self._optimistic_version += 1
+        self._overlay.show(changes)
         for change in changes.values():
-            if self._robot_presence is not None:
-                self._robot_presence.optimistic(change.entity)
             self.push_volatile(change.entity)
 
     def confirm(self, ids: list[int]) -> None:
         """Lay nothing more over these: they are stored."""
-        for id in ids:
-            self._optimistic.pop(id, None)
-        self._optimistic_version += 1
+        self._overlay.end(ids)
 
     def revert(self, ids: list[int]) -> None:
         """Lay nothing more over these; whoever saw them gets what is stored instead, or their removal."""
@@ -213,7 +204,7 @@ class TopicFeed(Feed):
             if entity is None:
                 removed.append(id)
             else:
-                entities.append(orjson.dumps(self._as_seen(entity)))
+                entities.append(orjson.dumps(self._overlay.over(entity)))
         fields = topic_messages.change_fields(removed, self._sent_offset, self._sent_offset)
         self.send_to_live(frames.frame(topic_messages.update(self.name, entities, fields)))
 
@@ -223,14 +214,11 @@ class TopicFeed(Feed):
 
     def shown(self) -> list[Entity]:
         """Return the entities of the window as screens show them, from memory."""
-        known = {key: self._as_seen(entity) for key, entity in self.current().items()}
-        return list((known | {key: change.entity for key, change in self._optimistic.items() if key not in known}).values())
+        return self._overlay.over_all(self.current().values())
 
     def overlaid(self, entities: list[Entity]) -> list[Entity]:
         """Return stored entities as screens see them, and those that are not stored yet."""
-        known = {entity["id"] for entity in entities}
-        shown = [self._as_seen(entity) for entity in entities]
-        return shown + [change.entity for key, change in self._optimistic.items() if key not in known]
+        return self._overlay.over_all(entities)
 
     def flush(self) -> None:
         if not self._volatile or self._volatile_rests:
@@ -249,12 +237,6 @@ class TopicFeed(Feed):
         if self._volatile:
             self.plan_flush()
 
-    def _as_seen(self, entity: Entity) -> Entity:
-        """Return an entity with what is newer than the stored state laid over it."""
-        if self._optimistic and (optimistic := self._optimistic.get(entity["id"])) is not None:
-            entity = entity | optimistic.fields
-        return entity if self._robot_presence is None else self._robot_presence.overlay(entity)
-
     # -- catching up -----------------------------------------------------------------------------------------------
 
     def _stored(self, key: int) -> tuple[bool, Entity | None]:
@@ -266,13 +248,13 @@ class TopicFeed(Feed):
 
     def known(self, key: int) -> tuple[bool, Entity | None]:
         is_known, entity = self._stored(key)
-        if not is_known and (optimistic := self._optimistic.get(key)) is not None:
-            is_known, entity = True, optimistic.entity
-        return is_known, None if entity is None else self._as_seen(entity)
+        if not is_known and (unconfirmed := self._overlay.unconfirmed(key)) is not None:
+            is_known, entity = True, unconfirmed
+        return is_known, None if entity is None else self._overlay.over(entity)
 
     async def read(self, keys: Sequence[int]) -> dict[int, Entity]:
         found = await self._reader.entities(self.name, keys)
-        return {key: self._as_seen(entity) for key, entity in found.items()}
+        return {key: self._overlay.over(entity) for key, entity in found.items()}
 
     def _transmission(self, kind: str, start: int, begin: Callable[[], Transmission]) -> Transmission:
         """Return what `begin` gives, one for everyone at the same place."""
@@ -287,7 +269,7 @@ class TopicFeed(Feed):
     def _begin(self, prev: int | None, offset: int, keys: list[int], *, recovered: bool = False) -> Transmission:
         """Return a transmission of these keys, and of what is shown and not stored yet."""
         seen = set(keys)
-        keys = keys + [key for key in self._optimistic if key not in seen]
+        keys = keys + [key for key in self._overlay if key not in seen]
         if prev is None:
             keys.sort()
             if self._window_rows is not None:
@@ -324,7 +306,7 @@ class TopicFeed(Feed):
         if transmission.prev is None or transmission.changes:
             subscription.connection.write(framed[0])
             self.mark_sent(subscription, transmission.offset)
-        elif entities := self._not_stored(telemetry=subscription.interval_s > 0):
+        elif entities := self._overlay.alone(telemetry=subscription.interval_s > 0):
             subscription.send(topic_messages.volatile(self.name, entities))
             self.mark_sent(subscription, self.offset)
         return True
@@ -338,13 +320,6 @@ class TopicFeed(Feed):
         if keys is None:
             return None
         return self._transmission("update", start, lambda: self._begin(start, self.offset, keys))
-
-    def _not_stored(self, *, telemetry: bool) -> list[Entity]:
-        """Return what is shown and not stored; telemetry only for who gets no live one."""
-        found = {key: self._as_seen(optimistic.entity) for key, optimistic in self._optimistic.items()}
-        if telemetry and self._robot_presence is not None:
-            found |= {entity["id"]: self._as_seen(entity) for entity in self._robot_presence.current()}
-        return list(found.values())
 
     async def greet(self, subscription: Subscription, since: str | None, epoch: str | None) -> None:
         transmission = await self._first(None if subscription.is_full else since, epoch)

@@ -33,3 +33,10 @@ class Keys(NamedTuple):
 
     offset: int
     keys: list[int]
+
+
+class OptimisticChange(NamedTuple):
+    """An entity as it will be once a write is stored, and of it the fields that the write changes."""
+
+    entity: Entity
+    fields: Entity

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from robodyne_rt.core.spooling import Give
-from robodyne_rt.model.changes import Entity, Update
-from robodyne_rt.ports import OptimisticChange
+from robodyne_rt.model.changes import Entity, OptimisticChange, Update
 from robodyne_rt.protocol.errors import StorageUnavailable
 from robodyne_rt.store.intake.spool import SpooledRow
 from robodyne_rt.store.intake.writes import Write

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from robodyne_rt.core.ids import IdGenerator
-from robodyne_rt.model.changes import Entity, Update
-from robodyne_rt.ports import Clock, OptimisticChange, ReceivedMessage
+from robodyne_rt.model.changes import Entity, OptimisticChange, Update
+from robodyne_rt.ports import Clock, ReceivedMessage
 from robodyne_rt.protocol import device_messages
 from robodyne_rt.store.engine.ownership import Ownership
 from robodyne_rt.store.intake.acknowledged import Acknowledged

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from robodyne_rt.ports import OptimisticChange
+from robodyne_rt.model.changes import OptimisticChange
 from tests.hub.harness import Rig, Screen
 
 

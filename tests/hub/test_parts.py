@@ -11,7 +11,7 @@ import pytest
 from robodyne_rt.client.state import TopicState
 from robodyne_rt.hub import topic_feed
 from robodyne_rt.model.access import Principal
-from robodyne_rt.ports import OptimisticChange
+from robodyne_rt.model.changes import OptimisticChange
 from robodyne_rt.protocol import topic_messages
 from tests.hub.harness import Rig, Screen
 

@@ -10,9 +10,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from robodyne_rt.model.changes import Entity, Update
+from robodyne_rt.model.changes import Entity, OptimisticChange, Update
 from robodyne_rt.model.topics import TOPICS
-from robodyne_rt.ports import OptimisticChange
 from robodyne_rt.store.engine.database import DbConnection
 from robodyne_rt.store.intake.stand_in import StandIn, make_template
 from robodyne_rt.store.intake.writes import Write
