@@ -13,6 +13,7 @@ import anyio
 
 from robodyne_rt.model import times
 from robodyne_rt.model.changes import Entity, Keys, OptimisticChange, Update
+from robodyne_rt.model.rows import RequestRow, SessionRow
 from robodyne_rt.protocol.device_messages import DeviceMessage
 
 MAX_STAMPS_AHEAD_US = 1_000_000
@@ -337,7 +338,7 @@ class SessionRepository(Protocol):
     """What of sessions is stored. Writes keep their order; where the database is away they wait, and what is only presence
     may be lost with the process."""
 
-    async def find(self, token_digest: str, since: float) -> Entity | None:
+    async def find(self, token_digest: str, since: float) -> SessionRow | None:
         """Return a session with its undelivered answers, by its token; None where it was silent since before `since` (epoch
         seconds).
 
@@ -365,7 +366,7 @@ class RequestRepository(Protocol):
         """Return the id of a new request, above all before it."""
         ...
 
-    async def take(self, columns: Entity) -> Entity | None:
+    async def take(self, columns: Entity) -> RequestRow | None:
         """Store a new request; return the one that had its user and requestId before, if any."""
         ...
 
@@ -373,11 +374,11 @@ class RequestRepository(Protocol):
         """Store a final answer."""
         ...
 
-    async def find(self, user: str, request_id: str) -> Entity | None:
+    async def find(self, user: str, request_id: str) -> RequestRow | None:
         """Return a request."""
         ...
 
-    async def pending(self) -> list[Entity]:
+    async def pending(self) -> list[RequestRow]:
         """Return what an earlier run took and did not answer, oldest first."""
         ...
 

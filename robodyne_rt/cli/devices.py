@@ -68,7 +68,7 @@ def _rotate(options: argparse.Namespace, settings: Settings) -> Any:
     if options.finish and options.again:
         raise ConfigError("--finish lets the older key go, --again replaces the newer one: choose one of them")
 
-    def in_database(db: DbConnection) -> Entity:
+    def in_database(db: DbConnection) -> Any:
         if options.finish:
             return devices.finish_rotation(db, options.device_id)
         return _with_key(settings, options.device_id, devices.rotate_device(db, options.device_id, again=options.again))

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from robodyne_rt.model.changes import Entity
+from robodyne_rt.model.rows import RequestRow
 from robodyne_rt.protocol.session_messages import Dialect
 
 MAX_WAITING = 100
@@ -55,7 +55,7 @@ class Request(Generic[S]):
     asked_at: str
     remaining: int | None = None
     again: bool = False
-    known: Entity | None = None
+    known: RequestRow | None = None
     others: dict[S, Dialect] = field(default_factory=dict)
 
 
@@ -65,11 +65,11 @@ class RequestLedger(Generic[S]):
     def __init__(self) -> None:
         self._queues: dict[str, list[Request[S]]] = {}
         self._open: dict[tuple[str, str], Request[S]] = {}
-        self._answered: OrderedDict[tuple[str, str], Entity] = OrderedDict()
+        self._answered: OrderedDict[tuple[str, str], RequestRow] = OrderedDict()
         # By session: what an earlier run took and did not answer.
-        self._left: dict[str, list[Entity]] = {}
+        self._left: dict[str, list[RequestRow]] = {}
         # By session: answers that it asked for as well, and that came while it was away.
-        self._owed: dict[str, list[tuple[Entity, Dialect]]] = {}
+        self._owed: dict[str, list[tuple[RequestRow, Dialect]]] = {}
 
     # -- asking --------------------------------------------------------------------------------------------------
 
@@ -82,7 +82,7 @@ class RequestLedger(Generic[S]):
             running.others[session] = dialect
         return True
 
-    def answered(self, user: str, request_id: str) -> Entity | None:
+    def answered(self, user: str, request_id: str) -> RequestRow | None:
         """Return the row of an answer that is remembered."""
         return self._answered.get((user, request_id))
 
@@ -122,7 +122,7 @@ class RequestLedger(Generic[S]):
         del self._open[request.user, request.request_id]
         self._queues[request.user].remove(request)
 
-    def remember(self, request: Request[S], stored: Entity) -> None:
+    def remember(self, request: Request[S], stored: RequestRow) -> None:
         """Keep an answer for who asks again."""
         self._answered[request.user, request.request_id] = stored
         if len(self._answered) > REMEMBERED:
@@ -130,7 +130,7 @@ class RequestLedger(Generic[S]):
 
     # -- what an earlier run left ----------------------------------------------------------------------------------
 
-    def found(self, rows: Iterable[Entity]) -> list[str]:
+    def found(self, rows: Iterable[RequestRow]) -> list[str]:
         """Take the rows of requests that were not answered when the server ended; return their sessions."""
         for row in rows:
             self._left.setdefault(row["session_id"], []).append(row)
@@ -144,7 +144,7 @@ class RequestLedger(Generic[S]):
                 user=row["user_name"],
                 request_id=row["request_id"],
                 text=row["question"],
-                dialect=row["dialect"] or "session",
+                dialect="desktop" if row["dialect"] == "desktop" else "session",
                 session=session,
                 asked_at="",
             )
@@ -154,7 +154,7 @@ class RequestLedger(Generic[S]):
             and (row["user_name"], row["request_id"]) not in self._answered
         ]
 
-    def is_taken_up(self, request: Request[S], row: Entity) -> None:
+    def is_taken_up(self, request: Request[S], row: RequestRow) -> None:
         """Note that a request that was just asked is one of an earlier run: its row is that one's."""
         request.id = row["id"]
         for rows in self._left.values():
@@ -162,11 +162,11 @@ class RequestLedger(Generic[S]):
 
     # -- what is owed to who asked as well ---------------------------------------------------------------------------
 
-    def owe(self, session: S, stored: Entity, dialect: Dialect) -> None:
+    def owe(self, session: S, stored: RequestRow, dialect: Dialect) -> None:
         """Keep an answer for a session that asked for it as well and is away; its own are in its outbox."""
         if stored["session_id"] != session.id:
             self._owed.setdefault(session.id, []).append((stored, dialect))
 
-    def take_owed(self, session: S) -> list[tuple[Entity, Dialect]]:
+    def take_owed(self, session: S) -> list[tuple[RequestRow, Dialect]]:
         """Return, once, what a session is owed."""
         return self._owed.pop(session.id, [])

@@ -18,6 +18,7 @@ from robodyne_rt.core.session_table import SessionTable, may_resume
 from robodyne_rt.model import times
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.model.rows import RequestRow
 from robodyne_rt.ports import Clock, Presence, SessionRepository, SessionStore
 from robodyne_rt.protocol import session_messages, topic_messages
 from robodyne_rt.protocol.errors import RobodyneError, SessionReplaced, StorageUnavailable, TokenInvalid
@@ -210,7 +211,7 @@ class SessionManager:
             return None
         if stored is None or stored["id"] in self._table:
             return None if stored is None else self._table.get(stored["id"])
-        waiting = {answer["seq"]: answer_payload(answer) for answer in stored["answers"]}
+        waiting = {answer["seq"]: answer_payload(answer) for answer in stored["answers"] if answer["seq"] is not None}
         session = Session(
             id=stored["id"],
             user=stored["user_name"],
@@ -368,7 +369,7 @@ class SessionManager:
             self._forget(session)
 
 
-def answer_payload(stored: Entity, *, remaining: int | None = None) -> bytes:
+def answer_payload(stored: RequestRow, *, remaining: int | None = None) -> bytes:
     """Return the JSON of a final answer from its row; `remaining` is how many more may be asked now, where that is known."""
     dialect: session_messages.Dialect = "desktop" if stored["dialect"] == "desktop" else "session"
     if stored["status"] == "COMPLETED":

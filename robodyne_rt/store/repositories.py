@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.model.rows import RequestRow, SessionRow
 from robodyne_rt.protocol.errors import StorageUnavailable
 from robodyne_rt.store.intake.intake import Intake
 from robodyne_rt.store.intake.people_writes import (
@@ -47,7 +48,7 @@ class _Repository:
 class SessionRepository(_Repository):
     """Implements `ports.SessionRepository`."""
 
-    async def find(self, token_digest: str, since: float) -> Entity | None:
+    async def find(self, token_digest: str, since: float) -> SessionRow | None:
         await self._intake.wait_until_drained(PATIENCE_S)
         return await self._readers.read(lambda db: sessions.find_session(db, token_digest, since=since))
 
@@ -64,8 +65,8 @@ class SessionRepository(_Repository):
 class RequestRepository(_Repository):
     """Implements `ports.RequestRepository`."""
 
-    async def take(self, columns: Entity) -> Entity | None:
-        known: Entity | None = await self._intake.write(lambda outcome: RequestWrite(columns, outcome))
+    async def take(self, columns: Entity) -> RequestRow | None:
+        known: RequestRow | None = await self._intake.write(lambda outcome: RequestWrite(columns, outcome))
         if not known and not self.is_persisted:  # what the database knows of it may be read all the same
             with contextlib.suppress(StorageUnavailable):
                 known = await self.find(columns["user_name"], columns["request_id"])
@@ -74,10 +75,10 @@ class RequestRepository(_Repository):
     async def answer(self, columns: Entity) -> None:
         await self._intake.write(lambda outcome: AnswerWrite(columns, outcome))
 
-    async def find(self, user: str, request_id: str) -> Entity | None:
+    async def find(self, user: str, request_id: str) -> RequestRow | None:
         return await self._readers.read(lambda db: requests.find_request(db, user, request_id))
 
-    async def pending(self) -> list[Entity]:
+    async def pending(self) -> list[RequestRow]:
         await self._intake.wait_until_drained(0)
         return await self._readers.read(requests.pending)
 

@@ -17,6 +17,7 @@ from robodyne_rt.core.tickets import digest
 from robodyne_rt.model import times
 from robodyne_rt.model.access import ROLES, Principal, normal_name
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.model.rows import UserRow
 from robodyne_rt.ports import Clock
 from robodyne_rt.protocol.errors import Conflict, ResourceNotFound, StorageUnavailable, TokenExpired, TokenInvalid
 from robodyne_rt.secret import Secret
@@ -278,7 +279,7 @@ class Accounts:
             now=now,
         )
 
-    async def add_user(self, name: str, roles: list[str], password: str | None) -> Entity:
+    async def add_user(self, name: str, roles: list[str], password: str | None) -> UserRow:
         """Add a user."""
         password_hash = await self.passwords.hashed(passwords.check(password)) if password is not None else None
         return await self.change(
@@ -290,7 +291,7 @@ class Accounts:
             now=self._clock.wall(),
         )
 
-    async def change_user(self, name: str, changes: Entity) -> Entity:
+    async def change_user(self, name: str, changes: Entity) -> UserRow:
         """Change roles, password or whether somebody is disabled."""
         if "password" in changes:
             changes["password_hash"] = await self.passwords.hashed(passwords.check(changes.pop("password")))

@@ -20,6 +20,7 @@ from robodyne_rt.core.retry import Backoff
 from robodyne_rt.model import times
 from robodyne_rt.model.access import Principal
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.model.rows import RequestRow
 from robodyne_rt.ports import Answerer, CannotAsk, Clock, NoReply, RequestRepository
 from robodyne_rt.protocol import session_messages
 from robodyne_rt.protocol.errors import RobodyneError, StorageUnavailable
@@ -207,7 +208,7 @@ class RequestDesk:
         if session.link is not None:
             session.link.send(session_messages.failure(dialect, request_id, code, text, **details))
 
-    def _repeat(self, session: Session, stored: Entity, dialect: Dialect, *, again: bool = False) -> None:
+    def _repeat(self, session: Session, stored: RequestRow, dialect: Dialect, *, again: bool = False) -> None:
         """Send a stored answer again to who asks again; another session's number means nothing to this one."""
         if session.link is None:
             return
@@ -215,7 +216,7 @@ class RequestDesk:
         if again and seq in session.outbox.waiting:
             return  # it is on its way over this very connection: the two of them crossed
         remaining = self._limit.look(self._limited(session), self._clock.now()).remaining
-        session.link.send(answer_payload(stored | {"dialect": dialect, "seq": seq}, remaining=remaining))
+        session.link.send(answer_payload({**stored, "dialect": dialect, "seq": seq}, remaining=remaining))
 
     def _enqueue(self, request: Request, *, is_older: bool = False) -> None:
         if self._ledger.enqueue(request, is_older=is_older):
@@ -266,7 +267,7 @@ class RequestDesk:
                 self._fail_now(request.session, request.dialect, request.request_id, "INTERNAL", text)
             self._ledger.done(request)
 
-    def _tell_known(self, request: Request, known: Entity) -> None:
+    def _tell_known(self, request: Request, known: RequestRow) -> None:
         """Repeat to all who asked what an earlier run answered."""
         self._ledger.remember(request, known)
         for session, dialect in {request.session: request.dialect, **request.others}.items():
@@ -291,22 +292,22 @@ class RequestDesk:
         self.stats.count(code or "completed")
         session = request.session = self._sessions.current(request.session)
         seq = session.outbox.next_seq()
-        stored = {
-            "id": request.id,
-            "user_name": request.user,
-            "session_id": session.id,
-            "request_id": request.request_id,
-            "dialect": request.dialect,
-            "question": request.text,
-            "timestamp": request.asked_at or self._clock.stamp(),  # of one taken up again the row has its own
-            "status": status,
-            "code": code or None,
-            "response": text,
-            "seq": seq,
-            "answered_at": times.to_text(self._clock.wall()),
-        }
+        stored = RequestRow(
+            id=request.id,
+            user_name=request.user,
+            session_id=session.id,
+            request_id=request.request_id,
+            dialect=request.dialect,
+            question=request.text,
+            timestamp=request.asked_at or self._clock.stamp(),  # of one taken up again the row has its own
+            status=status,
+            code=code or None,
+            response=text,
+            seq=seq,
+            answered_at=times.to_text(self._clock.wall()),
+        )
         try:
-            await self._repository.answer(stored)
+            await self._repository.answer({**stored})
         except StorageUnavailable:
             logger.warning("an answer could not be stored; it is sent all the same", extra={"action": "answer_unstored"})
         except Exception:
@@ -316,7 +317,7 @@ class RequestDesk:
         for other, dialect in request.others.items():
             self._tell_other(self._sessions.current(other), stored, dialect)
 
-    def _tell_other(self, session: Session, stored: Entity, dialect: Dialect, *, again: bool = False) -> None:
+    def _tell_other(self, session: Session, stored: RequestRow, dialect: Dialect, *, again: bool = False) -> None:
         """Send an answer to a session that asked for the same, now or when it comes back; its own are in its outbox."""
         if session.link is not None:
             self._repeat(session, stored, dialect, again=again)

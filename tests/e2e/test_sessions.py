@@ -17,6 +17,7 @@ import pytest
 import websockets
 
 from robodyne_rt.model.access import Principal
+from robodyne_rt.model.rows import SessionRow
 from robodyne_rt.ports import Clock
 from robodyne_rt.sessions.manager import SessionManager
 from robodyne_rt.sessions.memory import MemorySessions
@@ -736,10 +737,18 @@ class SlowRecords:
     def __init__(self) -> None:
         self.waits_s = [0.2, 0.0]
 
-    async def find(self, token_digest: str, since: float) -> dict[str, Any]:
+    async def find(self, token_digest: str, since: float) -> SessionRow:
         await asyncio.sleep(self.waits_s.pop(0))
-        row = {"id": "S", "user_name": "anna", "device": "", "token_digest": token_digest, "seq": 0, "acked": 0, "answers": []}
-        return row | {"created_at": "2026-01-01T00:00:00Z"}
+        return SessionRow(
+            id="S",
+            user_name="anna",
+            device="",
+            token_digest=token_digest,
+            seq=0,
+            acked=0,
+            answers=[],
+            created_at="2026-01-01T00:00:00Z",
+        )
 
     def create(self, columns: dict[str, Any]) -> None: ...
 

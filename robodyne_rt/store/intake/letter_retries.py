@@ -11,6 +11,7 @@ from typing import Any, Literal
 import orjson
 
 from robodyne_rt.model import times
+from robodyne_rt.model.rows import RetriedRow
 from robodyne_rt.ports import Clock
 from robodyne_rt.protocol.errors import RobodyneError
 from robodyne_rt.store.engine.database import Database, DbConnection, Fault
@@ -97,10 +98,10 @@ class LetterRetries:
             write = write_registry.load(letter["payload"])
             dead_letters.forget(db, letter)
             outdated = isinstance(write, MessageWrite) and tables.is_outdated(write.message, write.heard_at)
-            if outdated:
-                tables.claim(letter["device"], letter["message_id"], write.digest, write.row_id or id)
-            else:
+            if not outdated:
                 write.apply(tables)
+            elif write.claim_key is not None:  # else it had no id under which it could come again
+                tables.claim(*write.claim_key, write.digest, write.row_id or id)
             db.assign_offsets()
             db.commit()
         except Exception as fault:
@@ -116,7 +117,7 @@ class LetterRetries:
         self._note_failure(db, tables, letter, error, report)
 
     def _note_failure(
-        self, db: DbConnection, tables: DeviceMessageWriter, letter: dict[str, Any], error: Exception, report: Report
+        self, db: DbConnection, tables: DeviceMessageWriter, letter: RetriedRow, error: Exception, report: Report
     ) -> None:
         id, attempts = letter["id"], letter["attempts"] + 1
         delay_s = retry_in_s(attempts, self._max_attempts)
@@ -146,7 +147,7 @@ class LetterRetries:
         return not isinstance(error, self._database.errors) or self._database.fault(error) is Fault.WRITE
 
 
-def _told_of(letter: dict[str, Any]) -> Write:
+def _told_of(letter: RetriedRow) -> Write:
     """Return the write that an event about its letter tells of."""
     try:
         return write_registry.load(letter["payload"])
@@ -160,7 +161,7 @@ class _Unloadable(Write):
     __slots__ = ("_letter",)
     kind = "unreadable"
 
-    def __init__(self, letter: dict[str, Any]) -> None:
+    def __init__(self, letter: RetriedRow) -> None:
         super().__init__()
         self._letter = letter
 
@@ -168,6 +169,6 @@ class _Unloadable(Write):
         raise ValueError("it cannot be loaded")
 
     def dead_letter_columns(self) -> dict[str, Any]:
-        return {name: self._letter[name] for name in ("id", "kind", "device", "message_id")} | {
+        return {**{name: value for name, value in self._letter.items() if name in ("id", "kind", "device", "message_id")}} | {
             "payload": orjson.dumps(None).decode()
         }

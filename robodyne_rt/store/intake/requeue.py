@@ -6,6 +6,7 @@ import orjson
 
 from robodyne_rt.model import times
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.model.rows import LetterRow
 from robodyne_rt.ports import Clock
 from robodyne_rt.protocol.errors import ResourceNotFound, RobodyneError
 from robodyne_rt.store.engine.database import DbConnection
@@ -80,11 +81,11 @@ class DeadLetters:
         self._submissions = submissions
         self._clock = clock
 
-    async def listed(self) -> list[Entity]:
+    async def listed(self) -> list[LetterRow]:
         """Return the newest letters, without their payload."""
         return await self._readers.read(dead_letters.listed)
 
-    async def shown(self, id: int) -> Entity:
+    async def shown(self, id: int) -> LetterRow:
         """Return one letter with its payload.
 
         Raises:

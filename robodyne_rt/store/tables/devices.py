@@ -3,8 +3,8 @@
 import secrets
 
 from robodyne_rt.model import times
-from robodyne_rt.model.changes import Entity
 from robodyne_rt.model.names import nfc
+from robodyne_rt.model.rows import DeviceRow
 from robodyne_rt.protocol.errors import Conflict, InvalidPayload, ResourceNotFound
 from robodyne_rt.store.engine.database import DbConnection, insert
 from robodyne_rt.store.tables import names
@@ -13,21 +13,22 @@ MAX_ROBOTS = 500
 
 ALL_ROBOTS = "*"
 
-_DEVICE = ("device_id", "robots", "key_id", "previous_key_id", "revoked", "created_at")
+_DEVICE = ("device_id", "robots", "revoked", "created_at", "key_id", "previous_key_id")
 
 
-def list_devices(db: DbConnection) -> list[Entity]:
+def list_devices(db: DbConnection) -> list[DeviceRow]:
     """Return all devices, by name; `keys` is how many are good."""
     rows = db.execute(f"SELECT {', '.join(_DEVICE)} FROM device ORDER BY device_id").fetchall()
-    found = []
-    for row in rows:
-        device = dict(zip(_DEVICE, row, strict=True))
-        keys = [id for id in (device.pop("key_id"), device.pop("previous_key_id")) if id]
-        device["robots"] = names.load_list(device["robots"])
-        device["created_at"] = db.time_text(device["created_at"])
-        device["revoked"] = bool(device["revoked"])
-        found.append(device | {"keys": 0 if device["revoked"] else len(keys)})
-    return found
+    return [
+        DeviceRow(
+            device_id=device_id,
+            robots=names.load_list(robots) or [],
+            revoked=bool(revoked),
+            created_at=db.time_text(created_at) or "",
+            keys=0 if revoked else sum(bool(key) for key in keys),
+        )
+        for device_id, robots, revoked, created_at, *keys in rows
+    ]
 
 
 def stored_name(db: DbConnection, device_id: str) -> str:
@@ -96,7 +97,7 @@ def rotate_device(db: DbConnection, device_id: str, *, again: bool = False) -> s
     return key_id
 
 
-def finish_rotation(db: DbConnection, device_id: str) -> Entity:
+def finish_rotation(db: DbConnection, device_id: str) -> DeviceRow:
     """Let a device's older key be good no more.
 
     Raises:
@@ -109,7 +110,7 @@ def finish_rotation(db: DbConnection, device_id: str) -> Entity:
     return names.one(list_devices(db), "device_id", device_id)
 
 
-def revoke_device(db: DbConnection, device_id: str) -> Entity:
+def revoke_device(db: DbConnection, device_id: str) -> DeviceRow:
     """Let a device speak no more.
 
     Raises:

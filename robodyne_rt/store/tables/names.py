@@ -1,17 +1,18 @@
 """What names and lists of people and devices must be, in the database, and how a name finds its row there."""
 
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar
 
 import orjson
 
 from robodyne_rt.model.access import ROLES, is_reserved, normal_name
-from robodyne_rt.model.changes import Entity
 from robodyne_rt.model.names import nfc
 from robodyne_rt.protocol.errors import InvalidPayload
 from robodyne_rt.store.engine.database import DbConnection
 
 MAX_NAME_LENGTH = 100
+
+R = TypeVar("R", bound=Mapping[str, Any])
 
 
 def checked_name(name: Any, what: str) -> str:
@@ -59,7 +60,8 @@ def checked_roles(roles: Any, known: Collection[str] = ROLES) -> None:
         raise InvalidPayload(f"roles: expected some of {', '.join(known)}")
 
 
-def one(rows: list[Entity], name: str, value: str) -> Entity:
+def one(rows: Iterable[R], name: str, value: str) -> R:
+    """Return the row of a name."""
     return next(row for row in rows if row[name] == value)
 
 

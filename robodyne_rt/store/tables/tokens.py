@@ -6,6 +6,7 @@ from typing import Any
 from robodyne_rt.model import times
 from robodyne_rt.model.access import ROLES
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.model.rows import TokenRow
 from robodyne_rt.protocol.errors import ResourceNotFound
 from robodyne_rt.store.engine.database import DbConnection, insert
 from robodyne_rt.store.tables import names
@@ -13,17 +14,22 @@ from robodyne_rt.store.tables import names
 _TOKEN = ("id", "kind", "user_name", "roles", "label", "created_at", "expires_at", "revoked_at")
 
 
-def list_tokens(db: DbConnection) -> list[Entity]:
+def list_tokens(db: DbConnection) -> list[TokenRow]:
     """Return the tokens that were given out and are not over, newest first."""
     rows = db.execute(f"SELECT {', '.join(_TOKEN)} FROM token ORDER BY id DESC LIMIT 1000").fetchall()
-    found = []
-    for row in rows:
-        token = dict(zip(_TOKEN, row, strict=True))
-        token |= {name: db.time_text(token[name]) for name in ("created_at", "expires_at", "revoked_at")}
-        token["roles"] = names.load_list(token["roles"])
-        token["user"] = token.pop("user_name")
-        found.append(token)
-    return found
+    return [
+        TokenRow(
+            id=id,
+            kind=kind,
+            user=user,
+            roles=names.load_list(roles),
+            label=label,
+            created_at=db.time_text(created_at) or "",
+            expires_at=db.time_text(expires_at) or "",
+            revoked_at=db.time_text(revoked_at),
+        )
+        for id, kind, user, roles, label, created_at, expires_at, revoked_at in rows
+    ]
 
 
 def add_token(  # noqa: PLR0917

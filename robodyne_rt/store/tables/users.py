@@ -8,6 +8,7 @@ from typing import Any
 from robodyne_rt.model import times
 from robodyne_rt.model.access import ISSUER_PREFIX, MAX_ID_LENGTH, ROLES, Profile, normal_name
 from robodyne_rt.model.changes import Entity
+from robodyne_rt.model.rows import UserRow
 from robodyne_rt.protocol.errors import Conflict, InvalidPayload, ResourceNotFound
 from robodyne_rt.store.engine.database import DbConnection, insert
 from robodyne_rt.store.tables import names
@@ -16,21 +17,22 @@ from robodyne_rt.store.tables.tokens import revoke_where
 _FACTS = ("username", "full_name", "email", "company")
 
 
-def list_users(db: DbConnection) -> list[Entity]:
+def list_users(db: DbConnection) -> list[UserRow]:
     """Return all users, by name; an issuer's users with what it says of them."""
     columns = f"name, roles, disabled, password_hash IS NOT NULL, created_at, {', '.join(_FACTS)}"
     rows = db.execute(f"SELECT {columns} FROM user_ ORDER BY name")
-    return [
-        {
-            "name": name,
-            "roles": names.load_list(roles),
-            "disabled": bool(disabled),
-            "password": bool(has_password),
-            "created_at": db.time_text(created_at),
-            **{fact: value for fact, value in zip(_FACTS, facts, strict=True) if value is not None},
-        }
-        for name, roles, disabled, has_password, created_at, *facts in rows.fetchall()
-    ]
+    found = []
+    for name, roles, disabled, has_password, created_at, *facts in rows.fetchall():
+        user = UserRow(
+            name=name,
+            roles=names.load_list(roles) or [],
+            disabled=bool(disabled),
+            password=bool(has_password),
+            created_at=db.time_text(created_at),
+        )
+        user.update({fact: value for fact, value in zip(_FACTS, facts, strict=True) if value is not None})  # type: ignore[typeddict-item]
+        found.append(user)
+    return found
 
 
 def stored_name(db: DbConnection, name: str) -> str | None:
@@ -46,7 +48,7 @@ def add_user(
     password_hash: str | None,
     now: float,
     known_roles: Collection[str] = ROLES,
-) -> Entity:
+) -> UserRow:
     """Add a user.
 
     Raises:
@@ -95,7 +97,7 @@ def _has_namesake(db: DbConnection, name: str, now: float) -> bool:
     return db.execute(f"SELECT 1 FROM token WHERE {condition}", (name, times.to_text(now))).fetchone() is not None
 
 
-def change_user(db: DbConnection, name: str, *, now: float, known_roles: Collection[str] = ROLES, **changes: Any) -> Entity:
+def change_user(db: DbConnection, name: str, *, now: float, known_roles: Collection[str] = ROLES, **changes: Any) -> UserRow:
     """Change `roles`, `password_hash` or `disabled` of a user; a new password, or none any more, ends all logins.
 
     Raises:

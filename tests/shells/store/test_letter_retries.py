@@ -177,3 +177,16 @@ def test_a_report_of_state_is_dropped_where_newer_state_was_stored(
     stored = {"stored": new + 1, "the same again": new}.get(newer, old)
     assert bench.database.ask(f"SELECT {column} FROM {table}") == [(stored,)]
     assert not isinstance(bench.say("2", HEARD_AT, **body, **{field: old}), DeadLettered)  # it is told success either way
+
+
+def test_what_was_overtaken_meanwhile_is_dropped_and_answered_success(bench: Bench) -> None:
+    bench.database.ask(
+        "CREATE TRIGGER low BEFORE INSERT ON robot WHEN NEW.battery_level = 13 BEGIN SELECT RAISE(ABORT, 'unlucky'); END"
+    )
+    older: dict[str, Any] = {"msg_type": "Albabot", "robot_id": "a", "battery_level": 13, "ts": "2026-11-21T00:00:01Z"}
+    assert isinstance(bench.say("7", **older), DeadLettered)
+    bench.say("8", msg_type="Albabot", robot_id="a", battery_level=50, ts="2026-11-21T00:00:02Z")
+    report = bench.after(2)
+    assert report is not None and report.dead_letters == [] and bench.letters() == []
+    assert bench.database.ask("SELECT battery_level FROM robot") == [(50.0,)]
+    assert not isinstance(bench.say("7", **older), Exception)  # its id answers success from there on

@@ -1,12 +1,13 @@
 """Who waits for whose answer: order of one user, the same id once, what an earlier run left, what is owed."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import pytest
 
 from robodyne_rt.core import request_ledger
 from robodyne_rt.core.request_ledger import Request, RequestLedger
+from robodyne_rt.model.rows import RequestRow
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,15 @@ def request(id: int, request_id: str = "", session: Asker = KIM) -> Request[Aske
     )
 
 
-def row(id: int, request_id: str, session: Asker = KIM, dialect: str | None = None) -> dict[str, Any]:
-    return {
+def row(id: int, request_id: str, session: Asker = KIM, dialect: str | None = None) -> RequestRow:
+    return cast(RequestRow, {
         "id": id, "user_name": session.user, "session_id": session.id, "request_id": request_id, "question": f"q{id}",
         "dialect": dialect,
-    }  # fmt: skip
+    })  # fmt: skip
 
 
-def answer(session: Asker, text: str = "done") -> dict[str, Any]:
-    return {"session_id": session.id, "response": text}
+def answer(session: Asker, text: str = "done") -> RequestRow:
+    return cast(RequestRow, {"session_id": session.id, "response": text})
 
 
 @pytest.fixture
