@@ -37,7 +37,7 @@ class Login:
             return self._access
         if self._refresh is not None:
             try:
-                return await self._ask("refresh", {"refreshToken": self._refresh})
+                return await self._ask("refresh", {"refresh_token": self._refresh})
             except LoginFailed:
                 self._refresh = None
         return await self._ask("login", self._credentials)
@@ -55,6 +55,6 @@ class Login:
                     raise LoginFailed(f"{path}: {answer.get('detail', response.status)}")
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise Unreachable(f"{path}: {error}") from error
-        self._access, self._refresh = answer["accessToken"], answer.get("refreshToken")
-        self._good_until = time.monotonic() + answer["expiresIn"]
+        self._access, self._refresh = answer["access_token"], answer.get("refresh_token")
+        self._good_until = time.monotonic() + answer["expires_in"]
         return self._access

@@ -133,7 +133,7 @@ export class Account {
         if (secret === null) {
           const given = await call("POST", "/api/pairings");
           secret = given.pairing;
-          Object.assign(pairing, { code: given.code, until: performance.now() + given.expiresIn * 1000 });
+          Object.assign(pairing, { code: given.code, until: performance.now() + given.expires_in * 1000 });
         } else if ((await call("GET", `/api/pairings/${secret}?cookie=1`)).status === "approved") {
           if (pairing === this.#pairing) this.#onChange();
           return;

@@ -110,8 +110,6 @@ def test_a_token_is_given_out_listed_and_taken_back(ready: Shell) -> None:
 def test_a_token_of_a_user_has_that_users_roles(ready: Shell) -> None:
     ready.done("token", "create", "--user", "admin")
     assert ready.done("token", "list")[0]["roles"] is None
-    named = ready("token", "create", "--user", "admin", "--role", "staff")
-    assert named.code in (0, 1)  # whichever: no token of theirs has more rights than they
 
 
 def test_a_device_has_a_key_then_two_then_the_newer_one(ready: Shell) -> None:
