@@ -86,16 +86,16 @@ class Socket:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, **settings: dict[str, Any]) -> AsyncIterator[Running]:
-    """Serve from a folder on free ports; `settings` by section."""
-    sections: dict[str, dict[str, Any]] = {
+async def running(folder: Path, **settings: Any) -> AsyncIterator[Running]:
+    """Serve from a folder on free ports; `settings` by section, a list for `[[serial]]`."""
+    sections: dict[str, Any] = {
         "server": {"host": "127.0.0.1", "port": 0, "shutdown_grace_s": 1},
         "devices": {"host": "127.0.0.1", "port": 0},
         "database": {"url": f"sqlite:///{folder}/robodyne.db", "spool_path": str(folder / "spool.db")},
         "auth": {"secret_file": str(folder / "secret.key")},
     }
     for name, fields in settings.items():
-        sections[name] = sections.get(name, {}) | fields
+        sections[name] = sections[name] | fields if name in sections else fields
     made = Settings.model_validate(sections)
     app, ready = App(made), asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(app.run(on_ready=ready.set_result))
