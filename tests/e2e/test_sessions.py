@@ -676,7 +676,7 @@ async def test_who_asks_on_and_reads_nothing_is_closed_before_its_answers_fill_t
     asked = await app.of_type("request_available_data")
     await app.send(type="available_data", requestId=asked["requestId"], data=["zulu"])
     asked = await app.of_type("request_api")
-    await app.send(type="api_result", requestId=asked["requestId"], result=["z" * 1000] * 8)
+    await app.send(type="api_result", requestId=asked["requestId"], result=["z" * 1000] * 40)
     await app.final("long")
     await app.close()
     with deaf(server, token) as link:
