@@ -257,6 +257,11 @@ class Detector:
         return self._framer.name if self._framer else "unknown"
 
     @property
+    def found(self) -> Framer | None:
+        """The framer of the framing that was found; it may be asked directly from then on."""
+        return self._framer
+
+    @property
     def pending(self) -> bool:
         return self._framer is not None and self._framer.pending
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import cast
 
-from robodyne_rt.core.framing import INCOMPLETE_S, SILENCE_S, Framer, Item, Problem
+from robodyne_rt.core.framing import INCOMPLETE_S, SILENCE_S, Detector, Framer, Item, Problem
 from robodyne_rt.devices.receiver import Peer, Receiver, Reply
 from robodyne_rt.devices.turns import ReadingTurns
 
@@ -162,7 +162,9 @@ class DeviceProtocol(asyncio.Protocol):
         data, self._unread = self._unread, b""
         if len(data) > TURN_BYTES:
             data, self._unread = data[:TURN_BYTES], data[TURN_BYTES:]
-        items = self._framer.feed(data, min(TURN_MESSAGES, room))
+        items = self._framer.feed(data, room if room < TURN_MESSAGES else TURN_MESSAGES)
+        if isinstance(self._framer, Detector) and self._framer.found is not None:
+            self._framer = self._framer.found
         has_input = self._has_input()
         if self._is_at_eof and not has_input:
             items += self._framer.silence()
@@ -186,7 +188,7 @@ class DeviceProtocol(asyncio.Protocol):
         replies = self._receiver.take(items, self.peer, self._plan_flush)
         self._replies.extend(replies)
         # Of all, not of some: one event among telemetry must not make the whole turn free.
-        self.waits_for_store = len(replies) == len(items) and all(reply.body is None for reply in replies)
+        self.waits_for_store = len(replies) == len(items) and not any([reply.body for reply in replies])
 
     def _watch_unfinished(self, *, fresh: bool) -> None:
         """Start or stop the clocks of a message that is not complete."""

@@ -269,17 +269,19 @@ def test_sighup_reloads_the_log_level_and_says_what_needs_a_restart(tmp_path: Pa
 
 @pytest.mark.timeout(150)
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler on this machine: apt install gcc libc6-dev")
-def test_the_benchmark_measures_every_figure(tmp_path: Path) -> None:
-    result = tmp_path / "bench.json"
+def test_the_benchmark_measures_what_the_guard_leaves_out(tmp_path: Path) -> None:
+    """Fan-out, latency and ingest are measured for real after the tests (`scripts/bench --guard`)."""
+    result, figures = tmp_path / "bench.json", ("stuck", "memory", "shutdown", "ready", "size", "postgres")
+    chosen = [word for figure in figures for word in ("--only", figure)]
     done = subprocess.run(
-        [str(ROOT / "scripts/bench"), "--quick", "--json", str(result)],
+        [str(ROOT / "scripts/bench"), "--quick", *chosen, "--json", str(result)],
         capture_output=True,
         text=True,
         timeout=140,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for figure in ("fan-out", "latency", "ingest", "memory", "shutdown", "ready", "size", "postgres"):
+    for figure in figures:
         assert figure in done.stdout
     assert json.loads(result.read_text())
 

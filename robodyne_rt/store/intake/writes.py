@@ -265,7 +265,7 @@ def are_server_lines(writes: Iterable[Write]) -> bool:
     """Return whether writes are lines of the server's own log, and nothing else."""
     found = False
     for write in writes:
-        if write.kind != ServerLineWrite.kind:
+        if not isinstance(write, ServerLineWrite):
             return False
         found = True
     return found
