@@ -517,7 +517,7 @@ FAULTS: dict[str, Fault] = {
     "fsync-slow": Fault(fsync_slow, "late-commit", "lost", 3),
     "locked": Fault(locked, "late-spool", "lost", 1),
     "checkpoint": Fault(checkpoint, "no-checkpoint", "violations", 1),
-    "owner": Fault(files.owner, "no-owner", "violations"),
+    "owner": Fault(files.owner, "no-owner", "violations", stores=BOTH),
     "files": Fault(files.files, "trusting", "lost", 1),
     "spool-damage": Fault(files.spool_damage, "trusting", "lost", 1),
     "power-spooling": Fault(files.power_spooling, "normal-sync", "lost", 1),

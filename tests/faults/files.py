@@ -36,9 +36,16 @@ def owner(rounds: int, seed: int, folder: Path, *, sabotage: str = "", store: St
         assert second is not None
         rig.victim.process = first
         rig.wait(rig.rng.uniform(0.0, 1.0))
-        for words in (("migrate",), ("restore", "nothing.db"))[number % 2 :][:1]:
-            done = command(rig.victim.folder, *words)
-            if done.returncode not in (OWNED, 2):  # 2: there is no such backup
+        # Of a database that is no file also from another machine, which knows nothing of the spool.
+        elsewhere = rig.folder / "elsewhere"
+        elsewhere.mkdir(exist_ok=True)
+        database = {f"ROBODYNE_RT__{name}": value for name, value in rig.store.settings.items()}
+        for where, words in (
+            (rig.victim.folder, (("migrate",), ("restore", "nothing.db"))[number % 2]),
+            *([(elsewhere, ("migrate",))] if database else []),
+        ):
+            done = command(where, *words, **database)
+            if done.returncode not in (OWNED, 2) or (words == ("migrate",) and done.returncode != OWNED):  # 2: no such backup
                 rig.broke(f"{words[0]} beside a server ended with {done.returncode}: {done.stderr[-300:]}")
         if kills_first:
             first.kill()

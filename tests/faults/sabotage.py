@@ -158,8 +158,10 @@ def _wall_clock_ids() -> None:
 def _no_owner() -> None:
     """Take the data whoever has it."""
     from robodyne_rt.store.engine.ownership import Ownership
+    from robodyne_rt.store.engine.postgres import PostgresDatabase
 
     Ownership.take = lambda self, command=None: self  # type: ignore[method-assign]
+    PostgresDatabase._own = lambda self, db: None  # type: ignore[method-assign]
 
 
 def _trusting() -> None:
