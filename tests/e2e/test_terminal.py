@@ -36,8 +36,8 @@ def simulator_of(folder: Path) -> list[int]:
 AT_TERMINAL = """
 import os, signal, sys
 terminal, is_kept, *arguments = sys.argv[1:]
-if is_kept:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+# Whoever runs the tests may be kept as well.
+signal.signal(signal.SIGHUP, signal.SIG_IGN if is_kept else signal.SIG_DFL)
 descriptor = os.open(terminal, os.O_RDWR)  # the first one that a session opens is its own
 for number in range(3):
     os.dup2(descriptor, number)
