@@ -1,4 +1,4 @@
-"""Which requests of people are open, answered, left by an earlier run, or owed to somebody (SPEC section 4).
+"""Which requests of people are open, answered, left by an earlier run, or not delivered yet (SPEC section 4).
 
 One user's requests wait for each other, in the order in which they were asked; the same id is worked once. The shell around it
 (`work/requests.py`) stores, works and sends.
@@ -69,7 +69,7 @@ class RequestLedger(Generic[S]):
         # By session: what an earlier run took and did not answer.
         self._left: dict[str, list[RequestRow]] = {}
         # By session: answers that it asked for as well, and that came while it was away.
-        self._owed: dict[str, list[tuple[RequestRow, Dialect]]] = {}
+        self._undelivered: dict[str, list[tuple[RequestRow, Dialect]]] = {}
 
     # -- asking --------------------------------------------------------------------------------------------------
 
@@ -160,13 +160,13 @@ class RequestLedger(Generic[S]):
         for rows in self._left.values():
             rows[:] = [left for left in rows if left["id"] != request.id]
 
-    # -- what is owed to who asked as well ---------------------------------------------------------------------------
+    # -- answers for who asked as well -----------------------------------------------------------------------------
 
-    def owe(self, session: S, stored: RequestRow, dialect: Dialect) -> None:
+    def keep_undelivered(self, session: S, stored: RequestRow, dialect: Dialect) -> None:
         """Keep an answer for a session that asked for it as well and is away; its own are in its outbox."""
         if stored["session_id"] != session.id:
-            self._owed.setdefault(session.id, []).append((stored, dialect))
+            self._undelivered.setdefault(session.id, []).append((stored, dialect))
 
-    def take_owed(self, session: S) -> list[tuple[RequestRow, Dialect]]:
-        """Return, once, what a session is owed."""
-        return self._owed.pop(session.id, [])
+    def take_undelivered(self, session: S) -> list[tuple[RequestRow, Dialect]]:
+        """Return, once, what was kept for a session."""
+        return self._undelivered.pop(session.id, [])

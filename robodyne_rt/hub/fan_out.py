@@ -4,8 +4,9 @@ Where the kernel has an io_uring for us (hub/io_uring.py), one system call sends
 whatever it could not send, takes the ordinary way through the transport.
 """
 
+import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from robodyne_rt.hub.connection import Subscription
 from robodyne_rt.hub.io_uring import MAX_MESSAGE_BYTES, Ring, Targets
@@ -70,11 +71,11 @@ class FanOut:
     def send(self, data: bytes, limit_bytes: int) -> list[Subscription]:
         """Send to all, one write per subscriber, no await; return those that have more than `limit_bytes` unsent then."""
         slow: list[Subscription] = []
-        left = self._send_by_ring(data) if self._ring is not None and len(self._live) >= MIN_TARGETS else self._live
-        for subscription in left:
+        left = self._send_by_ring(data) if self._ring is not None and len(self._live) >= MIN_TARGETS else self._all_of(data)
+        for subscription, rest in left:
             transport = subscription.transport
             try:
-                transport.write(data)
+                transport.write(rest)
                 if transport.get_write_buffer_size() > limit_bytes:
                     slow.append(subscription)
             except Exception:
@@ -84,26 +85,29 @@ class FanOut:
                 transport.abort()
         return slow
 
-    def _send_by_ring(self, data: bytes) -> "dict[Subscription, None] | list[Subscription]":
-        """Send to whom the ring can; return who is to get `data` by the transport."""
+    def _all_of(self, data: bytes) -> Iterable[tuple[Subscription, bytes]]:
+        return zip(self._live, itertools.repeat(data))
+
+    def _send_by_ring(self, data: bytes) -> Iterable[tuple[Subscription, bytes]]:
+        """Send to whom the ring can; return who is to get what by the transport."""
         assert self._ring is not None
         if len(data) > MAX_MESSAGE_BYTES or self._ring.is_broken:
-            return self._live
+            return self._all_of(data)
         group = self._group
         if group is None:
             group = self._group = _Group(self._ring, self._live)
         size = len(data)
         results = self._ring.send(group.targets, data, group.busy())
+        left = [(one, data) for one in group.others]
         if results.count(size) == len(results):
-            return group.others
-        left = list(group.others)
+            return left
         for subscription, sent in zip(group.subscriptions, results, strict=True):
             if sent == size:
                 continue
             if sent > 0:
-                subscription.transport.write(data[sent:])  # the rest: its buffer is full
+                left.append((subscription, data[sent:]))  # its buffer is full
             elif sent == Ring.UNANSWERED:
                 subscription.transport.abort()  # nobody knows what it got: it comes back with its position
             else:
-                left.append(subscription)
+                left.append((subscription, data))
         return left

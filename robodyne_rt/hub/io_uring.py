@@ -95,10 +95,10 @@ class Ring:
             # head, tail, mask, entries, flags, dropped, array
             _, sq_tail, sq_mask, _, _, _, sq_array = struct.unpack_from("=7I", parameters, 40)
             cq_head, cq_tail, cq_mask, _, _, cqes = struct.unpack_from("=6I", parameters, 80)
-            sq = self._map(undo, SQ_RING, sq_array + 4 * self.entries).cast("I")
-            cq_bytes = self._map(undo, CQ_RING, cqes + CQE_BYTES * cq_entries)
+            sq = self._map(SQ_RING, sq_array + 4 * self.entries).cast("I")
+            cq_bytes = self._map(CQ_RING, cqes + CQE_BYTES * cq_entries)
             cq = cq_bytes.cast("I")
-            self._sqes = self._map(undo, SQES, SQE_BYTES * self.entries)
+            self._sqes = self._map(SQES, SQE_BYTES * self.entries)
             message = mmap.mmap(-1, MAX_MESSAGE_BYTES)
             self._message = memoryview(message)
             self.message_address = ctypes.addressof(ctypes.c_char.from_buffer(message))
@@ -117,7 +117,7 @@ class Ring:
             self.close()
             raise
 
-    def _map(self, undo: contextlib.ExitStack, offset: int, size: int) -> memoryview:
+    def _map(self, offset: int, size: int) -> memoryview:
         mapped = mmap.mmap(self._descriptor, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, offset=offset)
         return memoryview(mapped)
 

@@ -73,7 +73,7 @@ class ConnectionManager:
     Args:
         reader: for snapshots and for catch-ups that memory does not reach.
         snapshots: what each topic's window shows at start.
-        was_cut_off: whether the last run ended while screens showed what was never stored.
+        left_unconfirmed: whether the last run ended while screens showed what was never stored.
         windows: numbers of the snapshot windows by setting name.
         robot_presence: newest telemetry, to be laid over the stored state.
         health: facts about server and storage for the topic `status`.

@@ -56,7 +56,7 @@ class TopicFeed(Feed):
 
     Args:
         snapshot: what the window shows at start.
-        was_cut_off: whether the last run ended while screens showed what was never stored: who comes back from before gets
+        left_unconfirmed: whether the last run ended while screens showed what was never stored: who comes back from before gets
             a snapshot then, which such things are not in.
         window_rows: newest rows that a snapshot shows; None for all.
         robot_presence: telemetry to lay over entities, for the topic of robots.

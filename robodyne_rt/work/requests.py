@@ -135,7 +135,7 @@ class RequestDesk:
     def session_attached(self, session: Session) -> None:
         """Go on with what a session asked before the server ended, by the rights that it has now; ask again what is open."""
         self._take_up(session)
-        for stored, dialect in self._ledger.take_owed(session):
+        for stored, dialect in self._ledger.take_undelivered(session):
             self._repeat(session, stored, dialect)
         for callback in self.callbacks.of_session(session.id):
             if session.link is not None:
@@ -322,7 +322,7 @@ class RequestDesk:
         if session.link is not None:
             self._repeat(session, stored, dialect, again=again)
         elif self._sessions.get(session.id) is not None:
-            self._ledger.owe(session, stored, dialect)
+            self._ledger.keep_undelivered(session, stored, dialect)
 
     # -- callbacks -----------------------------------------------------------------------------------------------
 
@@ -340,7 +340,7 @@ class RequestDesk:
 
     def session_gone(self, session: Session) -> None:
         """Ask a session nothing more, and owe it nothing."""
-        self._ledger.take_owed(session)
+        self._ledger.take_undelivered(session)
         for callback in self.callbacks.of_session(session.id):
             self.callbacks.close(callback.id)
             if (wait := self._waiting.pop(callback.id, None)) is not None:

@@ -265,6 +265,15 @@ async def test_who_does_not_read_is_slow_and_gets_everything_in_the_end(crowd: C
 
 
 @everywhere
+async def test_who_takes_a_part_of_a_message_is_slow_at_once(crowd: Crowd) -> None:
+    watchers = await crowd.enter(buffer=4096)
+    message = b"m" * 60_000
+    assert set(crowd.fan_out.send(message, 1000)) == {one.subscription for one in watchers}
+    for one in watchers:
+        assert await one.read(len(message)) == message
+
+
+@everywhere
 async def test_who_left_gets_nothing_more(crowd: Crowd) -> None:
     watchers = await crowd.enter()
     crowd.fan_out.send(b"one", LIMIT)

@@ -1,4 +1,4 @@
-"""Who waits for whose answer: order of one user, the same id once, what an earlier run left, what is owed."""
+"""Who waits for whose answer: order of one user, the same id once, what an earlier run left, what is not delivered yet."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -132,10 +132,10 @@ def test_a_request_that_is_asked_again_before_it_was_taken_up_keeps_its_row(ledg
     assert [left.id for left in ledger.take_up(KIM)] == [2]
 
 
-def test_who_asked_as_well_and_is_away_is_owed_the_answer_once(ledger: RequestLedger[Asker]) -> None:
+def test_who_asked_as_well_and_is_away_gets_the_answer_once(ledger: RequestLedger[Asker]) -> None:
     stored = answer(KIM)
-    ledger.owe(KIMS_PHONE, stored, "desktop")
-    ledger.owe(KIM, stored, "session")  # its own is in its outbox
-    assert ledger.take_owed(KIM) == []
-    assert ledger.take_owed(KIMS_PHONE) == [(stored, "desktop")]
-    assert ledger.take_owed(KIMS_PHONE) == []
+    ledger.keep_undelivered(KIMS_PHONE, stored, "desktop")
+    ledger.keep_undelivered(KIM, stored, "session")  # its own is in its outbox
+    assert ledger.take_undelivered(KIM) == []
+    assert ledger.take_undelivered(KIMS_PHONE) == [(stored, "desktop")]
+    assert ledger.take_undelivered(KIMS_PHONE) == []
